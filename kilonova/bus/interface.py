@@ -1,0 +1,50 @@
+"""The bus: nudges, orders and answers between roles. It may lose, double, delay or reorder anything.
+
+Nothing depends on a message: what must be done is in a database, a message only wakes somebody up.
+Subjects (dots separate words):
+    agent.<host>.order        conductor -> agent   an encoded Order; the answer comes on answer.<home database>
+    agent.<host>.query        api -> agent         read-only request with an immediate reply
+    agent.<host>.state        control plane -> agent   desired state of ports, routers, metadata documents
+    answer.<database>         agent -> conductors  an encoded Answer
+    nudge.<database>          anyone -> conductors an operation id that is ready
+    report.<host>             agent -> conductors  registration, heartbeat, events
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kilonova.common.errors import Unavailable
+
+Handler = Callable[
+    [str, bytes], bytes | None
+]  # (subject, body) -> reply to a request, None to a publication
+
+
+class NobodyListens(Unavailable):
+    """No subscriber answered in time; whether anybody acted is unknown."""
+
+
+class Subscription(Protocol):
+    """Ends when closed; closing twice is fine."""
+
+    def close(self) -> None: ...
+
+
+class Bus(Protocol):
+    """Publish bytes, subscribe to subjects, ask and wait. Safe from any thread."""
+
+    def publish(self, subject: str, body: bytes) -> None:
+        """Send to every subscriber (one member per queue group); returns at once, promises nothing."""
+        ...
+
+    def subscribe(self, subject: str, handler: Handler, queue: str | None = None) -> Subscription:
+        """Call ``handler`` for each message; members of one ``queue`` share them. ``*`` stands for one word."""
+        ...
+
+    def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        """Ask one subscriber; raises NobodyListens after ``timeout_s`` seconds. For read-only queries only."""
+        ...
+
+    def close(self) -> None:
+        """Stop delivering; handlers that run are waited for."""
+        ...

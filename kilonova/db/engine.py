@@ -1,0 +1,279 @@
+"""A database as the rest sees it: ``db.write(fn)``, ``db.read(fn)`` and a Tx to ask questions with.
+
+The SQLite rules (docs/guarantees.md): WAL; one writer connection per file behind one fair lock; BEGIN IMMEDIATE;
+no read transaction is ever upgraded; nothing is called out and no decision is made while a write is open; one file
+per database, never ATTACH. Under ``synchronous=FULL`` writers that wait share one commit, a savepoint each.
+"""
+
+import collections
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy.sql import ClauseElement
+
+from kilonova.common.errors import Unavailable
+from kilonova.common.log import get_logger
+from kilonova.db.sql import Q, render
+
+T = TypeVar("T")
+Row = Any  # sqlite3.Row: by index and by column name
+log = get_logger(__name__)
+
+
+class Tx:
+    """An open transaction. Made by Database only; never kept after the function returns."""
+
+    __slots__ = ("_conn", "_hooks", "database")
+
+    def __init__(self, database: "Database", conn: sqlite3.Connection) -> None:
+        self.database = database
+        self._conn = conn
+        self._hooks: list[Callable[[], None]] = []
+
+    def one(self, q: Q, **values: Any) -> Row | None:
+        """Return the first row, or None."""
+        self.database.statements += 1
+        return self._conn.execute(*q.bound(values)).fetchone()
+
+    def all(self, q: Q, **values: Any) -> list[Row]:
+        """Return every row."""
+        self.database.statements += 1
+        return self._conn.execute(*q.bound(values)).fetchall()
+
+    def value(self, q: Q, **values: Any) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self.one(q, **values)
+        return None if row is None else row[0]
+
+    def run(self, q: Q, **values: Any) -> int:
+        """Execute a change; return how many rows it touched."""
+        self.database.statements += 1
+        return self._conn.execute(*q.bound(values)).rowcount
+
+    def many(self, q: Q, rows: Sequence[dict[str, Any]]) -> None:
+        """Execute a change once per row, in one call."""
+        if rows:
+            self.database.statements += 1
+            text, literals = q.bound({})
+            self._conn.executemany(text, [{**literals, **r} for r in rows] if literals else rows)
+
+    def select(self, statement: ClauseElement) -> list[Row]:
+        """Run a statement composed for this call (lists with filters). Off the hot path: it is compiled each time."""
+        self.database.statements += 1
+        return self._conn.execute(*render(statement)).fetchall()
+
+    def change(self, statement: ClauseElement) -> int:
+        """Execute a change composed for this call; return how many rows it touched."""
+        self.database.statements += 1
+        return self._conn.execute(*render(statement)).rowcount
+
+    def after_commit(self, hook: Callable[[], None]) -> None:
+        """Call ``hook`` once this transaction is committed (nudges); never if it is not."""
+        self._hooks.append(hook)
+
+
+class Database(Protocol):
+    """What every back end offers. Safe to use from any thread."""
+
+    name: str
+    statements: int
+
+    def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run ``fn`` in a write transaction and commit; any exception rolls all of it back and is raised."""
+        ...
+
+    def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run ``fn`` on one consistent snapshot; writing in it is an error."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class _Pending:
+    __slots__ = ("done", "error", "fn", "hooks", "result")
+
+    def __init__(self, fn: Callable[[Tx], Any]) -> None:
+        self.fn = fn
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.hooks: list[Callable[[], None]] = []
+
+
+class _FairLock:
+    """A mutex that serves its waiters in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: collections.deque[threading.Lock] = collections.deque()
+        self._held = False
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        mine.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+
+class SqliteDatabase:
+    """One SQLite file.
+
+    synchronous: "NORMAL" (an accepted write survives the death of every process) or "FULL" (also a power cut).
+    """
+
+    def __init__(
+        self, path: Path | str, name: str, synchronous: str = "NORMAL", busy_timeout_s: float = 10.0
+    ) -> None:
+        if synchronous not in ("NORMAL", "FULL"):
+            raise ValueError(f"synchronous must be NORMAL or FULL, not {synchronous}")
+        self.name = name
+        self.path = Path(path)
+        self.synchronous = synchronous
+        self.statements = 0
+        self.commits = 0
+        self._busy_timeout_s = busy_timeout_s
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._all_lock = threading.Lock()
+        self._lock = _FairLock()
+        self._queue: collections.deque[_Pending] = collections.deque()
+        self._closed = False
+        self._writer = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        conn = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=self._busy_timeout_s
+        )
+        conn.row_factory = sqlite3.Row
+        conn.execute("PRAGMA journal_mode=WAL")
+        conn.execute(f"PRAGMA synchronous={self.synchronous}")
+        conn.execute("PRAGMA foreign_keys=ON")
+        conn.execute("PRAGMA cache_size=-4000")
+        conn.execute("PRAGMA temp_store=MEMORY")
+        with self._all_lock:
+            self._all.append(conn)
+        return conn
+
+    def write(self, fn: Callable[[Tx], T]) -> T:
+        if self.synchronous == "FULL":
+            return self._write_shared(fn)
+        with self._lock:
+            tx = Tx(self, self._writer)
+            self._begin()
+            try:
+                result = fn(tx)
+                self._writer.execute("COMMIT")
+                self.commits += 1
+            except BaseException:
+                self._rollback()
+                raise
+        for hook in tx._hooks:
+            hook()
+        return result
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise Unavailable("the database is closed", database=self.name)
+        self._writer.execute("BEGIN IMMEDIATE")
+
+    def _rollback(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    def _write_shared(self, fn: Callable[[Tx], T]) -> T:
+        mine = _Pending(fn)
+        self._queue.append(mine)
+        with self._lock:
+            if not mine.done.is_set():
+                self._lead()
+        if mine.error is not None:
+            raise mine.error
+        for hook in mine.hooks:
+            hook()
+        result: T = mine.result
+        return result
+
+    def _lead(self) -> None:
+        """Run everything that waits in one transaction; an error at COMMIT reaches every member."""
+        members: list[_Pending] = []
+        while self._queue and len(members) < 64:
+            members.append(self._queue.popleft())
+        try:
+            self._begin()
+            for m in members:
+                self._run_member(m)
+            self._writer.execute("COMMIT")
+            self.commits += 1
+        except BaseException as exc:  # noqa: BLE001 - handed to every waiting writer
+            self._rollback()
+            for m in members:
+                m.error = m.error or exc
+        finally:
+            for m in members:
+                m.done.set()
+
+    def _run_member(self, m: _Pending) -> None:
+        self._writer.execute("SAVEPOINT member")
+        tx = Tx(self, self._writer)
+        try:
+            m.result = m.fn(tx)
+            m.hooks = tx._hooks
+        except BaseException as exc:
+            m.error = exc
+            if not self._writer.in_transaction:
+                raise
+            self._writer.execute("ROLLBACK TO member")
+        self._writer.execute("RELEASE member")
+
+    def read(self, fn: Callable[[Tx], T]) -> T:
+        conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
+        if conn is None:
+            if self._closed:
+                raise Unavailable("the database is closed", database=self.name)
+            conn = self._open()
+            conn.execute("PRAGMA query_only=ON")
+            self._local.conn = conn
+        nested = conn.in_transaction
+        if not nested:
+            conn.execute("BEGIN")
+        try:
+            return fn(Tx(self, conn))
+        finally:
+            if not nested:
+                conn.execute("ROLLBACK")
+
+    def script(self, statements: Iterable[str]) -> None:
+        """Run DDL in one transaction; all or nothing."""
+        with self._lock:
+            self._begin()
+            try:
+                for s in statements:
+                    self._writer.execute(s)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._rollback()
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            with self._all_lock:
+                for conn in self._all:
+                    conn.close()
+                self._all.clear()

@@ -1,0 +1,68 @@
+"""Routes: one row per endpoint, checked when the table is built.
+
+Overlapping version ranges, a route without policy, and a schema that silently loses a property fail at import.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kilonova.http.microversion import Microversion, V
+from kilonova.http.request import Request
+from kilonova.http.schema import Schema
+
+Handler = Callable[[Request], Any]
+FIRST = V(2, 1)
+
+
+@dataclass(frozen=True)
+class Route:
+    """One endpoint in a range of microversions.
+
+    path: ``/servers/{server_id}``. action: for POST .../action, the key of the body that chooses it ("os-start").
+    policy: name of the rule that is asked before the handler with the caller as target, or PUBLIC.
+    body, query: schemas; a body schema given means that a JSON object is required. stream: the handler reads the body.
+    errors: the statuses besides success that it may answer (documentation and fuzzing).
+    summary: one line for the API document; the handler's docstring if empty.
+    response: schema of the answer's body for the API document (None: not described).
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    policy: str
+    success: int = 200
+    errors: tuple[int, ...] = ()
+    since: Microversion = FIRST
+    until: Microversion | None = None
+    body: Schema | None = None
+    query: Schema | None = None
+    action: str | None = None
+    stream: bool = False
+    max_body: int = 1 << 20
+    summary: str = ""
+    response: dict[str, Any] | None = None
+
+
+class RouteError(ValueError):
+    """The table of routes contradicts itself."""
+
+
+def check(routes: Iterable[Route]) -> Sequence[Route]:
+    """Return the routes as a tuple; RouteError for overlaps and missing policies."""
+    rows = tuple(routes)
+    seen: dict[tuple[str, str, str | None], list[Route]] = {}
+    for r in rows:
+        if not r.policy:
+            raise RouteError(f"{r.method} {r.path}: a route needs a policy rule")
+        for other in seen.setdefault((r.method, r.path, r.action), []):
+            if _overlap(r, other):
+                raise RouteError(f"{r.method} {r.path} {r.action or ''}: version ranges overlap")
+        seen[r.method, r.path, r.action].append(r)
+    return rows
+
+
+def _overlap(a: Route, b: Route) -> bool:
+    a_before_b = a.until is not None and a.until < b.since
+    b_before_a = b.until is not None and b.until < a.since
+    return not (a_before_b or b_before_a)
