@@ -1,0 +1,251 @@
+"""What a host agent is told about a guest, and what it tells back. Payloads of Order and Answer.
+
+verb of the Order      payload          answer payload
+guest_build            GuestBuild       GuestBuilt     make disks, define, plug, start (unless start=False)
+guest_delete           GuestDelete      GuestGone      destroy the guest and every file of it; fine when there is none
+guest_power            GuestPower       GuestState     start, stop, reboot, pause, unpause, suspend, resume
+The undo of guest_build is an Order with verb guest_build, direction undo and a GuestDelete payload.
+"""
+
+import enum
+from typing import Union
+
+import msgspec
+
+from kilonova.objects.base import OpenEnum, Versioned
+
+
+class PowerState(enum.IntEnum):
+    """Nova's numbers. source: compute API reference, OS-EXT-STS:power_state."""
+
+    NOSTATE = 0
+    RUNNING = 1
+    PAUSED = 3
+    SHUTDOWN = 4
+    CRASHED = 6
+    SUSPENDED = 7
+
+
+class PowerAction(OpenEnum):
+    START = "start"  # also after SHUTOFF, a crash or a host reboot: networks and disks are made ready again
+    STOP = "stop"  # ACPI first, off after timeout_s (0: at once)
+    REBOOT_SOFT = "reboot_soft"  # ACPI; becomes hard after timeout_s
+    REBOOT_HARD = "reboot_hard"  # off, defined anew, plugged anew, started
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+    SUSPEND = "suspend"  # memory to disk
+    RESUME = "resume"
+    UNKNOWN = "unknown"
+
+
+class LocalDisk(Versioned, frozen=True, kw_only=True, tag="local", tag_field="type"):
+    """A file that the host makes: from an image, or empty (swap, ephemeral, blank)."""
+
+    name: str  # "root", "swap", "ephemeral0"
+    size_gib: int
+    size_mib: int = 0  # instead of size_gib when not a multiple
+    image_id: str | None = None
+    boot_index: int | None = None
+    bus: str = "virtio"
+    device: str | None = None  # "vda"
+    guest_format: str | None = None
+    tag: str | None = None
+    device_type: str = "disk"
+
+
+class NbdDisk(Versioned, frozen=True, kw_only=True, tag="nbd", tag_field="type"):
+    """A volume reached over NBD."""
+
+    name: str
+    host: str
+    port: int
+    export: str
+    serial: str
+    boot_index: int | None = None
+    bus: str = "virtio"
+    device: str | None = None
+    tag: str | None = None
+
+
+class FileDisk(Versioned, frozen=True, kw_only=True, tag="file", tag_field="type"):
+    """A volume that is a file on this very host."""
+
+    name: str
+    path: str
+    format: str
+    serial: str
+    boot_index: int | None = None
+    bus: str = "virtio"
+    device: str | None = None
+    tag: str | None = None
+
+
+Disk = Union[LocalDisk, NbdDisk, FileDisk]  # noqa: UP007 - msgspec reads the union as tagged
+
+
+class TapNic(Versioned, frozen=True, kw_only=True, tag="tap", tag_field="type"):
+    """A port of the embedded network: the agent owns the tap and plugs it into the network's bridge."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    mtu: int
+    model: str = "virtio"
+    tag: str | None = None
+
+
+class OvsNic(Versioned, frozen=True, kw_only=True, tag="ovs", tag_field="type"):
+    """A port of a real network service on Open vSwitch."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    mtu: int
+    bridge: str
+    model: str = "virtio"
+    tag: str | None = None
+
+
+Nic = Union[TapNic, OvsNic]  # noqa: UP007
+
+
+class ImageSource(Versioned, frozen=True, kw_only=True):
+    """Where a host gets an image from: a URL signed for this host and image, and what must come out of it."""
+
+    image_id: str
+    url: str
+    disk_format: str
+    size: int  # bytes
+    hash_algo: str | None = None
+    hash_value: str | None = None
+    min_disk_gib: int = 0
+
+
+class Hardware(Versioned, frozen=True, kw_only=True):
+    """A guest's hardware, frozen at its first build and stored with the server; None: the driver chooses and reports."""
+
+    machine: str | None = None  # a versioned machine type: "pc-i440fx-7.2"
+    cpu_model: str | None = None
+    firmware: str = "bios"
+    disk_bus: str = "virtio"
+    cdrom_bus: str = "virtio"
+    nic_model: str = "virtio"
+    video_model: str = "vga"
+    rng: bool = True
+    guest_agent: bool = False
+    scsi_model: str = "virtio-scsi"
+    virt_type: str | None = None  # "qemu" or "kvm"
+    serial_ports: int = 1
+    watchdog: str | None = None
+    boot_menu: bool = False
+
+
+class MetadataDocument(Versioned, frozen=True, kw_only=True):
+    """All that the metadata service and the config drive tell a guest; nothing secret of the control plane.
+
+    user_data: base64 as given by the user. keys: (name, type, public key). meta: the server's metadata.
+    admin_password: only for the config drive of the first build. networks: one entry per NIC, see NicConfig.
+    """
+
+    server_id: str
+    generation: int
+    name: str
+    hostname: str
+    project_id: str
+    availability_zone: str
+    launch_index: int = 0
+    reservation_id: str = ""
+    instance_type: str = ""
+    image_id: str | None = None
+    meta: dict[str, str] = {}
+    keys: tuple[tuple[str, str, str], ...] = ()
+    user_data: str | None = None
+    admin_password: str | None = None
+    security_groups: tuple[str, ...] = ()
+    networks: tuple["NicConfig", ...] = ()
+    vendor_data: dict[str, msgspec.Raw] = {}
+    created_at: float = 0.0
+
+
+class NicConfig(Versioned, frozen=True, kw_only=True):
+    """What network_data.json and the EC2 paths say of one NIC."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    mtu: int
+    addresses: tuple["AddressConfig", ...] = ()
+    floating_ip: str | None = None
+    tag: str | None = None
+
+
+class AddressConfig(Versioned, frozen=True, kw_only=True):
+    """One fixed address with its subnet."""
+
+    address: str
+    cidr: str
+    gateway: str | None = None
+    dns: tuple[str, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()  # (destination cidr, next hop)
+    dhcp: bool = True
+
+
+class GuestBuild(Versioned, frozen=True, kw_only=True):
+    """Make a guest from nothing, or make what is missing of it: repeating it is safe."""
+
+    server_id: str
+    name: str
+    project_id: str
+    vcpus: int
+    memory_mib: int
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...]
+    images: tuple[ImageSource, ...]
+    hardware: Hardware
+    metadata: MetadataDocument
+    config_drive: bool = False
+    start: bool = True
+    faults: tuple[
+        str, ...
+    ] = ()  # simulated clouds only: names of faults asked for by server metadata
+    vif_timeout_s: float = 60.0
+
+
+class DeviceAddress(Versioned, frozen=True, kw_only=True):
+    """Where a guest sees a device; goes into the metadata's ``devices`` list."""
+
+    kind: str  # "nic" or "disk"
+    bus: str  # "pci", "scsi", "virtio"
+    address: str
+    tag: str | None = None
+    mac: str | None = None
+    serial: str | None = None
+    path: str | None = None
+
+
+class GuestBuilt(Versioned, frozen=True, kw_only=True):
+    power_state: int
+    hardware: Hardware
+    devices: tuple[DeviceAddress, ...] = ()
+
+
+class GuestPower(Versioned, frozen=True, kw_only=True):
+    """A power action, with everything that is needed to define the guest anew (START, REBOOT_HARD)."""
+
+    server_id: str
+    action: PowerAction
+    timeout_s: float = 60.0
+    build: GuestBuild | None = None  # given for START, RESUME and REBOOT_HARD
+
+
+class GuestState(Versioned, frozen=True, kw_only=True):
+    power_state: int
+
+
+class GuestDelete(Versioned, frozen=True, kw_only=True):
+    server_id: str
+    delete_disks: bool = True
+
+
+class GuestGone(Versioned, frozen=True, kw_only=True):
+    existed: bool

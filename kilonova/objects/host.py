@@ -1,0 +1,85 @@
+"""What a host reports of itself: registration, heartbeat, events. Sent on ``report.<host>`` in a Report envelope."""
+
+from typing import Union
+
+from kilonova.objects.base import Versioned
+
+
+class Inventory(Versioned, frozen=True, kw_only=True):
+    """What a host has and is. Units: cores, MiB, GiB."""
+
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    reserved_memory_mib: int = 0
+    hypervisor_type: str = "QEMU"
+    hypervisor_version: int = 0
+    cpu_info: dict[str, str] = {}
+    traits: tuple[str, ...] = ()
+    host_ip: str = "127.0.0.1"
+    disk_free_gib: int | None = None
+    supported: tuple[tuple[str, str, str], ...] = (("x86_64", "qemu", "hvm"),)
+    numa: tuple[tuple[int, int], ...] = ()
+
+
+class HostRegister(Versioned, frozen=True, kw_only=True, tag="register", tag_field="type"):
+    """First message of an agent: who it is. The reply is a Registered."""
+
+    host: str
+    host_id: str
+    boot_id: str
+    journal_id: str
+    cell: str
+    driver: str
+    release: str
+    inventory: Inventory
+    versions: dict[str, tuple[int, int]]
+
+
+class OwnedServer(Versioned, frozen=True, kw_only=True):
+    """One guest that the control plane places on this host. wanted_power: RUNNING, SHUTDOWN, PAUSED, SUSPENDED or 0."""
+
+    server_id: str
+    epoch: int
+    wanted_power: int
+    busy: bool = False  # an operation owns it: leave it alone
+
+
+class Registered(Versioned, frozen=True, kw_only=True):
+    """The reply: what this host owns. The agent starts nothing before it has it."""
+
+    servers: tuple[OwnedServer, ...]
+    accepted: bool = True
+    reason: str | None = None
+
+
+class Heartbeat(Versioned, frozen=True, kw_only=True, tag="heartbeat", tag_field="type"):
+    """Every 10 s with jitter; digest covers inventory, guests and the desired-state generation."""
+
+    host: str
+    boot_id: str
+    digest: str
+
+
+class GuestEvent(Versioned, frozen=True, kw_only=True, tag="guest", tag_field="type"):
+    """A guest changed its power state without an order."""
+
+    host: str
+    server_id: str
+    power_state: int
+    at: float
+
+
+class GuestList(Versioned, frozen=True, kw_only=True, tag="guests", tag_field="type"):
+    """Every domain of the host: (server id or domain name, power state, known to us)."""
+
+    host: str
+    guests: tuple[tuple[str, int, bool], ...]
+    inventory: Inventory | None = None
+
+
+class Report(Versioned, frozen=True, kw_only=True):
+    """Envelope of everything on ``report.<host>``."""
+
+    host: str
+    body: Union[HostRegister, Heartbeat, GuestEvent, GuestList]  # noqa: UP007

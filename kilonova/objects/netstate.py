@@ -1,0 +1,137 @@
+"""Desired state of the embedded network on one host: one versioned document per network, port, router, group.
+
+The network service publishes a Change on ``agent.<host>.state`` and answers a StateRequest on ``network.state``
+(full state, at start and on reconnect). The agent applies a document atomically and reports on
+``network.report.<host>`` which generation is in force. Documents of a lower generation than the one in force are dropped.
+"""
+
+from typing import Union
+
+from kilonova.objects.base import Versioned
+
+
+class SubnetState(Versioned, frozen=True, kw_only=True):
+    """One subnet. dhcp_server: the address that DHCP answers from (a port of the network), None without DHCP."""
+
+    id: str
+    cidr: str
+    ip_version: int
+    gateway: str | None
+    dhcp_server: str | None
+    dns: tuple[str, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+    enable_dhcp: bool = True
+
+
+class NetworkState(Versioned, frozen=True, kw_only=True, tag="network", tag_field="type"):
+    """One network that has a port on this host. segment: VXLAN id, also the conntrack zone."""
+
+    id: str
+    generation: int
+    segment: int
+    mtu: int
+    subnets: tuple[SubnetState, ...] = ()
+    external: bool = False
+    dns_domain: str = ""
+    admin_up: bool = True
+    peers: tuple[str, ...] = ()  # underlay addresses of other hosts (moves across hosts: later)
+
+
+class RuleState(Versioned, frozen=True, kw_only=True):
+    """One allow rule. remote_group: id of a GroupState whose addresses it allows; remote_cidr else; both None: anyone."""
+
+    direction: str  # "ingress" or "egress"
+    ethertype: str  # "IPv4" or "IPv6"
+    protocol: str | None = None  # "tcp", "udp", "icmp", a number as text, or None for any
+    port_min: int | None = None  # for icmp: type
+    port_max: int | None = None  # for icmp: code
+    remote_cidr: str | None = None
+    remote_group: str | None = None
+
+
+class PortState(Versioned, frozen=True, kw_only=True, tag="port", tag_field="type"):
+    """One port bound to this host. addresses: (ip, subnet id). pairs: allowed address pairs (cidr, mac or None)."""
+
+    id: str
+    generation: int
+    network_id: str
+    mac: str
+    addresses: tuple[tuple[str, str], ...]
+    device_id: str
+    device_owner: str
+    hostname: str = ""
+    port_security: bool = True
+    pairs: tuple[tuple[str, str | None], ...] = ()
+    rules: tuple[RuleState, ...] = ()
+    groups: tuple[str, ...] = ()
+    dhcp_options: tuple[tuple[str, str], ...] = ()
+    admin_up: bool = True
+    project_id: str = ""
+
+
+class GroupState(Versioned, frozen=True, kw_only=True, tag="group", tag_field="type"):
+    """Addresses of the members of a security group, as a named nft set."""
+
+    id: str
+    generation: int
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+
+
+class RouterInterface(Versioned, frozen=True, kw_only=True):
+    """A leg of a router in a network. addresses: (ip, cidr)."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    addresses: tuple[tuple[str, str], ...]
+    mtu: int = 1500
+
+
+class RouterGateway(Versioned, frozen=True, kw_only=True):
+    """The leg in an external network."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    addresses: tuple[tuple[str, str], ...]
+    gateway: str | None
+    snat: bool = True
+
+
+class RouterState(Versioned, frozen=True, kw_only=True, tag="router", tag_field="type"):
+    """One router on its gateway host. floating: (floating ip, fixed ip)."""
+
+    id: str
+    generation: int
+    interfaces: tuple[RouterInterface, ...] = ()
+    gateway: RouterGateway | None = None
+    floating: tuple[tuple[str, str], ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+    admin_up: bool = True
+
+
+Document = Union[NetworkState, PortState, RouterState, GroupState]  # noqa: UP007
+
+
+class Change(Versioned, frozen=True, kw_only=True):
+    """Documents that changed and (kind, id, generation) of those to remove."""
+
+    host: str
+    documents: tuple[Document, ...] = ()
+    removed: tuple[tuple[str, str, int], ...] = ()
+    full: bool = False  # all that this host should have: anything else is removed
+
+
+class StateRequest(Versioned, frozen=True, kw_only=True):
+    """An agent asks for everything (or one port with what it needs); the reply is a Change."""
+
+    host: str
+    port_id: str | None = None
+
+
+class Applied(Versioned, frozen=True, kw_only=True):
+    """Which generations are in force: (kind, id, generation, error or None)."""
+
+    host: str
+    items: tuple[tuple[str, str, int, str | None], ...]
