@@ -123,7 +123,10 @@ def encode(obj: Versioned, manifest: Manifest | None = None) -> bytes:
 def _down(value: Any, manifest: Manifest) -> Any:
     if isinstance(value, Versioned):
         peer = manifest.get(type(value).__name__, (1, 0))
-        out = {}
+        out: dict[str, Any] = {}
+        config = value.__struct_config__
+        if config.tag is not None:
+            out[config.tag_field or "type"] = config.tag
         for f in value.__struct_fields__:
             item = getattr(value, f)
             mark = value._marks.get(f)

@@ -38,7 +38,7 @@ class NetworkState(Versioned, frozen=True, kw_only=True, tag="network", tag_fiel
 
 
 class RuleState(Versioned, frozen=True, kw_only=True):
-    """One allow rule. remote_group: id of a GroupState whose addresses it allows; remote_cidr else; both None: anyone."""
+    """One allow rule: from a GroupState (remote_group), a network (remote_cidr), or anyone."""
 
     direction: str  # "ingress" or "egress"
     ethertype: str  # "IPv4" or "IPv6"
