@@ -253,7 +253,7 @@ class Application:
         if route.stream and "chunked" in headers.get("transfer-encoding", "").lower():
             request.stream, request.length = req.env["wsgi.input"], None
         if route.policy != PUBLIC:
-            request.authorize(route.policy)
+            request.authorize(route.policy, route.target(request) if route.target else None)
         if route.query is not None:
             route.query.check(request.query.as_lists(), "query parameters")
         if route.body is not None:

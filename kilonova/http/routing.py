@@ -22,6 +22,7 @@ class Route:
     path: ``/servers/{server_id}``. action: for POST .../action, the key of the body that chooses it ("os-start").
     policy: name of the rule that is asked before the handler with the caller as target, or PUBLIC.
     body, query: schemas; a body schema given means that a JSON object is required. stream: the handler reads the body.
+    target: computes the policy target from the request (the body is decoded, not yet checked); None: the caller itself.
     errors: the statuses besides success that it may answer (documentation and fuzzing).
     summary: one line for the API document; the handler's docstring if empty.
     response: schema of the answer's body for the API document (None: not described).
@@ -42,6 +43,7 @@ class Route:
     max_body: int = 1 << 20
     summary: str = ""
     response: dict[str, Any] | None = None
+    target: Callable[[Request], dict[str, object]] | None = None
 
 
 class RouteError(ValueError):

@@ -21,10 +21,14 @@ def _format_checks() -> dict[str, Any]:
 
 
 class Schema:
-    """A compiled schema. ``check`` raises BadRequest that names the path and the reason."""
+    """A compiled schema. ``check`` raises BadRequest that names the path and the reason.
 
-    def __init__(self, document: Json) -> None:
+    secret: the body carries passwords or keys, so a refusal names the path and the rule, never the value (S35).
+    """
+
+    def __init__(self, document: Json, *, secret: bool = False) -> None:
         self.document = document
+        self.secret = secret
         self._validator: Any = None
 
     def check(self, body: object, what: str = "") -> None:
@@ -34,7 +38,7 @@ class Schema:
                 self.document, formats=_format_checks(), validate_formats=True
             )
         if not self._validator.is_valid(body):
-            raise BadRequest(_explain(self.document, body, what))
+            raise BadRequest(_explain(self.document, body, what, self.secret))
 
     def fits(self, body: object) -> bool:
         """Tell whether ``body`` fits."""
@@ -45,7 +49,7 @@ class Schema:
         return True
 
 
-def _explain(document: Json, body: object, what: str) -> str:
+def _explain(document: Json, body: object, what: str, secret: bool = False) -> str:
     import jsonschema
 
     checker = jsonschema.FormatChecker(formats=())
@@ -56,6 +60,8 @@ def _explain(document: Json, body: object, what: str) -> str:
     if error is None:
         return "Invalid input."
     path = "/".join(str(p) for p in error.absolute_path)
+    if secret:
+        return f"Invalid input for {what or 'field/attribute'} {path or '(body)'}. {_rule_of(error)}"
     value = str(error.instance)
     message = str(error.message)
     message = message if len(message) <= 600 else message[:600] + "..."
@@ -63,6 +69,17 @@ def _explain(document: Json, body: object, what: str) -> str:
         value = value if len(value) <= 200 else value[:200] + "..."
         return f"Invalid input for {what or 'field/attribute'} {path}. Value: {value}. {message}"
     return message
+
+
+def _rule_of(error: Any) -> str:
+    """Say which rule was broken from the schema alone."""
+    rule, wanted = str(error.validator), error.validator_value
+    if rule == "required":
+        missing = [n for n in wanted if n not in error.instance]
+        return f"Required properties are missing: {', '.join(missing)}."
+    if rule in ("anyOf", "oneOf", "not", "additionalProperties", "dependencies", "if"):
+        return f"It does not satisfy the rule {rule} of the API's schema."
+    return f"It does not satisfy {rule}: {str(wanted)[:200]}."
 
 
 def extend(
