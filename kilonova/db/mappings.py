@@ -1,0 +1,144 @@
+"""Server mappings: where each server is, whether it is seen, and its epoch. Global database."""
+
+import sqlalchemy as sa
+
+from kilonova.db.engine import Row, Tx
+from kilonova.db.schema.world import server_mapping as m
+from kilonova.db.sql import P, Q, insert
+
+_ADD = insert(m)
+_GET = Q(sa.select(m).where(m.c.server == P("server")))
+_PLACE = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"))
+    .values(cell=P("cell"), host=P("host"), updated_at=P("updated_at"))
+)
+_EPOCH = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"), m.c.epoch == P("epoch_"))
+    .values(epoch=m.c.epoch + 1, updated_at=P("updated_at"))
+)
+_WANT_DELETE = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"))
+    .values(epoch=m.c.epoch + 1, delete_requested=1, updated_at=P("updated_at"))
+)
+_REQUESTED = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"))
+    .values(requested=P("requested"), updated_at=P("updated_at"))
+)
+_REMOVE = Q(sa.delete(m).where(m.c.server == P("server")))
+_IN_GROUP = Q(sa.select(m.c.server, m.c.host).where(m.c.server_group == P("group")))
+_ON_HOST = Q(sa.select(m).where(m.c.host == P("host")))
+_USED = Q(
+    sa.select(sa.func.count(), sa.func.sum(m.c.vcpus), sa.func.sum(m.c.memory_mib)).where(
+        m.c.project_id == P("project")
+    )
+)
+_USED_BY_USER = Q(
+    sa.select(sa.func.count(), sa.func.sum(m.c.vcpus), sa.func.sum(m.c.memory_mib)).where(
+        m.c.project_id == P("project"), m.c.user_id == P("user")
+    )
+)
+
+
+def add(
+    tx: Tx,
+    *,
+    server: str,
+    project_id: str,
+    user_id: str,
+    server_group: str | None,
+    vcpus: int,
+    memory_mib: int,
+    requested: bytes,
+    operation: str,
+    now: float,
+) -> None:
+    """Insert the mapping of a server that is accepted and not placed yet; epoch 1."""
+    tx.run(
+        _ADD,
+        server=server,
+        project_id=project_id,
+        user_id=user_id,
+        cell=None,
+        host=None,
+        server_group=server_group,
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        epoch=1,
+        requested=requested,
+        delete_requested=0,
+        create_operation=operation,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def find(tx: Tx, server: str) -> Row | None:
+    """Return a mapping, or None."""
+    return tx.one(_GET, server=server)
+
+
+def place(tx: Tx, server: str, *, cell: str | None, host: str | None, now: float) -> bool:
+    """Say where a server is; False when its mapping is gone."""
+    return tx.run(_PLACE, server_=server, cell=cell, host=host, updated_at=now) == 1
+
+
+def take_epoch(tx: Tx, server: str, epoch: int, now: float) -> bool:
+    """Move the epoch from ``epoch`` to the next; False when another operation was accepted meanwhile."""
+    return tx.run(_EPOCH, server_=server, epoch_=epoch, updated_at=now) == 1
+
+
+def want_delete(tx: Tx, server: str, now: float) -> bool:
+    """Mark that the server is to be deleted and take the next epoch; False when it is gone."""
+    return tx.run(_WANT_DELETE, server_=server, updated_at=now) == 1
+
+
+def set_requested(tx: Tx, server: str, requested: bytes, now: float) -> bool:
+    """Replace what was asked for (a rename before the server is placed)."""
+    return tx.run(_REQUESTED, server_=server, requested=requested, updated_at=now) == 1
+
+
+def remove(tx: Tx, server: str) -> bool:
+    """Forget a server; the last act of its delete."""
+    return tx.run(_REMOVE, server=server) == 1
+
+
+def in_group(tx: Tx, group: str) -> list[Row]:
+    """Return (server, host) of a server group's members."""
+    return tx.all(_IN_GROUP, group=group)
+
+
+def on_host(tx: Tx, host: str) -> list[Row]:
+    """Return the mappings of a host's servers."""
+    return tx.all(_ON_HOST, host=host)
+
+
+def used(tx: Tx, project: str, user: str | None = None) -> tuple[int, int, int]:
+    """Count (servers, vcpus, MiB) of a project, or of one user in it. Counted, never kept."""
+    row = (
+        tx.one(_USED, project=project)
+        if user is None
+        else tx.one(_USED_BY_USER, project=project, user=user)
+    )
+    return (0, 0, 0) if row is None else (int(row[0]), int(row[1] or 0), int(row[2] or 0))
+
+
+def unplaced(tx: Tx, *, project_id: str | None) -> list[Row]:
+    """Return the mappings of servers that have no cell yet, newest first."""
+    stmt = sa.select(m).where(m.c.cell.is_(None)).order_by(m.c.created_at.desc(), m.c.server.desc())
+    if project_id is not None:
+        stmt = stmt.where(m.c.project_id == project_id)
+    return tx.select(stmt)
+
+
+def cells_of(tx: Tx, servers: list[str]) -> dict[str, str | None]:
+    """Return server -> cell for those that have a mapping (one query; visibility is decided by it)."""
+    found: dict[str, str | None] = {}
+    for i in range(0, len(servers), 900):
+        part = servers[i : i + 900]
+        for row in tx.select(sa.select(m.c.server, m.c.cell).where(m.c.server.in_(part))):
+            found[row[0]] = row[1]
+    return found

@@ -1,0 +1,69 @@
+"""Secrets at rest: AES-GCM, by reference, decrypted only when an order is encoded.
+
+The key file (0600) lies outside the database. Each secret belongs to an owner (an operation, an attachment, a server)
+and is deleted in the transaction that ends the owner.
+"""
+
+import os
+from pathlib import Path
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kilonova.common.errors import NotFound
+from kilonova.common.ids import new_uuid
+from kilonova.common.secret import Secret
+from kilonova.db.engine import Tx
+from kilonova.db.schema.cell import secret
+from kilonova.db.sql import P, Q, insert
+
+_PUT = insert(secret)
+_GET = Q(sa.select(secret).where(secret.c.id == P("id")))
+_DROP = Q(sa.delete(secret).where(secret.c.owner == P("owner")))
+
+
+class Vault:
+    """Seals and opens secrets with one key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._aes = AESGCM(key)
+
+    @classmethod
+    def at(cls, path: Path) -> "Vault":
+        """Open the key file, making one (0600) the first time."""
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return cls(path.read_bytes())
+        with os.fdopen(fd, "wb") as f:
+            f.write(AESGCM.generate_key(bit_length=256))
+            f.flush()
+            os.fsync(f.fileno())
+        return cls(path.read_bytes())
+
+    def put(self, tx: Tx, *, owner: str, kind: str, value: Secret, now: float, id_: str | None = None) -> str:
+        """Store a secret; return its reference."""
+        ref = id_ or new_uuid()
+        nonce = os.urandom(12)
+        sealed = self._aes.encrypt(nonce, value.reveal().encode(), f"{ref}:{kind}".encode())
+        tx.run(_PUT, id=ref, owner=owner, kind=kind, nonce=nonce, sealed=sealed, created_at=now)
+        return ref
+
+    def get(self, tx: Tx, ref: str) -> Secret:
+        """Open a secret. Raises NotFound when its life has ended."""
+        row = tx.one(_GET, id=ref)
+        if row is None:
+            raise NotFound("a secret that is needed is gone", ref=ref)
+        aad = f"{row['id']}:{row['kind']}".encode()
+        return Secret(self._aes.decrypt(row["nonce"], row["sealed"], aad).decode())
+
+    def move(self, tx: Tx, target: Tx, ref: str, *, owner: str) -> None:
+        """Copy a sealed secret to another database under a new owner; fine when it is there already."""
+        row = tx.one(_GET, id=ref)
+        if row is not None and target.one(_GET, id=ref) is None:
+            target.run(_PUT, **{**dict(row), "owner": owner})
+
+
+def drop(tx: Tx, owner: str) -> None:
+    """End every secret of an owner."""
+    tx.run(_DROP, owner=owner)

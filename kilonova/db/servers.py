@@ -1,0 +1,190 @@
+"""Servers of one cell: one question, one function. The caller holds the transaction."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.db.engine import Row, Tx
+from kilonova.db.schema.cell import server as s
+from kilonova.db.schema.cell import server_tag as t
+from kilonova.db.sql import P, Q, insert
+
+_COLUMNS = tuple(c.name for c in s.columns)
+_ADD = Q(
+    sa.insert(s).prefix_with("OR IGNORE", dialect="sqlite").values({n: P(n) for n in _COLUMNS})
+)
+_GET = Q(sa.select(s).where(s.c.uuid == P("uuid")))
+_DEFAULTS: dict[str, Any] = {
+    "description": None,
+    "task_state": None,
+    "power_state": 0,
+    "progress": 0,
+    "host": None,
+    "node": None,
+    "availability_zone": None,
+    "requested_zone": None,
+    "key_name": None,
+    "config_drive": "",
+    "access_ip_v4": "",
+    "access_ip_v6": "",
+    "metadata": "{}",
+    "tags": "[]",
+    "addresses": "{}",
+    "security_groups": "[]",
+    "nics": "[]",
+    "disks": "[]",
+    "hardware": "{}",
+    "devices": "[]",
+    "keys": "[]",
+    "trusted_certs": "null",
+    "system_metadata": "{}",
+    "locked_by": None,
+    "locked_reason": None,
+    "launch_index": 0,
+    "root_device": "/dev/vda",
+    "user_data": None,
+    "server_group": None,
+    "metadata_generation": 1,
+    "epoch": 1,
+    "hidden": 0,
+    "deleted": 0,
+    "updated_at": None,
+    "launched_at": None,
+    "terminated_at": None,
+}
+_BEGIN = Q(
+    sa.update(s)
+    .where(
+        s.c.uuid == P("uuid_"),
+        s.c.deleted == 0,
+        s.c.vm_state == P("vm_state_"),
+        s.c.task_state.is_(None),
+    )
+    .values(task_state=P("task_state"), epoch=P("epoch"), updated_at=P("updated_at"))
+)
+_WANT_DELETE = Q(
+    sa.update(s)
+    .where(s.c.uuid == P("uuid_"), s.c.deleted == 0)
+    .values(task_state="deleting", epoch=P("epoch"), updated_at=P("updated_at"))
+)
+_SETTLE = Q(
+    sa.update(s)
+    .where(s.c.uuid == P("uuid_"), s.c.deleted == 0)
+    .values(
+        vm_state=P("vm_state"),
+        task_state=sa.case((s.c.task_state == "deleting", "deleting"), else_=None),
+        power_state=P("power_state"),
+        updated_at=P("updated_at"),
+    )
+)
+_POWER = Q(
+    sa.update(s)
+    .where(s.c.uuid == P("uuid_"), s.c.deleted == 0, s.c.task_state.is_(None))
+    .values(vm_state=P("vm_state"), power_state=P("power_state"), updated_at=P("updated_at"))
+)
+_DELETED = Q(
+    sa.update(s)
+    .where(s.c.uuid == P("uuid_"), s.c.deleted == 0)
+    .values(
+        deleted=1,
+        vm_state="deleted",
+        task_state=None,
+        power_state=0,
+        user_data=None,
+        updated_at=P("now"),
+        terminated_at=P("now"),
+    )
+)
+_ON_HOST = Q(sa.select(s).where(s.c.host == P("host"), s.c.deleted == 0))
+_COUNTS = Q(
+    sa.select(s.c.host, sa.func.count())
+    .where(s.c.deleted == 0, s.c.host.isnot(None))
+    .group_by(s.c.host)
+)
+_TAG_DROP = Q(sa.delete(t).where(t.c.server == P("server")))
+_TAG_ADD = insert(t)
+
+
+def add(tx: Tx, **values: Any) -> bool:
+    """Insert a server; columns not given have their defaults. False when it is there already."""
+    return tx.run(_ADD, **{**_DEFAULTS, **values}) == 1
+
+
+def find(tx: Tx, uuid: str) -> Row | None:
+    """Return a server's row, deleted ones too, or None."""
+    return tx.one(_GET, uuid=uuid)
+
+
+def begin(tx: Tx, uuid: str, *, vm_state: str, task_state: str, epoch: int, now: float) -> bool:
+    """Give the server to an operation by compare-and-swap; False when its state is another by now."""
+    return (
+        tx.run(
+            _BEGIN,
+            uuid_=uuid,
+            vm_state_=vm_state,
+            task_state=task_state,
+            epoch=epoch,
+            updated_at=now,
+        )
+        == 1
+    )
+
+
+def want_delete(tx: Tx, uuid: str, *, epoch: int, now: float) -> bool:
+    """Show the server as being deleted, whatever else goes on."""
+    return tx.run(_WANT_DELETE, uuid_=uuid, epoch=epoch, updated_at=now) == 1
+
+
+def settle(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) -> None:
+    """End an operation on the server: final states, no task (a delete that waits keeps showing)."""
+    tx.run(_SETTLE, uuid_=uuid, vm_state=vm_state, power_state=power_state, updated_at=now)
+
+
+def set_power(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) -> bool:
+    """Record that a guest changed by itself; only while no operation owns the server."""
+    return tx.run(_POWER, uuid_=uuid, vm_state=vm_state, power_state=power_state, updated_at=now) == 1
+
+
+def update(tx: Tx, uuid: str, **values: Any) -> bool:
+    """Set columns of a server that is not deleted (off the hot path)."""
+    return tx.change(sa.update(s).where(s.c.uuid == uuid, s.c.deleted == 0).values(**values)) == 1
+
+
+_UPDATES: dict[tuple[str, ...], Q] = {}
+
+
+def set_columns(tx: Tx, uuid: str, **values: Any) -> bool:
+    """Set columns, with the statement kept per set of names (hot path)."""
+    names = tuple(values)
+    q = _UPDATES.get(names)
+    if q is None:
+        stmt = sa.update(s).where(s.c.uuid == P("uuid_"), s.c.deleted == 0)
+        q = _UPDATES[names] = Q(stmt.values({n: P(n) for n in names}))
+    return tx.run(q, uuid_=uuid, **values) == 1
+
+
+def mark_deleted(tx: Tx, uuid: str, now: float) -> bool:
+    """Make the row a compact record of what was; False when it was one already."""
+    done = tx.run(_DELETED, uuid_=uuid, now=now) == 1
+    tx.run(_TAG_DROP, server=uuid)
+    return done
+
+
+def on_host(tx: Tx, host: str) -> list[Row]:
+    """Return the servers of a host."""
+    return tx.all(_ON_HOST, host=host)
+
+
+def counts(tx: Tx) -> dict[str, int]:
+    """Return host -> number of servers."""
+    return {r[0]: r[1] for r in tx.all(_COUNTS)}
+
+
+def set_tags(tx: Tx, uuid: str, tags: Iterable[str], encoded: str, now: float) -> None:
+    """Replace a server's tags."""
+    tx.run(_TAG_DROP, server=uuid)
+    tx.many(_TAG_ADD, [{"server": uuid, "tag": tag} for tag in tags])
+    set_columns(tx, uuid, tags=encoded, updated_at=now)
+
+

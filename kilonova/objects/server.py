@@ -1,0 +1,126 @@
+"""A server as asked for, and the records that rest inside a server's row."""
+
+from kilonova.objects.base import Versioned
+
+
+class FlavorRecord(Versioned, frozen=True, kw_only=True):
+    """A flavor as it was when the server was built. Units: cores, MiB, GiB."""
+
+    flavorid: str
+    name: str
+    vcpus: int
+    memory_mib: int
+    root_gib: int
+    ephemeral_gib: int = 0
+    swap_mib: int = 0
+    rxtx_factor: float = 1.0
+    is_public: bool = True
+    disabled: bool = False
+    description: str | None = None
+    extra_specs: dict[str, str] = {}
+
+
+class NicRequest(Versioned, frozen=True, kw_only=True):
+    """One NIC as planned before accept: a network to make a port in, or a port that the user made."""
+
+    network_id: str | None = None
+    port_id: str | None = None
+    fixed_ip: str | None = None
+    tag: str | None = None
+
+
+class DiskRequest(Versioned, frozen=True, kw_only=True):
+    """One disk as asked for by block_device_mapping_v2 or implied by image and flavor."""
+
+    source: str  # image, blank
+    destination: str = "local"
+    size_gib: int = 0
+    size_mib: int = 0
+    image_id: str | None = None
+    boot_index: int | None = None
+    device: str | None = None
+    bus: str | None = None
+    device_type: str | None = None
+    guest_format: str | None = None
+    tag: str | None = None
+    name: str = "root"
+
+
+class ImageRecord(Versioned, frozen=True, kw_only=True):
+    """What a build needs to know of the image, as it was at accept."""
+
+    id: str
+    name: str
+    disk_format: str
+    size: int
+    min_disk_gib: int = 0
+    min_ram_mib: int = 0
+    hash_algo: str | None = None
+    hash_value: str | None = None
+    properties: dict[str, str] = {}
+
+
+class RequestedServer(Versioned, frozen=True, kw_only=True):
+    """Everything that POST /servers asked for, checked and resolved. Rests in ``server_mapping.requested``.
+
+    user_data and admin_password are references into the secret table. hints: scheduler hints as given.
+    """
+
+    server_id: str
+    project_id: str
+    user_id: str
+    request_id: str
+    name: str
+    hostname: str
+    description: str | None = None
+    flavor: FlavorRecord
+    image: ImageRecord | None
+    key_name: str | None = None
+    keys: tuple[tuple[str, str, str], ...] = ()
+    metadata: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    availability_zone: str | None = None
+    requested_host: str | None = None
+    requested_node: str | None = None
+    force_host: bool = False
+    hints: dict[str, tuple[str, ...]] = {}
+    server_group: str | None = None
+    user_data: str | None = None
+    admin_password: str | None = None
+    security_groups: tuple[tuple[str, str], ...] = ()  # (id, name)
+    nics: tuple[NicRequest, ...] = ()
+    disks: tuple[DiskRequest, ...] = ()
+    config_drive: bool = False
+    access_ip_v4: str = ""
+    access_ip_v6: str = ""
+    reservation_id: str = ""
+    launch_index: int = 0
+    trusted_certs: tuple[str, ...] | None = None
+    created_at: float = 0.0
+
+
+class NicRecord(Versioned, frozen=True, kw_only=True):
+    """One NIC of a server that has its port. preserve: the user made the port, delete leaves it."""
+
+    port_id: str
+    network_id: str
+    network_name: str
+    mac: str
+    mtu: int
+    item: str  # the key's second half
+    tag: str | None = None
+    preserve: bool = False
+    vif_type: str = "tap"
+
+
+class ServerParams(Versioned, frozen=True, kw_only=True):
+    """Parameters of every operation on one server."""
+
+    server_id: str
+    project_id: str = ""
+    action: str = ""
+    force: bool = False
+    timeout_s: float = 60.0
+    previous_vm_state: str = ""
+    previous_task_state: str | None = None
+    host: str | None = None

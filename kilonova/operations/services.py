@@ -1,0 +1,95 @@
+"""The services of a process: what operations, reconcilers and the API work with. Built by server.py, never changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kilonova.bus.interface import Bus
+from kilonova.common.clock import SYSTEM, Clock
+from kilonova.common.errors import KilonovaError, Unavailable
+from kilonova.db.engine import Database
+from kilonova.db.secrets import Vault
+
+if TYPE_CHECKING:
+    from kilonova.identity.interface import Identity
+    from kilonova.image.interface import ImageService
+    from kilonova.network.interface import NetworkService
+    from kilonova.operations.hosts import Hosts
+    from kilonova.operations.scheduling import Scheduling
+    from kilonova.saga.engine import Engine
+
+CELL0 = "cell0"
+
+
+class CellDown(Unavailable):
+    """A cell's database does not answer; what is in it is unknown, not gone."""
+
+    code = "cell_down"
+
+
+@dataclass
+class Services:
+    """Everything a request or an operation may use.
+
+    world: the global database. cells: name -> database, with ``cell0`` for servers that never got a host.
+    """
+
+    world: Database
+    cells: Mapping[str, Database]
+    bus: Bus
+    vault: Vault
+    images: "ImageService"
+    network: "NetworkService"
+    identity: "Identity"
+    state_dir: Path
+    public_url: str
+    clock: Clock = SYSTEM
+    simulated: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    _late: dict[str, Any] = field(default_factory=dict)
+
+    def install(self, *, engine: "Engine", scheduling: "Scheduling", hosts: "Hosts") -> None:
+        """Add what is built from the services themselves; once, at start."""
+        self._late.update(engine=engine, scheduling=scheduling, hosts=hosts)
+
+    @property
+    def engine(self) -> "Engine":
+        engine: Engine = self._late["engine"]
+        return engine
+
+    @property
+    def scheduling(self) -> "Scheduling":
+        scheduling: Scheduling = self._late["scheduling"]
+        return scheduling
+
+    @property
+    def hosts(self) -> "Hosts":
+        hosts: Hosts = self._late["hosts"]
+        return hosts
+
+    def host_is_down(self, host: str) -> bool:
+        """Tell whether a host is down, or silent for 60 s; the engine asks before it waits on."""
+        return "hosts" in self._late and not self.hosts.is_up(host)
+
+    def cell(self, name: str) -> Database:
+        """Return a cell's database. Raises CellDown when it is not configured here."""
+        try:
+            return self.cells[name]
+        except KeyError:
+            raise CellDown("A cell of this cloud cannot be reached now.", cell=name) from None
+
+    def home(self, name: str) -> Database:
+        """Return the database that ``Run.home`` names."""
+        return self.world if name == self.world.name else self.cell(name)
+
+    def real_cells(self) -> list[str]:
+        """Return the names of the cells that have hosts."""
+        return [c for c in self.cells if c != CELL0]
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return self.clock.now()
+
+
+__all__ = ["CELL0", "CellDown", "KilonovaError", "Services"]

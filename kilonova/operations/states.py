@@ -1,0 +1,128 @@
+"""The states of a server, by Nova's names, and which of them each operation accepts.
+
+source: compute API guide, "Server concepts", and the compute API reference, "Servers - run an action".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ACTIVE = "active"
+BUILDING = "building"
+PAUSED = "paused"
+SUSPENDED = "suspended"
+STOPPED = "stopped"
+RESCUED = "rescued"
+RESIZED = "resized"
+SOFT_DELETED = "soft-delete"
+DELETED = "deleted"
+ERROR = "error"
+SHELVED = "shelved"
+SHELVED_OFFLOADED = "shelved_offloaded"
+
+VM_STATES = frozenset(
+    (
+        ACTIVE,
+        BUILDING,
+        PAUSED,
+        SUSPENDED,
+        STOPPED,
+        RESCUED,
+        RESIZED,
+        SOFT_DELETED,
+        DELETED,
+        ERROR,
+        SHELVED,
+        SHELVED_OFFLOADED,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What one operation needs and shows: vm_states it starts from, task_state while it runs, vm_state at its end.
+
+    busy: task_states in which it may start all the same (an operation of the same kind repeated).
+    """
+
+    action: str  # instance action name, as GET /servers/{id}/os-instance-actions says it
+    start: frozenset[str]
+    task_state: str
+    end: str | None
+    verb: str  # how Nova names it in "Cannot 'verb' instance ... while it is in vm_state ..."
+
+
+def _t(action: str, start: set[str], task_state: str, end: str | None, verb: str) -> Transition:
+    return Transition(action, frozenset(start), task_state, end, verb)
+
+
+TRANSITIONS: Mapping[str, Transition] = {
+    "server_start": _t("start", {STOPPED}, "powering-on", ACTIVE, "start"),
+    "server_stop": _t("stop", {ACTIVE, ERROR}, "powering-off", STOPPED, "stop"),
+    "server_reboot_soft": _t("reboot", {ACTIVE}, "rebooting", ACTIVE, "reboot"),
+    "server_reboot_hard": _t(
+        "reboot", {ACTIVE, STOPPED, PAUSED, SUSPENDED, ERROR}, "rebooting_hard", ACTIVE, "reboot"
+    ),
+    "server_pause": _t("pause", {ACTIVE}, "pausing", PAUSED, "pause"),
+    "server_unpause": _t("unpause", {PAUSED}, "unpausing", ACTIVE, "unpause"),
+    "server_suspend": _t("suspend", {ACTIVE}, "suspending", SUSPENDED, "suspend"),
+    "server_resume": _t("resume", {SUSPENDED}, "resuming", ACTIVE, "resume"),
+    "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
+    "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
+}
+
+STATUS: Mapping[str, str] = {
+    ACTIVE: "ACTIVE",
+    BUILDING: "BUILD",
+    PAUSED: "PAUSED",
+    SUSPENDED: "SUSPENDED",
+    STOPPED: "SHUTOFF",
+    RESCUED: "RESCUE",
+    RESIZED: "VERIFY_RESIZE",
+    SOFT_DELETED: "SOFT_DELETED",
+    DELETED: "DELETED",
+    ERROR: "ERROR",
+    SHELVED: "SHELVED",
+    SHELVED_OFFLOADED: "SHELVED_OFFLOADED",
+}
+
+_BY_TASK: Mapping[tuple[str, str], str] = {
+    (ACTIVE, "rebooting"): "REBOOT",
+    (ACTIVE, "reboot_pending"): "REBOOT",
+    (ACTIVE, "reboot_started"): "REBOOT",
+    (ACTIVE, "rebooting_hard"): "HARD_REBOOT",
+    (STOPPED, "rebooting_hard"): "HARD_REBOOT",
+    (PAUSED, "rebooting_hard"): "HARD_REBOOT",
+    (SUSPENDED, "rebooting_hard"): "HARD_REBOOT",
+    (ERROR, "rebooting_hard"): "HARD_REBOOT",
+    (ACTIVE, "rebuilding"): "REBUILD",
+    (ACTIVE, "updating_password"): "PASSWORD",
+    (ACTIVE, "migrating"): "MIGRATING",
+    (ACTIVE, "resize_prep"): "RESIZE",
+    (ACTIVE, "resize_migrating"): "RESIZE",
+    (ACTIVE, "resize_migrated"): "RESIZE",
+    (ACTIVE, "resize_finish"): "RESIZE",
+    (STOPPED, "resize_prep"): "RESIZE",
+    (STOPPED, "resize_migrating"): "RESIZE",
+    (STOPPED, "resize_migrated"): "RESIZE",
+    (STOPPED, "resize_finish"): "RESIZE",
+    (RESIZED, "resize_reverting"): "REVERT_RESIZE",
+}
+
+
+def status(vm_state: str, task_state: str | None) -> str:
+    """Return the API's status of a server."""
+    if task_state is not None:
+        special = _BY_TASK.get((vm_state, task_state))
+        if special is not None:
+            return special
+    return STATUS.get(vm_state, "UNKNOWN")
+
+
+def states_of_status(wanted: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (vm_states, task_states) that a status filter may match; empty vm_states: no such status."""
+    upper = wanted.upper()
+    vm = tuple(v for v, s in STATUS.items() if s == upper)
+    pairs = [k for k, s in _BY_TASK.items() if s == upper]
+    if pairs:
+        return tuple(sorted({v for v, _ in pairs})), tuple(sorted({t for _, t in pairs}))
+    return vm, ()
