@@ -18,10 +18,10 @@ from kilonova.common import log as logs
 from kilonova.common.context import Context
 from kilonova.common.ids import new_request_id
 from kilonova.http import errors as forms
-from kilonova.http.microversion import Microversion, V
+from kilonova.http.microversion import Microversion
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Query, Request, Response
-from kilonova.http.routing import Route, check
+from kilonova.http.routing import FIRST, Route, check
 
 log = logs.get_logger(__name__)
 
@@ -271,7 +271,7 @@ class Application:
     ) -> Microversion:
         m = s.microversions
         if m is None:
-            return V(1, 0)
+            return FIRST
         version = m.default
         asked = headers.get("openstack-api-version")
         found = False

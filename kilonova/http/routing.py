@@ -4,7 +4,7 @@ Overlapping version ranges, a route without policy, and a schema that silently l
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kilonova.http.microversion import Microversion, V
@@ -34,7 +34,7 @@ class Route:
     policy: str
     success: int = 200
     errors: tuple[int, ...] = ()
-    since: Microversion = FIRST
+    since: Microversion = field(default_factory=lambda: FIRST)
     until: Microversion | None = None
     body: Schema | None = None
     query: Schema | None = None
