@@ -4,7 +4,6 @@ exec >/dev/console 2>&1
 D=/run/metadata; mkdir -p $D
 url=http://169.254.169.254
 
-
 # 1. addresses by DHCP, all interfaces at once
 pids=
 for s in /sys/class/net/eth*; do
@@ -14,36 +13,25 @@ done
 
 # 2. config drive: a volume labelled config-2
 source=none
-find_config() {
-  for s in /sys/class/block/*; do
-    d=/dev/${s##*/}; [ -b $d ] && [ "$(cat $s/size)" != 0 ] || continue
-    case ${d##*/} in loop*|ram*) continue;; esac
-    l=$(dd if=$d bs=1 skip=32808 count=8 2>/dev/null | tr -d '\000')        # iso9660
-    [ "$l" = config-2 ] && { echo $d iso9660; return; }
-    for o in 43 71; do                                                     # FAT16, FAT32
-      l=$(dd if=$d bs=1 skip=$o count=8 2>/dev/null | tr -d '\000' | tr A-Z a-z)
-      [ "$l" = config-2 ] && { echo $d vfat; return; }
-    done
-  done
+find_config() { # print the device of the volume config-2 (FAT labels may be upper case)
+  findfs LABEL=config-2 2>/dev/null || findfs LABEL=CONFIG-2 2>/dev/null
 }
 cd_=$(find_config)
-
-if [ -z "$cd_" ]; then                              # perhaps on an IDE or SCSI CD-ROM
-  modprobe -q ata_piix; modprobe -q sr_mod
-  n=0; while [ $n -lt 5 ] && ! ls /sys/class/block/sr* >/dev/null 2>&1 && ls -d /sys/class/scsi_device/* >/dev/null 2>&1; do n=$((n+1)); sleep 0.1; done
+if [ -z "$cd_" ] && [ -d /run/cdrom ]; then         # perhaps on an IDE or SCSI CD-ROM
+  n=0; while [ ! -e /run/cdrom/done ] && [ $n -lt 50 ]; do n=$((n+1)); sleep 0.1; done
   cd_=$(find_config)
 fi
 if [ -n "$cd_" ]; then
-  set -- $cd_
-  [ $2 = iso9660 ] && modprobe -q isofs
-  [ $2 = vfat ] && { modprobe -q vfat; modprobe -q nls_cp437; modprobe -q nls_iso8859-1; modprobe -q nls_ascii; modprobe -q nls_utf8; }
-  if mount -t $2 -o ro $1 /mnt/config; then
+  t=vfat; [ "$(dd if=$cd_ bs=1 skip=32769 count=5 2>/dev/null)" = CD001 ] && t=iso9660
+  [ $t = iso9660 ] && modprobe -q isofs
+  [ $t = vfat ] && { modprobe -q vfat; modprobe -q nls_cp437; modprobe -q nls_iso8859-1; modprobe -q nls_ascii; modprobe -q nls_utf8; }
+  if mount -t $t -o ro $cd_ /mnt/config; then
     source=config-drive
     cp /mnt/config/openstack/latest/* $D/ 2>/dev/null
     [ -e $D/user_data ] && mv $D/user_data $D/user-data
     umount /mnt/config
   fi
-  echo "GUEST CONFIG-DRIVE device=$1 type=$2"
+  echo "GUEST CONFIG-DRIVE device=$cd_ type=$t"
 fi
 
 wait $pids
@@ -54,16 +42,20 @@ if [ -s $D/network_data.json ]; then
     mac=$(cat $s/address)
     jq -r --arg mac "$mac" '(.links[]|select((.ethernet_mac_address//""|ascii_downcase)==$mac)|.id) as $l | .networks[]|select(.link==$l and .type=="ipv4")|[.ip_address,.netmask,((.routes//[])[]|select(.network=="0.0.0.0")|.gateway)]|join(" ")' $D/network_data.json 2>/dev/null |
     while read -r ip mask gw; do
+      touch /run/static
       ip addr add $ip/$mask dev $i; ip link set $i up
       [ -n "$gw" ] && ip route replace default via $gw dev $i
     done
   done
-  jq -r '.services[]?|select(.type=="dns")|"nameserver "+.address' $D/network_data.json >>/etc/resolv.conf 2>/dev/null
+  [ ! -e /run/static ] || jq -r '.services[]?|select(.type=="dns")|"nameserver "+.address' $D/network_data.json >>/etc/resolv.conf 2>/dev/null
 fi
 for s in /sys/class/net/eth*; do
   [ -e $s ] || continue; i=${s##*/}
   echo "GUEST NIC name=$i mac=$(cat $s/address) mtu=$(cat $s/mtu) ip=$(ip -4 -o addr show dev $i | awk '{print $4}' | tr '\n' ' ')"
 done
+
+sed 's/^/GUEST RESOLV /' /etc/resolv.conf 2>/dev/null
+ip -4 route | sed 's/^/GUEST ROUTE /'
 
 # 4. metadata service
 if [ $source = none ]; then
@@ -82,12 +74,15 @@ if [ $source = none ]; then
 fi
 
 # 5. apply it
-M=$D/meta_data.json; uuid=none
-if jq -e . $M >/dev/null 2>&1; then
-  eval "$(jq -r '@sh "uuid=\(.uuid//"none") name=\(.hostname//.name//"guest") pass=\(.admin_pass//"")"' $M)"
+json $D/meta_data.json >/run/meta 2>/dev/null || : >/run/meta
+get() { awk -F'\t' -v k="$1" '$1 == k { print $2; exit }' /run/meta; }
+uuid=none
+if [ -s /run/meta ]; then
+  uuid=$(get uuid); name=$(get hostname); pass=$(get admin_pass)
+  [ -n "$name" ] || name=$(get name); [ -n "$name" ] || name=guest; [ -n "$uuid" ] || uuid=none
   h=${name%%.*}; echo "$h" >/etc/hostname; hostname "$h"
   printf '127.0.0.1\tlocalhost\n127.0.1.1\t%s %s\n' "$name" "$h" >/etc/hosts
-  jq -r '(.public_keys//{})[]' $M | grep . >/run/keys
+  sed -n 's/^public_keys\.[^\t]*\t//p' /run/meta | sed 's/\\n/\n/g' | grep . >/run/keys
   for u in root guest; do
     hd=/root; [ $u = guest ] && hd=/home/guest
     if [ -s /run/keys ]; then mkdir -p $hd/.ssh; cp /run/keys $hd/.ssh/authorized_keys; chmod 600 $hd/.ssh/authorized_keys; chown -R $u:$u $hd 2>/dev/null; fi
@@ -96,7 +91,12 @@ if jq -e . $M >/dev/null 2>&1; then
       hash=$(mkpasswd -m sha512 "$pass"); sed -i "s|^$u:[^:]*:|$u:$hash:|" /etc/shadow
     fi
   done
-  jq -r '(.devices//[])[]|"GUEST TAG type=\(.type) bus=\(.bus) address=\(.address) mac=\(.mac//"") serial=\(.serial//"") tags=\((.tags//[])|join(","))"' $M
+  awk -F'\t' '
+    function show() { if (last != "") print "GUEST TAG type=" v["type"] " bus=" v["bus"] " address=" v["address"] " mac=" v["mac"] " serial=" v["serial"] " tags=" tags; split("", v); tags = "" }
+    { split($1, k, ".") } k[1] != "devices" { next }
+    k[2] != last { show(); last = k[2] }
+    k[3] == "tags" { tags = tags (tags == "" ? "" : ",") $2; next } { v[k[3]] = $2 }
+    END { show() }' /run/meta
 fi
 for s in /sys/block/*; do
   case ${s##*/} in loop*|ram*) continue;; esac
@@ -106,7 +106,10 @@ done
 # 6. ssh
 k=/etc/dropbear/dropbear_ed25519_host_key
 if [ "$(cat /var/lib/guest/instance 2>/dev/null)" != "$uuid" ]; then rm -f $k; fi   # new instance: new host key
-[ -s $k ] || dropbearkey -t ed25519 -f $k >/dev/null 2>&1
+if [ ! -s $k ]; then
+  n=0; while [ ! -e /run/hostkey.done ] && [ $n -lt 300 ]; do n=$((n+1)); sleep 0.1; done
+  mv /run/hostkey $k
+fi
 echo "GUEST HOSTKEY $(dropbearkey -y -f $k | grep ^ssh-)"
 dropbear -r $k -p 22 -P /run/dropbear.pid
 
