@@ -380,7 +380,7 @@ def _answer(resp: falcon.Response, route: Route, result: Any) -> None:
     elif out.body is None:
         if resp.status_code not in (204, 304):
             resp.content_length = 0
-        resp.content_type = out.content_type
+            resp.content_type = out.content_type
     else:
         resp.content_type = out.content_type
         resp.data = out.body if isinstance(out.body, bytes) else msgspec.json.encode(out.body)
