@@ -23,6 +23,9 @@ def _manage(kind: str) -> str:
 
 _SELF = "user_id:%(target.user.id)s"
 _SAME_DOMAIN = "(role:{role} and domain_id:%(target.actor.domain_id)s and domain_id:%(target.target.domain_id)s)"
+_MEMBERSHIP = (
+    "(role:{role} and domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)"
+)
 _GRANT_READ = f"{ADMIN_OR_READER} or " + _SAME_DOMAIN.format(role="reader")
 _GRANT_WRITE = (
     f"{ADMIN} or (rule:domain_managed_target_role and {_SAME_DOMAIN.format(role='manager')})"
@@ -79,9 +82,9 @@ RULES: dict[str, str] = {
     "identity:update_group": _manage("group"),
     "identity:delete_group": _manage("group"),
     "identity:list_users_in_group": _read("group"),
-    "identity:check_user_in_group": _read("group"),
-    "identity:add_user_to_group": _manage("group"),
-    "identity:remove_user_from_group": _manage("group"),
+    "identity:check_user_in_group": f"{ADMIN_OR_READER} or {_MEMBERSHIP.format(role='reader')}",
+    "identity:add_user_to_group": f"{ADMIN} or {_MEMBERSHIP.format(role='manager')}",
+    "identity:remove_user_from_group": f"{ADMIN} or {_MEMBERSHIP.format(role='manager')}",
     # roles
     "identity:get_role": f"{ADMIN_OR_READER} or (role:manager and domain_id:%(domain_id)s)",
     "identity:list_roles": f"{ADMIN_OR_READER} or (role:manager and domain_id:%(domain_id)s)",

@@ -9,6 +9,14 @@ from kilonova.http.routing import Route
 from kilonova.identity.embedded.identity import EmbeddedIdentity
 from kilonova.identity.embedded.routes import versions
 from kilonova.identity.embedded.routes.auth import Auth
+from kilonova.identity.embedded.routes.catalog import Endpoints, Regions, Services
+from kilonova.identity.embedded.routes.credentials import ApplicationCredentials
+from kilonova.identity.embedded.routes.domains import Domains
+from kilonova.identity.embedded.routes.grants import Assignments, Grants
+from kilonova.identity.embedded.routes.groups import Groups
+from kilonova.identity.embedded.routes.projects import Projects
+from kilonova.identity.embedded.routes.roles import Roles
+from kilonova.identity.embedded.routes.users import Users
 from kilonova.identity.embedded.rules import RULES
 
 MOUNT = "/identity"
@@ -16,7 +24,20 @@ MOUNT = "/identity"
 
 def routes(identity: EmbeddedIdentity) -> list[Route]:
     """Return every route of the identity API."""
-    nouns = (Auth(identity),)
+    nouns = (
+        Auth(identity),
+        Domains(identity),
+        Projects(identity),
+        Users(identity),
+        ApplicationCredentials(identity),
+        Groups(identity),
+        Roles(identity),
+        Grants(identity),
+        Assignments(identity),
+        Regions(identity),
+        Services(identity),
+        Endpoints(identity),
+    )
     return [*versions.ROUTES, *(r for n in nouns for r in n.routes())]
 
 

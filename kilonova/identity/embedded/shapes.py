@@ -26,9 +26,13 @@ def link(req: Request, *parts: str) -> str:
     return "/".join([req.base, "v3", *(quote(p, safe="") for p in parts)])
 
 
+def _below(req: Request, path: str, id_: str) -> str:
+    return link(req, *path.split("/"), id_)
+
+
 def one(req: Request, collection: str, noun: str, record: Json, **more: Any) -> Json:
     """Return ``{noun: record with links}``."""
-    return {noun: {**record, "links": {"self": link(req, collection, record["id"])}, **more}}
+    return {noun: {**record, "links": {"self": _below(req, collection, record["id"])}, **more}}
 
 
 def many(
@@ -46,7 +50,7 @@ def many(
     rows = list(records)
     page, following = _page(req, rows)
     if linked:
-        page = [{**r, "links": {"self": link(req, at or collection, r["id"])}} for r in page]
+        page = [{**r, "links": {"self": _below(req, at or collection, r["id"])}} for r in page]
     me = f"{req.root}{req.path}"
     return {collection: page, "links": {"next": following, "self": me, "previous": None}}
 
