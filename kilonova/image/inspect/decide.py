@@ -3,6 +3,7 @@
 import os
 import stat
 import struct
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,15 +70,18 @@ def inspect_fd(fd: int, declared_format: str, limits: Limits = NO_LIMITS) -> Fou
     f = Piece(fd, info.st_size)
     if f.size == 0:
         raise Refused("The image is empty.")
-    _agree(detect(f), declared_format)
+    ours, theirs = detect(f)
+    _agree(ours | theirs.keys(), declared_format)
     parser = _PARSERS.get(declared_format)
     if parser is not None:
-        return Found(declared_format, parser(f, limits))
+        size = parser(f, limits)
+        _safety(theirs.get(declared_format))
+        return Found(declared_format, size)
     check_virtual_size(f.size, limits)
     return Found(declared_format, f.size)
 
 
-def _agree(found: frozenset[str], declared: str) -> None:
+def _agree(found: Set[str], declared: str) -> None:
     """Raise Refused unless what was found is what was declared, and nothing besides."""
     wanted = "raw" if declared in _PLAIN else declared
     content = set(found)
@@ -96,13 +100,13 @@ def _agree(found: frozenset[str], declared: str) -> None:
         raise Refused(f"The image is declared {declared}, and its bytes are {is_a}.")
 
 
-def detect(f: Piece) -> frozenset[str]:
-    """Return every format that the bytes look like, to oslo.utils and to us; "gpt" stands for MBR, too."""
+def detect(f: Piece) -> tuple[set[str], dict[str, Any]]:
+    """Return every format that the bytes look like to us, and to oslo.utils (name -> its inspector; gpt: MBR, too)."""
     head = f.some(0, _HEAD)
     found = {name for at, magic, name in _MAGICS if head[at : at + len(magic)] == magic}
     if _is_vmdk_text(head):
         found.add("vmdk")
-    return frozenset(found | _second_opinion(f, head, whole="vmdk" in found))
+    return found, _second_opinion(f, head, whole="vmdk" in found)
 
 
 def _is_vmdk_text(head: bytes) -> bool:
@@ -113,8 +117,8 @@ def _is_vmdk_text(head: bytes) -> bool:
     )
 
 
-def _second_opinion(f: Piece, head: bytes, whole: bool) -> set[str]:
-    """Ask oslo.utils. ``whole``: it needs the file to its end (a VMDK's footer). Its safety checks count, too."""
+def _second_opinion(f: Piece, head: bytes, whole: bool) -> dict[str, Any]:
+    """Ask oslo.utils. ``whole``: it needs the file to its end (a VMDK's footer)."""
     from oslo_utils.imageutils import format_inspector as oslo
 
     not_mine = (oslo.ImageFormatError, *_NOT_MINE)
@@ -128,21 +132,23 @@ def _second_opinion(f: Piece, head: bytes, whole: bool) -> set[str]:
                 alive.remove(one)
         offset += len(piece)
         piece = f.some(offset, 1 << 20) if whole else b""
-    matches: set[str] = set()
+    matches: dict[str, Any] = {}
     for one in alive:
         one.finish()
         try:
-            matched = bool(one.format_match)
+            if one.format_match:
+                matches[one.NAME] = one
         except not_mine:
             continue
-        if matched:
-            matches.add(one.NAME)
-            if one.NAME in _PARSERS:
-                _safety(oslo, one)
     return matches
 
 
-def _safety(oslo: Any, inspector: Any) -> None:
+def _safety(inspector: Any) -> None:
+    """Let oslo.utils refuse what our parser took; a format that only we recognise is refused, too."""
+    from oslo_utils.imageutils import format_inspector as oslo
+
+    if inspector is None:
+        raise Refused("The image is damaged: it ends too early.")
     try:
         inspector.safety_check()
     except oslo.ImageFormatError as exc:
