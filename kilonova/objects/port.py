@@ -1,0 +1,102 @@
+"""What compute knows of networks: NICs asked for and planned, bound ports, and the events that a network sends."""
+
+from kilonova.objects.base import OpenEnum, Versioned
+
+
+class RequestedNic(Versioned, frozen=True, kw_only=True):
+    """One entry of ``networks`` in POST /servers as the user wrote it; port_id wins over network_id."""
+
+    network_id: str | None = None
+    port_id: str | None = None
+    fixed_ip: str | None = None
+    tag: str | None = None
+
+
+class NicPlan(Versioned, frozen=True, kw_only=True):
+    """One NIC that was checked before accept. network_id is "auto" when a network is to be made for the project."""
+
+    network_id: str
+    network_name: str = ""
+    port_id: str | None = None
+    fixed_ip: str | None = None
+    tag: str | None = None
+
+
+class SubnetInfo(Versioned, frozen=True, kw_only=True):
+    """A subnet as a guest's configuration needs it. routes: (destination, next hop)."""
+
+    id: str
+    cidr: str
+    ip_version: int
+    gateway: str | None = None
+    dns: tuple[str, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+    enable_dhcp: bool = True
+    dhcp_server: str | None = None
+    ipv6_mode: str | None = None  # slaac, dhcpv6-stateful, dhcpv6-stateless
+
+
+class FixedIp(Versioned, frozen=True, kw_only=True):
+    """An address of a port, with the floating addresses that lead to it."""
+
+    ip_address: str
+    subnet_id: str
+    ip_version: int = 4
+    floating: tuple[str, ...] = ()
+
+
+class BoundPort(Versioned, frozen=True, kw_only=True):
+    """A port with all that a guest, its host and GET /servers need of it.
+
+    security_groups: (id, name). status: ACTIVE once its host applied it, DOWN before, BUILD never. host: "" when unbound.
+    preserve_on_delete: the user made the port; removing it only unbinds it. mtu: bytes.
+    """
+
+    port_id: str
+    network_id: str
+    network_name: str
+    project_id: str
+    device_id: str
+    device_owner: str = ""
+    mac: str
+    mtu: int
+    status: str
+    admin_up: bool = True
+    host: str = ""
+    vif_type: str = "tap"
+    vif_details: dict[str, bool | str] = {}
+    vnic_type: str = "normal"
+    fixed_ips: tuple[FixedIp, ...] = ()
+    subnets: tuple[SubnetInfo, ...] = ()
+    security_groups: tuple[tuple[str, str], ...] = ()
+    port_security: bool = True
+    preserve_on_delete: bool = False
+    dns_name: str = ""
+    tag: str | None = None
+
+
+class PortClaim(Versioned, frozen=True, kw_only=True):
+    """A port that was made or adopted for a key, as reconcilers see it. created_at: seconds since the epoch."""
+
+    operation: str
+    item: str
+    port_id: str
+    device_id: str
+    created_at: float
+
+
+class NetworkEventName(OpenEnum):
+    VIF_PLUGGED = "network-vif-plugged"
+    VIF_UNPLUGGED = "network-vif-unplugged"
+    VIF_DELETED = "network-vif-deleted"
+    CHANGED = "network-changed"
+    UNKNOWN = "unknown"
+
+
+class NetworkEvent(Versioned, frozen=True, kw_only=True):
+    """An external event as Neutron sends it to Nova. port_id is the event's tag."""
+
+    name: NetworkEventName
+    server_id: str
+    port_id: str
+    status: str = "completed"  # completed or failed
