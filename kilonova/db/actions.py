@@ -26,7 +26,11 @@ _EVENT = Q(
     .prefix_with("OR REPLACE", dialect="sqlite")
     .values({c.name: P(c.name) for c in ev.columns})
 )
-_OF = Q(sa.select(a).where(a.c.server == P("server")).order_by(a.c.started_at.desc(), a.c.operation.desc()))
+_OF = Q(
+    sa.select(a)
+    .where(a.c.server == P("server"))
+    .order_by(a.c.started_at.desc(), a.c.operation.desc())
+)
 _ONE = Q(
     sa.select(a)
     .where(a.c.server == P("server"), a.c.request_id == P("request_id"))
@@ -34,6 +38,8 @@ _ONE = Q(
     .limit(1)
 )
 _EVENTS = Q(sa.select(ev).where(ev.c.operation == P("operation")).order_by(ev.c.started_at))
+_ERASE_EVENTS = Q(sa.delete(ev).where(ev.c.operation == P("operation")))
+_ERASE = Q(sa.delete(a).where(a.c.operation == P("operation")))
 _FAULT = Q(
     sa.insert(f)
     .prefix_with("OR IGNORE", dialect="sqlite")
@@ -93,6 +99,12 @@ def event(
     )
 
 
+def erase(tx: Tx, operation: str) -> None:
+    """Take an action and its events out as if they had never been."""
+    tx.run(_ERASE_EVENTS, operation=operation)
+    tx.run(_ERASE, operation=operation)
+
+
 def of_server(tx: Tx, server: str) -> list[Row]:
     """Return a server's actions, newest first."""
     return tx.all(_OF, server=server)
@@ -109,7 +121,15 @@ def events_of(tx: Tx, operation: str) -> list[Row]:
 
 
 def add_fault(
-    tx: Tx, *, id_: str, server: str, code: int, message: str, details: str, host: str | None, now: float
+    tx: Tx,
+    *,
+    id_: str,
+    server: str,
+    code: int,
+    message: str,
+    details: str,
+    host: str | None,
+    now: float,
 ) -> None:
     """Record why an operation failed; ``message`` is for the tenant, ``details`` for admins."""
     tx.run(

@@ -41,7 +41,9 @@ class Vault:
             os.fsync(f.fileno())
         return cls(path.read_bytes())
 
-    def put(self, tx: Tx, *, owner: str, kind: str, value: Secret, now: float, id_: str | None = None) -> str:
+    def put(
+        self, tx: Tx, *, owner: str, kind: str, value: Secret, now: float, id_: str | None = None
+    ) -> str:
         """Store a secret; return its reference."""
         ref = id_ or new_uuid()
         nonce = os.urandom(12)

@@ -102,6 +102,7 @@ _COUNTS = Q(
     .where(s.c.deleted == 0, s.c.host.isnot(None))
     .group_by(s.c.host)
 )
+_ERASE = Q(sa.delete(s).where(s.c.uuid == P("uuid")))
 _TAG_DROP = Q(sa.delete(t).where(t.c.server == P("server")))
 _TAG_ADD = insert(t)
 
@@ -143,7 +144,9 @@ def settle(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) ->
 
 def set_power(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) -> bool:
     """Record that a guest changed by itself; only while no operation owns the server."""
-    return tx.run(_POWER, uuid_=uuid, vm_state=vm_state, power_state=power_state, updated_at=now) == 1
+    return (
+        tx.run(_POWER, uuid_=uuid, vm_state=vm_state, power_state=power_state, updated_at=now) == 1
+    )
 
 
 def update(tx: Tx, uuid: str, **values: Any) -> bool:
@@ -188,3 +191,7 @@ def set_tags(tx: Tx, uuid: str, tags: Iterable[str], encoded: str, now: float) -
     set_columns(tx, uuid, tags=encoded, updated_at=now)
 
 
+def erase(tx: Tx, uuid: str) -> None:
+    """Take a row out as if it had never been (the undo of an insert, not a delete)."""
+    tx.run(_TAG_DROP, server=uuid)
+    tx.run(_ERASE, uuid=uuid)

@@ -10,6 +10,7 @@ This file is the whole vocabulary that an operation uses; the engine (engine.py)
 - Steps are named, never numbered. (kind, version) names a definition; old definitions stay one release.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ class Run:
     params: the operation's parameters as accepted. outputs: results of completed steps by step name.
     fence, seq: go into every Order (the engine fills them in) and every foreign transaction.
     attempt: how often the saga has gone forward from a Retreat, 1 at first.
+    seq: number of this try of this step; grows with every intent of the operation.
     cancelled: somebody asked the operation to end (delete during create); the engine unwinds at the next boundary.
     error: when unwinding, why (tenant-safe message); details for admins.
     """
@@ -53,6 +55,7 @@ class Run:
     error: str | None = None
     error_details: str | None = None
     error_code: str = "internal"
+    seq: int = 0
 
 
 class Retreat(KilonovaError):
@@ -158,6 +161,8 @@ class Saga:
 
     params: the Versioned type of its parameters. unwound(run): the last act of an unwind (marks the server ERROR or
     restores its state), repeatable, retried until it works; unwound_record(tx, run): its home half.
+    forward_only: it is never unwound (a delete): every step is retried until it works; an Ask with ``park`` whose host is
+    down, or silent for three sends, is parked: its output is ``{"parked": true}``.
     cancellable: a cancel request makes it unwind at the next step boundary (before the point of no return).
     """
 
@@ -168,11 +173,19 @@ class Saga:
     unwound: Callable[[Run], None] | None = None
     unwound_record: Callable[[Tx, Run], None] | None = None
     cancellable: bool = True
+    forward_only: bool = False
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.steps]
         if len(set(names)) != len(names):
             raise ValueError(f"{self.kind}: two steps have one name")
+        if not names or not all(names) or "retreats" in names:
+            raise ValueError(f"{self.kind}: needs steps, each with a name, none called 'retreats'")
+
+    @functools.cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Step name -> its place."""
+        return {s.name: i for i, s in enumerate(self.steps)}
 
 
 _KINDS: dict[tuple[str, int], Saga] = {}

@@ -65,7 +65,9 @@ server = sa.Table(
     sa.Column("launched_at", sa.Float),
     sa.Column("terminated_at", sa.Float),
 )
-sa.Index("ix_server_project", server.c.deleted, server.c.project_id, server.c.created_at, server.c.uuid)
+sa.Index(
+    "ix_server_project", server.c.deleted, server.c.project_id, server.c.created_at, server.c.uuid
+)
 sa.Index("ix_server_created", server.c.deleted, server.c.created_at, server.c.uuid)
 sa.Index("ix_server_host", server.c.host, server.c.deleted)
 sa.Index("ix_server_changes", server.c.project_id, server.c.updated_at)
@@ -75,7 +77,9 @@ sa.Index("ix_server_ended", server.c.deleted, server.c.terminated_at)
 server_tag = sa.Table(
     "server_tag",
     METADATA,
-    sa.Column("server", sa.Text, sa.ForeignKey("server.uuid", ondelete="CASCADE"), primary_key=True),
+    sa.Column(
+        "server", sa.Text, sa.ForeignKey("server.uuid", ondelete="CASCADE"), primary_key=True
+    ),
     sa.Column("tag", sa.Text, primary_key=True),
     sa.Index("ix_tag", "tag"),
 )

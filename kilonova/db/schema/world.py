@@ -1,7 +1,7 @@
 """Tables of the global database: what concerns all cells.
 
 ``server_mapping`` decides where a server is and whether it is seen; it is written at accept and removed last.
-``requested`` is the server as asked for, a RequestedServer; while ``cell`` is NULL every read renders the server from it.
+``requested`` is the server as asked for, a RequestedServer; while ``cell`` is NULL every read renders from it.
 """
 
 import sqlalchemy as sa
@@ -87,7 +87,9 @@ flavor = sa.Table(
 flavor_access = sa.Table(
     "flavor_access",
     METADATA,
-    sa.Column("flavorid", sa.Text, sa.ForeignKey("flavor.flavorid", ondelete="CASCADE"), primary_key=True),
+    sa.Column(
+        "flavorid", sa.Text, sa.ForeignKey("flavor.flavorid", ondelete="CASCADE"), primary_key=True
+    ),
     sa.Column("project_id", sa.Text, primary_key=True),
 )
 
@@ -108,7 +110,9 @@ quota_limit = sa.Table(
     "quota_limit",
     METADATA,
     sa.Column("project_id", sa.Text, primary_key=True),
-    sa.Column("user_id", sa.Text, primary_key=True),  # "" = the whole project; "class:default" rows have project ""
+    sa.Column(
+        "user_id", sa.Text, primary_key=True
+    ),  # "" = the whole project; "class:default" rows have project ""
     sa.Column("resource", sa.Text, primary_key=True),
     sa.Column("hard_limit", sa.Integer, nullable=False),
 )
@@ -129,7 +133,9 @@ aggregate = sa.Table(
 aggregate_host = sa.Table(
     "aggregate_host",
     METADATA,
-    sa.Column("aggregate", sa.Integer, sa.ForeignKey("aggregate.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column(
+        "aggregate", sa.Integer, sa.ForeignKey("aggregate.id", ondelete="CASCADE"), primary_key=True
+    ),
     sa.Column("host", sa.Text, primary_key=True),
     sa.Index("ix_aggregate_host", "host"),
 )

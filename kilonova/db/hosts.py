@@ -1,0 +1,63 @@
+"""Hosts of one cell. The caller holds the transaction."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.db.engine import Row, Tx
+from kilonova.db.schema.cell import host as h
+from kilonova.db.schema.world import host_mapping as hm
+from kilonova.db.sql import P, Q
+
+_GET = Q(sa.select(h).where(h.c.host == P("host")))
+_ALL = Q(sa.select(h).order_by(h.c.id))
+_NEXT = Q(sa.select(sa.func.coalesce(sa.func.max(h.c.id), 0) + 1))
+_ADD = Q(sa.insert(h).values({c.name: P(c.name) for c in h.columns}))
+_SEEN = Q(sa.update(h).where(h.c.host == P("host_")).values(seen_at=P("seen_at")))
+_MAP = Q(
+    sa.insert(hm)
+    .prefix_with("OR REPLACE", dialect="sqlite")
+    .values(host=P("host"), cell=P("cell"), host_id=P("host_id"))
+)
+_MAPPING = Q(sa.select(hm).where(hm.c.host == P("host")))
+_MAPPINGS = Q(sa.select(hm))
+
+
+def find(tx: Tx, host: str) -> Row | None:
+    """Return a host, or None."""
+    return tx.one(_GET, host=host)
+
+
+def all_hosts(tx: Tx) -> list[Row]:
+    """Return every host of the cell, oldest first."""
+    return tx.all(_ALL)
+
+
+def add(tx: Tx, **values: Any) -> None:
+    """Insert a host; its integer id is the next one of the cell."""
+    tx.run(_ADD, id=tx.value(_NEXT), **values)
+
+
+def update(tx: Tx, host: str, **values: Any) -> bool:
+    """Set columns of a host (off the hot path)."""
+    return tx.change(sa.update(h).where(h.c.host == host).values(**values)) == 1
+
+
+def seen(tx: Tx, when: dict[str, float]) -> None:
+    """Write when hosts were last heard of: one batched statement."""
+    tx.many(_SEEN, [{"host_": k, "seen_at": v} for k, v in when.items()])
+
+
+def map_host(tx: Tx, *, host: str, cell: str, host_id: str) -> None:
+    """Say in the global database which cell a host is in; repeatable."""
+    tx.run(_MAP, host=host, cell=cell, host_id=host_id)
+
+
+def mapping_of(tx: Tx, host: str) -> Row | None:
+    """Return a host's mapping."""
+    return tx.one(_MAPPING, host=host)
+
+
+def mappings(tx: Tx) -> list[Row]:
+    """Return every host mapping."""
+    return tx.all(_MAPPINGS)

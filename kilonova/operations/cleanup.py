@@ -1,0 +1,75 @@
+"""Cleanup records: orders that a host which is down must still perform; done when it returns, shown by audit."""
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.common.ids import new_uuid
+from kilonova.db.engine import Row, Tx
+from kilonova.db.schema.cell import cleanup as c
+from kilonova.db.sql import P, Q
+from kilonova.objects.base import encode
+from kilonova.objects.order import Order
+from kilonova.operations.services import Services
+from kilonova.saga.definition import Run
+
+_ADD = Q(
+    sa.insert(c)
+    .prefix_with("OR IGNORE", dialect="sqlite")
+    .values({x.name: P(x.name) for x in c.columns})
+)
+_OF_HOST = Q(sa.select(c).where(c.c.host == P("host")).order_by(c.c.created_at))
+_ALL = Q(sa.select(c).order_by(c.c.created_at).limit(1000))
+_DONE = Q(sa.delete(c).where(c.c.id == P("id")))
+_TRIED = Q(
+    sa.update(c).where(c.c.id == P("id_")).values(tries=c.c.tries + 1, last_error=P("last_error"))
+)
+
+
+def park(tx: Tx, run: Run, order: Order) -> None:
+    """Keep an order for later, in the cell of its host; repeating it keeps one."""
+    services: Services = run.services
+    cell = services.hosts.cell_of(order.host)
+
+    def put(cell_tx: Tx) -> None:
+        put_record(cell_tx, run.operation, order, services.now())
+
+    if tx.database.name == cell:
+        put(tx)
+    else:
+        tx.after_commit(lambda: services.cell(cell).write(put))
+
+
+def put_record(tx: Tx, operation: str, order: Order, now: float) -> None:
+    """Write a cleanup record."""
+    tx.run(
+        _ADD,
+        id=f"{operation}:{order.step}" if operation else new_uuid(),
+        host=order.host,
+        server=order.server_id,
+        operation=operation,
+        order=encode(order),
+        holds=msgspec.json.encode([order.server_id]).decode(),
+        created_at=now,
+        tries=0,
+        last_error=None,
+    )
+
+
+def of_host(tx: Tx, host: str) -> list[Row]:
+    """Return what a host still has to clean up, oldest first."""
+    return tx.all(_OF_HOST, host=host)
+
+
+def all_records(tx: Tx) -> list[Row]:
+    """Return at most 1000 cleanup records of a cell."""
+    return tx.all(_ALL)
+
+
+def done(tx: Tx, id_: str) -> None:
+    """Forget a record: the host did it."""
+    tx.run(_DONE, id=id_)
+
+
+def tried(tx: Tx, id_: str, error: str) -> None:
+    """Count a try that failed."""
+    tx.run(_TRIED, id_=id_, last_error=error)

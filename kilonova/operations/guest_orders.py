@@ -1,0 +1,199 @@
+"""Orders for a host, made from a server's row: self-contained, repeatable, secrets opened only here."""
+
+import msgspec
+
+from kilonova.common.errors import NotFound
+from kilonova.db import servers
+from kilonova.db.engine import Row
+from kilonova.objects.base import Versioned
+from kilonova.objects.guest import (
+    AddressConfig,
+    GuestBuild,
+    Hardware,
+    ImageSource,
+    LocalDisk,
+    MetadataDocument,
+    NicConfig,
+    TapNic,
+)
+from kilonova.objects.image_properties import ImageProperties
+from kilonova.objects.order import Direction, Order, pack
+from kilonova.objects.port import BoundPort
+from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, NicRecord
+from kilonova.operations.services import Services
+from kilonova.saga.definition import Run
+
+_decode = msgspec.json.decode
+
+
+class SystemMetadata(msgspec.Struct):
+    """What a row keeps of the image, and of operations under way."""
+
+    image: ImageRecord | None = None
+    old_vm_state: str | None = None
+
+
+def order(
+    run: Run,
+    host: str,
+    verb: str,
+    payload: Versioned,
+    deadline_s: float,
+    direction: Direction = Direction.DO,
+) -> Order:
+    """Return an order of this step; the same step gives the same order."""
+    return Order(
+        host=host,
+        verb=verb,
+        server_id=run.resource,
+        epoch=run.epoch,
+        operation=run.operation,
+        step=run.step,
+        direction=direction,
+        fence=run.fence,
+        seq=run.seq,
+        answer_to=run.home,
+        deadline_s=deadline_s,
+        body=pack(payload),
+    )
+
+
+def server_row(services: Services, cell: str, server_id: str) -> Row:
+    """Return a server's row; NotFound when it is not in that cell."""
+    row = services.cell(cell).read(lambda tx: servers.find(tx, server_id))
+    if row is None:
+        raise NotFound(f"Instance {server_id} could not be found.")
+    return row
+
+
+def metadata_document(services: Services, row: Row, ports: list[BoundPort]) -> MetadataDocument:
+    """Return all that the guest may read about itself. ``ports``: the server's bound ports in order."""
+    flavor = _decode(row["flavor"], type=FlavorRecord)
+    nics = {n.port_id: n for n in _decode(row["nics"], type=list[NicRecord])}
+    user_data = None
+    if row["user_data"]:
+        cell = services.cell(row_cell(services, row))
+        user_data = cell.read(lambda tx: services.vault.get(tx, row["user_data"])).reveal()
+    return MetadataDocument(
+        server_id=row["uuid"],
+        generation=row["metadata_generation"],
+        name=row["name"],
+        hostname=row["hostname"],
+        project_id=row["project_id"],
+        availability_zone=row["availability_zone"] or "nova",
+        launch_index=row["launch_index"],
+        reservation_id=row["reservation_id"],
+        instance_type=flavor.name,
+        image_id=row["image_id"] or None,
+        meta=_decode(row["metadata"]),
+        keys=tuple(tuple(k) for k in _decode(row["keys"])),
+        user_data=user_data,
+        security_groups=tuple(g["name"] for g in _decode(row["security_groups"])),
+        networks=tuple(
+            _nic_config(p, nics[p.port_id].tag if p.port_id in nics else None) for p in ports
+        ),
+        created_at=row["created_at"],
+    )
+
+
+def row_cell(services: Services, row: Row) -> str:
+    """Return the name of the cell in which a server's host is."""
+    host = row["host"]
+    return services.hosts.cell_of(host)
+
+
+def _nic_config(port: BoundPort, tag: str | None) -> NicConfig:
+    subnets = {s.id: s for s in port.subnets}
+    addresses = []
+    for fixed in port.fixed_ips:
+        subnet = subnets.get(fixed.subnet_id)
+        if subnet is None:
+            continue
+        addresses.append(
+            AddressConfig(
+                address=fixed.ip_address,
+                cidr=subnet.cidr,
+                gateway=subnet.gateway,
+                dns=subnet.dns,
+                routes=subnet.routes,
+                dhcp=subnet.enable_dhcp,
+            )
+        )
+    return NicConfig(
+        port_id=port.port_id,
+        network_id=port.network_id,
+        mac=port.mac,
+        mtu=port.mtu,
+        addresses=tuple(addresses),
+        tag=tag,
+    )
+
+
+def build_of(
+    services: Services, row: Row, *, start: bool = True, admin_password: str | None = None
+) -> GuestBuild:
+    """Return the complete description of a server's guest, from its row."""
+    flavor = _decode(row["flavor"], type=FlavorRecord)
+    system = _decode(row["system_metadata"], type=SystemMetadata)
+    nics = _decode(row["nics"], type=list[NicRecord])
+    found = {p.port_id: p for p in services.network.ports_of([row["uuid"]]).get(row["uuid"], [])}
+    ports = [found[n.port_id] for n in nics if n.port_id in found]
+    document = metadata_document(services, row, ports)
+    if admin_password is not None:
+        document = document.replace(admin_password=admin_password)
+    meta = document.meta
+    faults = meta.get("kilonova:fault", "") if services.simulated else ""
+    return GuestBuild(
+        server_id=row["uuid"],
+        name=row["name"],
+        project_id=row["project_id"],
+        vcpus=flavor.vcpus,
+        memory_mib=flavor.memory_mib,
+        disks=tuple(_disk(d) for d in _decode(row["disks"], type=list[DiskRequest])),
+        nics=tuple(
+            TapNic(port_id=n.port_id, network_id=n.network_id, mac=n.mac, mtu=n.mtu, tag=n.tag)
+            for n in nics
+        ),
+        images=() if system.image is None else (_source(system.image),),
+        hardware=hardware_of(row["hardware"], system.image),
+        metadata=document,
+        config_drive=bool(row["config_drive"]),
+        start=start,
+        faults=tuple(f.strip() for f in faults.split(",") if f.strip()),
+    )
+
+
+def _source(image: ImageRecord) -> ImageSource:
+    return ImageSource(
+        image_id=image.id,
+        url=f"image:{image.id}",
+        disk_format=image.disk_format,
+        size=image.size,
+        hash_algo=image.hash_algo,
+        hash_value=image.hash_value,
+        min_disk_gib=image.min_disk_gib,
+    )
+
+
+def _disk(d: DiskRequest) -> LocalDisk:
+    return LocalDisk(
+        name=d.name,
+        size_gib=d.size_gib,
+        size_mib=d.size_mib,
+        image_id=d.image_id,
+        boot_index=d.boot_index,
+        bus=d.bus or "virtio",
+        device=d.device,
+        guest_format=d.guest_format,
+        tag=d.tag,
+        device_type=d.device_type or "disk",
+    )
+
+
+def hardware_of(frozen: str, image: ImageRecord | None) -> Hardware:
+    """Return the hardware as frozen at the first build, else what the image's properties ask for."""
+    if frozen != "{}":
+        return _decode(frozen, type=Hardware)
+    if image is None:
+        return Hardware()
+    return Hardware(**ImageProperties.read(image.properties).hardware())

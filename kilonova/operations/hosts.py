@@ -1,0 +1,314 @@
+"""Hosts as the control plane knows them: registration, heartbeats, liveness, what guests do by themselves.
+
+Liveness is kept in memory and written as one batched UPDATE per cell; a host is down after 60 s without a heartbeat, at
+once when it is forced down. A report about a server that the database does not place on that host is dropped.
+"""
+
+import threading
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from kilonova.common.errors import KilonovaError, NotFound
+from kilonova.common.ids import new_uuid
+from kilonova.common.log import get_logger
+from kilonova.db import hosts as db
+from kilonova.db import servers
+from kilonova.db.engine import Row, Tx
+from kilonova.objects.base import decode, encode
+from kilonova.objects.guest import PowerState
+from kilonova.objects.host import (
+    GuestEvent,
+    GuestList,
+    Heartbeat,
+    HostRegister,
+    Inventory,
+    OwnedServer,
+    Registered,
+    Report,
+)
+from kilonova.operations import states
+from kilonova.operations.services import Services
+from kilonova.placement import providers
+
+log = get_logger(__name__)
+DOWN_AFTER_S = 60.0
+_WANTED = {
+    states.ACTIVE: PowerState.RUNNING,
+    states.STOPPED: PowerState.SHUTDOWN,
+    states.PAUSED: PowerState.PAUSED,
+    states.SUSPENDED: PowerState.SUSPENDED,
+}
+
+
+@dataclass(frozen=True)
+class HostState:
+    """What is known of one host now; replaced, never changed."""
+
+    host: str
+    cell: str
+    uuid: str
+    inventory: Inventory
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    seen_at: float
+    boot_id: str
+    digest: str = ""
+
+
+class Hosts:
+    """All hosts of all cells. Safe from any thread."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = threading.Lock()
+        self._hosts: dict[str, HostState] = {}
+        self._dirty: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._subscription = services.bus.subscribe("report.*", self._on_report, queue="conductor")
+        for cell in services.real_cells():
+            for row in services.cell(cell).read(db.all_hosts):
+                self._hosts[row["host"]] = _state_of(row, cell)
+        self._thread = threading.Thread(target=self._flush_loop, name="hosts", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and write what is not written yet."""
+        self._subscription.close()
+        self._stop.set()
+        self._thread.join(5)
+        self._flush()
+
+    # -- questions
+
+    def find(self, host: str) -> HostState | None:
+        """Return what is known of a host, or None."""
+        return self._hosts.get(host)
+
+    def all(self) -> list[HostState]:
+        """Return every host, sorted by name."""
+        return [self._hosts[k] for k in sorted(self._hosts)]
+
+    def cell_of(self, host: str | None) -> str:
+        """Return the cell of a host. Raises NotFound."""
+        state = None if host is None else self._hosts.get(host)
+        if state is None:
+            raise NotFound("The host is not known.", host=host)
+        return state.cell
+
+    def is_up(self, host: str) -> bool:
+        """Tell whether a host may be waited for."""
+        state = self._hosts.get(host)
+        if state is None or state.forced_down:
+            return False
+        return self._services.now() - state.seen_at < DOWN_AFTER_S
+
+    # -- changes by an operator
+
+    def set_service(
+        self,
+        host: str,
+        *,
+        disabled: bool | None = None,
+        reason: str | None = None,
+        forced_down: bool | None = None,
+    ) -> HostState:
+        """Disable, enable or force a host down; acts at once. Raises NotFound."""
+        state = self._hosts.get(host)
+        if state is None:
+            raise NotFound(f"Compute host {host} could not be found.")
+        new = state
+        if disabled is not None:
+            new = replace(new, disabled=disabled, disabled_reason=reason if disabled else None)
+        if forced_down is not None:
+            new = replace(new, forced_down=forced_down)
+        now = self._services.now()
+        self._services.cell(state.cell).write(
+            lambda tx: db.update(
+                tx,
+                host,
+                disabled=int(new.disabled),
+                disabled_reason=new.disabled_reason,
+                forced_down=int(new.forced_down),
+                updated_at=now,
+            )
+        )
+        self._put(new)
+        return new
+
+    def _put(self, state: HostState) -> None:
+        with self._lock:
+            self._hosts[state.host] = state
+        self._services.scheduling.host_changed(state.host)
+
+    # -- reports
+
+    def _on_report(self, subject: str, body: bytes) -> bytes | None:
+        report = decode(body, Report)
+        host = subject.partition(".")[2]
+        if report.host != host:
+            log.warning("a report names another host than its subject", extra={"host": host})
+            return None
+        match report.body:
+            case HostRegister():
+                return encode(self._register(report.body))
+            case Heartbeat():
+                self._heartbeat(report.body)
+            case GuestEvent():
+                self._guest_event(report.body)
+            case GuestList():
+                self._guest_list(report.body)
+        return None
+
+    def _register(self, r: HostRegister) -> Registered:
+        """Take a host in, or know it again. A host of another id under a known name is refused (R14)."""
+        services = self._services
+        try:
+            cell = services.cell(r.cell)
+        except KilonovaError as exc:
+            return Registered(servers=(), accepted=False, reason=exc.message)
+        now = services.now()
+
+        def put(tx: Tx) -> Row | None:
+            row = db.find(tx, r.host)
+            if row is not None and row["host_id"] != r.host_id:
+                return None
+            values = {
+                "boot_id": r.boot_id,
+                "journal_id": r.journal_id,
+                "driver": r.driver,
+                "release": r.release,
+                "versions": msgspec.json.encode(r.versions).decode(),
+                "inventory": msgspec.json.encode(r.inventory).decode(),
+                "digest": "",
+                "seen_at": now,
+                "updated_at": now,
+            }
+            if row is not None:
+                db.update(tx, r.host, **values)
+            else:
+                db.add(
+                    tx,
+                    host=r.host,
+                    uuid=new_uuid(),
+                    host_id=r.host_id,
+                    disabled=0,
+                    disabled_reason=None,
+                    forced_down=0,
+                    created_at=now,
+                    **values,
+                )
+            return db.find(tx, r.host)
+
+        mapped = services.world.read(lambda tx: db.mapping_of(tx, r.host))
+        if mapped is not None and mapped["cell"] != r.cell:
+            return Registered(
+                servers=(), accepted=False, reason="The host belongs to another cell."
+            )
+        row = cell.write(put)
+        if row is None:
+            reason = "Another host is registered under this name."
+            log.error("a host was refused: %s", reason, extra={"host": r.host})
+            return Registered(servers=(), accepted=False, reason=reason)
+
+        def put_world(tx: Tx) -> None:
+            db.map_host(tx, host=r.host, cell=r.cell, host_id=r.host_id)
+            providers.ensure_host(
+                tx,
+                uuid=row["uuid"],
+                name=r.host,
+                vcpus=r.inventory.vcpus,
+                memory_mib=r.inventory.memory_mib,
+                disk_gib=r.inventory.disk_gib,
+                reserved_memory_mib=r.inventory.reserved_memory_mib,
+                traits=r.inventory.traits,
+            )
+
+        services.world.write(put_world)
+        self._put(_state_of(row, r.cell))
+        return Registered(servers=self._owned(r.cell, r.host))
+
+    def _owned(self, cell: str, host: str) -> tuple[OwnedServer, ...]:
+        rows = self._services.cell(cell).read(lambda tx: servers.on_host(tx, host))
+        return tuple(
+            OwnedServer(
+                server_id=row["uuid"],
+                epoch=row["epoch"],
+                wanted_power=int(_WANTED.get(row["vm_state"], PowerState.NOSTATE)),
+                busy=row["task_state"] is not None,
+            )
+            for row in rows
+        )
+
+    def _heartbeat(self, beat: Heartbeat) -> None:
+        state = self._hosts.get(beat.host)
+        if state is None or state.boot_id != beat.boot_id:
+            return
+        now = self._services.now()
+        was_up = self.is_up(beat.host)
+        with self._lock:
+            self._hosts[beat.host] = replace(state, seen_at=now, digest=beat.digest)
+            self._dirty[beat.host] = now
+        if not was_up:
+            self._services.scheduling.host_changed(beat.host)
+
+    def _guest_event(self, event: GuestEvent) -> None:
+        self._power_is(event.host, event.server_id, event.power_state)
+
+    def _guest_list(self, report: GuestList) -> None:
+        for name, power, known in report.guests:
+            if known:
+                self._power_is(report.host, name, power)
+
+    def _power_is(self, host: str, server_id: str, power: int) -> None:
+        """Record a guest's power state when no operation owns the server: off means SHUTOFF, crashed too."""
+        state = self._hosts.get(host)
+        if state is None:
+            return
+
+        def put(tx: Tx) -> None:
+            row = servers.find(tx, server_id)
+            if row is None or row["host"] != host or row["deleted"] or row["task_state"]:
+                return
+            vm_state = row["vm_state"]
+            off = power in (PowerState.SHUTDOWN, PowerState.CRASHED)
+            if off and vm_state in (states.ACTIVE, states.PAUSED):
+                vm_state = states.STOPPED
+            elif power == PowerState.RUNNING and vm_state == states.STOPPED:
+                vm_state = states.ACTIVE
+            if vm_state != row["vm_state"] or power != row["power_state"]:
+                servers.set_power(
+                    tx, server_id, vm_state=vm_state, power_state=power, now=self._services.now()
+                )
+
+        self._services.cell(state.cell).write(put)
+
+    # -- liveness
+
+    def _flush_loop(self) -> None:
+        while not self._stop.wait(5):
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            dirty, self._dirty = self._dirty, {}
+        by_cell: dict[str, dict[str, float]] = {}
+        for host, at in dirty.items():
+            by_cell.setdefault(self._hosts[host].cell, {})[host] = at
+        for cell, when in by_cell.items():
+            self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
+
+
+def _state_of(row: Row, cell: str) -> HostState:
+    return HostState(
+        host=row["host"],
+        cell=cell,
+        uuid=row["uuid"],
+        inventory=msgspec.json.decode(row["inventory"], type=Inventory),
+        disabled=bool(row["disabled"]),
+        disabled_reason=row["disabled_reason"],
+        forced_down=bool(row["forced_down"]),
+        seen_at=row["seen_at"],
+        boot_id=row["boot_id"],
+    )

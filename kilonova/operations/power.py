@@ -1,0 +1,134 @@
+"""What the power operations share: one order to the host, final states, and what a failure leaves.
+
+Each operation is a file of its own (server_start.py …) that names its saga; this file holds their common steps.
+"""
+
+from collections.abc import Callable
+
+from kilonova.common.context import Context
+from kilonova.common.errors import Conflict
+from kilonova.common.ids import new_uuid
+from kilonova.db import actions, servers
+from kilonova.db.engine import Tx
+from kilonova.objects.guest import GuestPower, GuestState, PowerAction, PowerState
+from kilonova.objects.order import Answer, Order, unpack
+from kilonova.objects.server import ServerParams
+from kilonova.operations import accept, guest_orders, states
+from kilonova.operations.accept import Found, check_lock
+from kilonova.operations.services import Services
+from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, register
+
+DEADLINE_S = 300.0
+REBUILDS = (PowerAction.START, PowerAction.REBOOT_HARD, PowerAction.RESUME, PowerAction.REBOOT_SOFT)
+POWER_OF = {
+    states.ACTIVE: PowerState.RUNNING,
+    states.STOPPED: PowerState.SHUTDOWN,
+    states.PAUSED: PowerState.PAUSED,
+    states.SUSPENDED: PowerState.SUSPENDED,
+}
+
+
+def power_saga(kind: str, action: PowerAction) -> Saga:
+    """Register the saga of one power action: a single order, whose result is recorded with its end."""
+    transition = states.TRANSITIONS[kind]
+
+    def order(run: Run) -> Order:
+        services: Services = run.services
+        row = guest_orders.server_row(services, run.home, run.resource)
+        if row["host"] is None:
+            raise Conflict(f"Instance {run.resource} has no host.")
+        build = guest_orders.build_of(services, row) if action in REBUILDS else None
+        payload = GuestPower(
+            server_id=run.resource, action=action, timeout_s=run.params.timeout_s, build=build
+        )
+        return guest_orders.order(run, row["host"], "guest_power", payload, DEADLINE_S)
+
+    return register(
+        Saga(
+            kind=kind,
+            version=1,
+            params=ServerParams,
+            steps=(
+                Ask(
+                    "guest",
+                    order,
+                    _received,
+                    NoUndo("the host reports what state the guest is in; the record follows it"),
+                    DEADLINE_S,
+                    record=_recorder(transition),
+                ),
+            ),
+            unwound_record=_restore(transition),
+        )
+    )
+
+
+def _received(run: Run, answer: Answer) -> Output:
+    return {"power_state": unpack(answer.body, GuestState).power_state}
+
+
+def _recorder(transition: states.Transition) -> Callable[[Tx, Run, Output], None]:
+    end = transition.end or states.ACTIVE
+
+    def record(tx: Tx, run: Run, output: Output) -> None:
+        now = run.services.now()
+        servers.settle(tx, run.resource, vm_state=end, power_state=output["power_state"], now=now)
+        _event(tx, run, now, transition, ok=True)
+        actions.finish(tx, run.operation, now)
+
+    return record
+
+
+def _restore(transition: states.Transition) -> Callable[[Tx, Run], None]:
+    def restore(tx: Tx, run: Run) -> None:
+        """Put the previous state back; say why it failed."""
+        now = run.services.now()
+        row = servers.find(tx, run.resource)
+        if row is None or row["deleted"]:
+            return
+        servers.settle(
+            tx,
+            run.resource,
+            vm_state=run.params.previous_vm_state,
+            power_state=row["power_state"],
+            now=now,
+        )
+        _event(tx, run, now, transition, ok=False)
+        actions.finish(tx, run.operation, now, error=True)
+        if not run.cancelled:
+            actions.add_fault(
+                tx,
+                id_=new_uuid(),
+                server=run.resource,
+                code=500,
+                message=run.error or "The operation failed.",
+                details=run.error_details or "",
+                host=row["host"],
+                now=now,
+            )
+
+    return restore
+
+
+def _event(tx: Tx, run: Run, now: float, transition: states.Transition, *, ok: bool) -> None:
+    actions.event(
+        tx,
+        operation=run.operation,
+        step="guest",
+        name=f"compute_{transition.action}_instance",
+        started=run.accepted_at,
+        finished=now,
+        ok=ok,
+        host=run.params.host,
+        details=None if ok else run.error,
+    )
+
+
+def start(
+    services: Services, ctx: Context, saga: Saga, found: Found, timeout_s: float = 60.0
+) -> str:
+    """Accept a power operation; return its id. Raises Conflict when locked or in a state that does not allow it."""
+    check_lock(ctx, found)
+    return accept.on_server(
+        services, ctx, saga, found, states.TRANSITIONS[saga.kind], timeout_s=timeout_s
+    )

@@ -1,0 +1,222 @@
+"""Delete a server, in whatever state it is: accepted at once, and it always ends.
+
+    guest    wait until the operation that ran before has ended or unwound; then the host removes the guest
+    ports    remove its ports; the user's own are only let go
+    forget   claim, secrets, group membership, mapping: gone; the row stays as a compact record
+
+Home is the cell that the mapping names, or the global database while the server has none. A host that is down gets a
+cleanup record instead of an answer: the server is gone for the user and its quota free, the claim stays held until the
+host confirms. Forward only: a delete is never undone.
+"""
+
+import msgspec
+
+from kilonova.common.context import Context
+from kilonova.common.errors import NotFound
+from kilonova.common.ids import new_uuid
+from kilonova.db import actions, mappings, secrets, servers
+from kilonova.db.engine import Row, Tx
+from kilonova.objects.guest import GuestDelete
+from kilonova.objects.order import Answer, Order
+from kilonova.objects.server import NicRecord, ServerParams
+from kilonova.operations import guest_orders
+from kilonova.operations.accept import Found, check_lock
+from kilonova.operations.cleanup import put_record
+from kilonova.operations.services import Services
+from kilonova.placement import allocations
+from kilonova.saga import journal
+from kilonova.saga.definition import Ask, NotYet, NoUndo, Output, Run, Saga, Step, register
+
+DEADLINE_S = 300.0
+NO_UNDO = NoUndo("a delete only goes forward")
+
+
+def start(services: Services, ctx: Context, found: Found, action: str = "delete") -> str:
+    """Accept the delete of a server; return the operation's id. Deleting twice is fine.
+
+    Raises Conflict when the server is locked and the caller may not pass over that.
+    """
+    check_lock(ctx, found)
+    now = services.now()
+    operation = new_uuid()
+
+    def accept_global(tx: Tx) -> Row:
+        if not mappings.want_delete(tx, found.id, now):
+            raise NotFound(f"Instance {found.id} could not be found.")
+        mapping = mappings.find(tx, found.id)
+        if mapping is None:
+            raise NotFound(f"Instance {found.id} could not be found.")
+        cancel(tx)
+        if mapping["cell"] is None:
+            journal_it(tx, mapping)
+        return mapping
+
+    def cancel(tx: Tx) -> None:
+        for live in journal.live_of(tx, found.id):
+            if live["kind"] != "server_delete":
+                journal.request_cancel(tx, live["id"], now=now, nudge=services.engine.nudge)
+
+    def journal_it(tx: Tx, mapping: Row) -> None:
+        journal.accept(
+            tx,
+            id=operation,
+            kind=SAGA.kind,
+            version=SAGA.version,
+            resource=found.id,
+            epoch=mapping["epoch"],
+            project_id=mapping["project_id"],
+            context=ctx,
+            params=ServerParams(
+                server_id=found.id, project_id=mapping["project_id"], action=action
+            ),
+            now=now,
+            nudge=services.engine.nudge,
+        )
+
+    def accept_in_cell(tx: Tx) -> None:
+        servers.want_delete(tx, found.id, epoch=mapping["epoch"], now=now)
+        actions.begin(tx, operation=operation, server=found.id, action=action, ctx=ctx, now=now)
+        cancel(tx)
+        journal_it(tx, mapping)
+
+    mapping = services.world.write(accept_global)
+    if mapping["cell"] is not None:
+        services.cell(mapping["cell"]).write(accept_in_cell)
+    return operation
+
+
+def _wait_for_others(run: Run) -> None:
+    """Raise NotYet while another operation on the server has not ended."""
+    services: Services = run.services
+    homes = {services.world.name: services.world}
+    mapping = services.world.read(lambda tx: mappings.find(tx, run.resource))
+    if mapping is not None and mapping["cell"] is not None:
+        homes[mapping["cell"]] = services.cell(mapping["cell"])
+    for home in homes.values():
+        for live in home.read(lambda tx: journal.live_of(tx, run.resource)):
+            if live["id"] != run.operation and not (
+                live["kind"] == "server_delete" and _younger(live, run)
+            ):
+                raise NotYet("an operation on the server has not ended yet", after_s=0.1)
+
+
+def _younger(live: Row, run: Run) -> bool:
+    return (float(live["accepted_at"]), str(live["id"])) > (run.accepted_at, run.operation)
+
+
+def _where(run: Run) -> tuple[str | None, Row | None]:
+    """Return (cell, row) of the server as it stands now; both None when it is gone or was never placed."""
+    services: Services = run.services
+    mapping = services.world.read(lambda tx: mappings.find(tx, run.resource))
+    if mapping is None or mapping["cell"] is None:
+        return None, None
+    row = services.cell(mapping["cell"]).read(lambda tx: servers.find(tx, run.resource))
+    return mapping["cell"], row
+
+
+def order_delete(run: Run) -> Order | None:
+    """Have the host remove guest and disks, once nobody else works on the server."""
+    _wait_for_others(run)
+    _, row = _where(run)
+    if row is None or row["host"] is None or row["deleted"]:
+        return None
+    payload = GuestDelete(server_id=run.resource)
+    return guest_orders.order(run, row["host"], "guest_delete", payload, DEADLINE_S)
+
+
+def gone(run: Run, answer: Answer) -> Output:
+    """The host has no guest of this server any more."""
+    return {}
+
+
+def park_delete(tx: Tx, run: Run, order: Order) -> None:
+    """The host is down: it removes the guest when it returns. Claim and mapping's host stay in the record."""
+    services: Services = run.services
+    cell = services.hosts.cell_of(order.host)
+    if tx.database.name == cell:
+        put_record(tx, run.operation, order, services.now())
+    else:
+        services.cell(cell).write(lambda t: put_record(t, run.operation, order, services.now()))
+
+
+def remove_ports(run: Run) -> Output:
+    """Remove every port of the server."""
+    services: Services = run.services
+    _, row = _where(run)
+    if row is not None and not row["deleted"]:
+        for nic in msgspec.json.decode(row["nics"], type=list[NicRecord]):
+            services.network.release_port(
+                nic.port_id, device_id=run.resource, preserve=nic.preserve
+            )
+    services.network.remove_all_of(run.resource)
+    return {}
+
+
+def forget(run: Run) -> Output:
+    """Release the claim and remove the mapping; a server in another database than home loses its row there."""
+    services: Services = run.services
+    cell, row = _where(run)
+    now = services.now()
+    parked = run.outputs.get("guest", {}).get("parked") is True
+    if cell is not None and cell != run.home and row is not None:
+        services.cell(cell).write(lambda tx: _end_row(tx, run, now, fenced=True))
+
+    def end(tx: Tx) -> None:
+        if run.home != services.world.name:
+            journal.fence_foreign(tx, run.operation, run.fence, run.seq)
+        if not parked:
+            allocations.release(tx, run.resource)
+        secrets.drop(tx, run.resource)
+        mappings.remove(tx, run.resource)
+        tx.after_commit(lambda: services.scheduling.released(run.resource))
+
+    services.world.write(end)
+    return {"cell": cell}
+
+
+def _end_row(tx: Tx, run: Run, now: float, *, fenced: bool) -> None:
+    if fenced:
+        journal.fence_foreign(tx, run.operation, run.fence, run.seq)
+        actions.begin(
+            tx,
+            operation=run.operation,
+            server=run.resource,
+            action="delete",
+            ctx=run.context,
+            now=run.accepted_at,
+        )
+    servers.mark_deleted(tx, run.resource, now)
+    secrets.drop(tx, run.resource)
+    actions.event(
+        tx,
+        operation=run.operation,
+        step="guest",
+        name="compute_terminate_instance",
+        started=run.accepted_at,
+        finished=now,
+        ok=True,
+    )
+    actions.finish(tx, run.operation, now)
+
+
+def end_row(tx: Tx, run: Run, output: Output) -> None:
+    """Make the row a compact record, in the transaction that ends the operation."""
+    services: Services = run.services
+    if run.home != services.world.name:
+        _end_row(tx, run, services.now(), fenced=False)
+
+
+SAGA = register(
+    Saga(
+        kind="server_delete",
+        version=1,
+        params=ServerParams,
+        steps=(
+            Ask("guest", order_delete, gone, NO_UNDO, DEADLINE_S, park=park_delete),
+            Step("ports", remove_ports, NO_UNDO, 60.0),
+            Step("forget", forget, NO_UNDO, 60.0, record=end_row),
+        ),
+        cancellable=False,
+        forward_only=True,
+    )
+)
