@@ -12,7 +12,7 @@ cache=${KILONOVA_CACHE:-/var/cache/kilonova}
 mirror=http://deb.debian.org
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 refresh=0
-tree= kver= tools=
+tree= kver= tools= extra_tools=
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }
 
@@ -86,7 +86,7 @@ find_program() { # find_program NAME: its path in the tree
 make_tools() {
   local t; tools=$1; mkdir -p "$tools"
   local p
-  for t in mke2fs debugfs mkfs.vfat mcopy mattrib mmove syslinux sfdisk cpio depmod modprobe; do
+  for t in mke2fs debugfs mkfs.vfat mcopy mattrib mmove syslinux sfdisk cpio depmod modprobe $extra_tools; do
     p=$(find_program $t)
     cat >"$tools/$t" <<E
 #!/bin/sh
