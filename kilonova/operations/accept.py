@@ -1,8 +1,8 @@
 """Accept an operation on a server: the commit of its journal row is the acceptance; the nudge comes after.
 
 For a server that has a cell, home is that cell: a short global transaction takes the next epoch, then one
-transaction in the cell moves ``task_state`` by compare-and-swap, opens the instance action and writes the journal. An epoch that was
-taken and not used is only a gap in a number.
+transaction in the cell moves ``task_state`` by compare-and-swap, opens the instance action and writes the journal.
+An epoch that was taken and not used is only a gap in a number.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,310 @@
+"""Lists of servers over all cells: filter, sort and page in each cell, merge, and let the mapping decide what is seen.
+
+A list waits at most 1 s for a cell; a silent one is named in ``Page.down`` and its servers become "down cell" records.
+Servers that have no cell yet come from their mapping, as one more cell.
+"""
+
+import heapq
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.common.errors import BadRequest
+from kilonova.db import mappings, servers
+from kilonova.db.engine import Database, Row, Tx
+from kilonova.db.schema.cell import server as s
+from kilonova.db.schema.cell import server_tag as tag
+
+CELL_TIMEOUT_S = 1.0
+Rendered = Mapping[str, Any]  # a Row, or a dict with the same names
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list asks for; None: does not matter.
+
+    equals: column -> allowed values. matches: column -> substring (a regular expression's plain part). since/before:
+    updated_at bounds in seconds. tags*: as the API defines them. deleted: None both, False live, True deleted only.
+    """
+
+    project_id: str | None = None
+    equals: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    matches: Mapping[str, str] = field(default_factory=dict)
+    changes_since: float | None = None
+    changes_before: float | None = None
+    tags: tuple[str, ...] = ()
+    tags_any: tuple[str, ...] = ()
+    not_tags: tuple[str, ...] = ()
+    not_tags_any: tuple[str, ...] = ()
+    locked: bool | None = None
+    deleted: bool | None = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    uuids: tuple[str, ...] | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Sort keys with directions; the API adds created_at and uuid at the end, so that pages never overlap."""
+
+    keys: tuple[tuple[str, bool], ...] = (("created_at", True),)  # (column, descending)
+
+    def complete(self) -> tuple[tuple[str, bool], ...]:
+        """Return the keys with a unique end."""
+        names = [k for k, _ in self.keys]
+        extra = [(k, self.keys[-1][1]) for k in ("created_at", "uuid") if k not in names]
+        return (*self.keys, *extra)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The servers found, whether there are more, and the cells that did not answer."""
+
+    rows: list[Rendered]
+    more: bool
+    down: tuple[str, ...] = ()
+
+
+class _Reversed:
+    """Compares the other way round, for descending keys in a merge."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __lt__(self, other: "_Reversed") -> bool:
+        return bool(other.value < self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Reversed) and other.value == self.value
+
+
+def _rank(row: Rendered, keys: Sequence[tuple[str, bool]]) -> tuple[Any, ...]:
+    out: list[Any] = []
+    for name, descending in keys:
+        value = row[name]
+        part = (value is not None, value if value is not None else 0)
+        out.append(_Reversed(part) if descending else part)
+    return tuple(out)
+
+
+def conditions(f: Filters) -> list[Any]:
+    """Return the WHERE clauses of a filter for one cell."""
+    out: list[Any] = []
+    if f.deleted is not None:
+        out.append(s.c.deleted == int(f.deleted))
+    if f.project_id is not None:
+        out.append(s.c.project_id == f.project_id)
+    for name, values in f.equals.items():
+        column = s.c[name]
+        if None in values:
+            out.append(sa.or_(column.is_(None), column.in_([v for v in values if v is not None])))
+        else:
+            out.append(column == values[0] if len(values) == 1 else column.in_(values))
+    for name, part in f.matches.items():
+        out.append(s.c[name].contains(part, autoescape=True))
+    if f.changes_since is not None:
+        out.append(s.c.updated_at >= f.changes_since)
+    if f.changes_before is not None:
+        out.append(s.c.updated_at <= f.changes_before)
+    if f.locked is not None:
+        out.append(s.c.locked_by.isnot(None) if f.locked else s.c.locked_by.is_(None))
+    if f.uuids is not None:
+        out.append(s.c.uuid.in_(f.uuids))
+    if f.address is not None:
+        out.append(s.c.addresses.contains(f.address, autoescape=True))
+    for key, value in f.metadata.items():
+        out.append(
+            sa.func.json_extract(s.c.metadata, '$."' + key.replace('"', '""') + '"') == value
+        )
+    out.append(s.c.hidden == 0)
+    return out + _tag_conditions(f)
+
+
+def _tag_conditions(f: Filters) -> list[Any]:
+    def having(names: Iterable[str], every: bool) -> Any:
+        wanted = sorted(set(names))
+        q = sa.select(tag.c.server).where(tag.c.tag.in_(wanted))
+        if every:
+            q = q.group_by(tag.c.server).having(sa.func.count() == len(wanted))
+        return q
+
+    out: list[Any] = []
+    if f.tags:
+        out.append(s.c.uuid.in_(having(f.tags, True)))
+    if f.tags_any:
+        out.append(s.c.uuid.in_(having(f.tags_any, False)))
+    if f.not_tags:
+        out.append(s.c.uuid.not_in(having(f.not_tags, True)))
+    if f.not_tags_any:
+        out.append(s.c.uuid.not_in(having(f.not_tags_any, False)))
+    return out
+
+
+def _after(keys: Sequence[tuple[str, bool]], marker: Rendered) -> Any:
+    """Return the keyset condition "comes after the marker"."""
+    options = []
+    for i, (name, descending) in enumerate(keys):
+        column, value = s.c[name], marker[name]
+        if value is None:
+            beyond = sa.false() if descending else column.isnot(None)
+        elif descending:
+            beyond = sa.or_(column < value, column.is_(None))
+        else:
+            beyond = column > value
+        same = [s.c[n].is_(None) if marker[n] is None else s.c[n] == marker[n] for n, _ in keys[:i]]
+        options.append(sa.and_(*same, beyond))
+    return sa.or_(*options)
+
+
+class Lists:
+    """Fan-out queries over cells. One small pool for all; a cell that hangs holds one of its threads, no list."""
+
+    def __init__(
+        self,
+        world: Database,
+        cells: Mapping[str, Database],
+        render_unplaced: Callable[[Row], Rendered],
+    ) -> None:
+        self._world = world
+        self._cells = cells
+        self._render = render_unplaced
+        self._pool: ThreadPoolExecutor | None = None
+        self._big = threading.BoundedSemaphore(2)
+
+    def close(self) -> None:
+        """End the pool."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def page(
+        self,
+        filters: Filters,
+        order: Order,
+        limit: int,
+        marker: str | None = None,
+        *,
+        big: bool = False,
+    ) -> Page:
+        """Return at most ``limit`` servers after ``marker``. BadRequest when the marker is not to be found."""
+        if big:
+            with self._big:
+                return self._page(filters, order, limit, marker)
+        return self._page(filters, order, limit, marker)
+
+    def _page(self, filters: Filters, order: Order, limit: int, marker: str | None) -> Page:
+        keys = order.complete()
+        start = None if marker is None else self._marker(filters, marker)
+        where = conditions(filters)
+        if start is not None:
+            where.append(_after(keys, start))
+        by = [s.c[n].desc() if desc else s.c[n].asc() for n, desc in keys]
+        statement = sa.select(s).where(*where).order_by(*by).limit(limit + 1)
+        found, down = self.ask_cells(lambda tx: tx.select(statement))
+        lists: list[list[Rendered]] = [self._visible(rows, cell) for cell, rows in found.items()]
+        if filters.deleted is not True:
+            lists.append(self._unplaced(filters, keys, start))
+        if len(lists) == 1:
+            merged = lists[0]
+        else:
+            merged = list(heapq.merge(*lists, key=lambda r: _rank(r, keys)))
+        return Page(merged[:limit], len(merged) > limit, tuple(down))
+
+    def _marker(self, filters: Filters, marker: str) -> Rendered:
+        row = self.find(marker)
+        if row is None or (
+            filters.project_id is not None and row["project_id"] != filters.project_id
+        ):
+            raise BadRequest(f"marker [{marker}] not found")
+        return row
+
+    def find(self, server_id: str) -> Rendered | None:
+        """Return a server wherever it is, rendered from its mapping while it has no cell; deleted ones are not found."""
+        mapping = self._world.read(lambda tx: mappings.find(tx, server_id))
+        if mapping is None:
+            return None
+        if mapping["cell"] is not None:
+            row = self._cells[mapping["cell"]].read(lambda tx: servers.find(tx, server_id))
+            if row is not None:
+                return row
+        return self._render(mapping)
+
+    def _unplaced(
+        self, f: Filters, keys: Sequence[tuple[str, bool]], start: Rendered | None
+    ) -> list[Rendered]:
+        rows = [
+            self._render(m)
+            for m in self._world.read(lambda tx: mappings.unplaced(tx, project_id=f.project_id))
+        ]
+        kept = [r for r in rows if fits(r, f)]
+        kept.sort(key=lambda r: _rank(r, keys))
+        if start is not None:
+            after = _rank(start, keys)
+            kept = [r for r in kept if after < _rank(r, keys)]
+        return kept
+
+    def _visible(self, rows: list[Row], cell: str) -> list[Rendered]:
+        """Drop rows whose mapping names another cell (a move or an unwind is under way)."""
+        live = [r["uuid"] for r in rows if not r["deleted"]]
+        if not live:
+            return list(rows)
+        where = self._world.read(lambda tx: mappings.cells_of(tx, live))
+        return [r for r in rows if r["deleted"] or where.get(r["uuid"]) == cell]
+
+    def ask_cells(self, question: Callable[[Tx], Any]) -> tuple[dict[str, Any], list[str]]:
+        """Ask every cell at once, each for at most 1 s; return (answers by cell, cells that did not answer)."""
+        local = {k: d for k, d in self._cells.items() if getattr(d, "is_local", True)}
+        answers: dict[str, Any] = {}
+        down: list[str] = []
+        remote = {k: d for k, d in self._cells.items() if k not in local}
+        futures: dict[Future[Any], str] = {}
+        if remote:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="cells")
+            futures = {self._pool.submit(d.read, question): k for k, d in remote.items()}
+        for name, database in local.items():
+            answers[name] = database.read(question)
+        done, silent = wait(futures, timeout=CELL_TIMEOUT_S)
+        for f in done:
+            answers[futures[f]] = f.result()
+        down += [futures[f] for f in silent]
+        return answers, down
+
+
+def fits(row: Rendered, f: Filters) -> bool:
+    """Tell whether a rendered (unplaced) server passes the filters; it has no host, address or power state yet."""
+    if f.project_id is not None and row["project_id"] != f.project_id:
+        return False
+    if any(row[name] not in values for name, values in f.equals.items()):
+        return False
+    if any(part.lower() not in str(row[name] or "").lower() for name, part in f.matches.items()):
+        return False
+    if f.uuids is not None and row["uuid"] not in f.uuids:
+        return False
+    if f.address is not None or (f.locked is True):
+        return False
+    updated = row["updated_at"] or 0.0
+    if f.changes_since is not None and updated < f.changes_since:
+        return False
+    if f.changes_before is not None and updated > f.changes_before:
+        return False
+    meta = msgspec.json.decode(row["metadata"])
+    if any(meta.get(k) != v for k, v in f.metadata.items()):
+        return False
+    return _tags_fit(set(msgspec.json.decode(row["tags"])), f)
+
+
+def _tags_fit(tags: set[str], f: Filters) -> bool:
+    if f.tags and not set(f.tags) <= tags:
+        return False
+    if f.tags_any and not set(f.tags_any) & tags:
+        return False
+    if f.not_tags and set(f.not_tags) <= tags:
+        return False
+    return not (f.not_tags_any and set(f.not_tags_any) & tags)
