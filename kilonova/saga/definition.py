@@ -161,8 +161,8 @@ class Saga:
 
     params: the Versioned type of its parameters. unwound(run): the last act of an unwind (marks the server ERROR or
     restores its state), repeatable, retried until it works; unwound_record(tx, run): its home half.
-    forward_only: it is never unwound (a delete): every step is retried until it works; an Ask with ``park`` whose host is
-    down, or silent for three sends, is parked: its output is ``{"parked": true}``.
+    forward_only: it is never unwound (a delete): every step is retried until it works; an Ask with ``park`` whose
+    host is down, or silent for three sends, is parked: its output is ``{"parked": true}``.
     cancellable: a cancel request makes it unwind at the next step boundary (before the point of no return).
     """
 

@@ -1,0 +1,79 @@
+"""Per-host limits (10 builds, 1 outgoing live migration): queues in the conductor's memory.
+
+They are a courtesy to hosts, not a truth: after a restart the operations in doubt enter again when they send again.
+"""
+
+import collections
+import threading
+from collections.abc import Mapping
+
+Key = tuple[str, str]
+DEFAULT_LIMITS = {"build": 10, "live_migration": 1}
+
+
+class HostQueues:
+    """Who may have an order of a queue at a host, and who is next. Safe from any thread."""
+
+    def __init__(self, limits: Mapping[str, int] | None = None) -> None:
+        self._limits = {**DEFAULT_LIMITS, **(limits or {})}
+        self._lock = threading.Lock()
+        self._inside: dict[tuple[str, str], set[Key]] = {}
+        self._line: dict[tuple[str, str], collections.deque[Key]] = {}
+        self._where: dict[Key, tuple[str, str]] = {}
+
+    def enter(self, queue: str, host: str, key: Key, *, force: bool = False) -> bool:
+        """Take a place, or stand in line (False). ``force``: its order is out already, it counts in any case."""
+        place = (queue, host)
+        with self._lock:
+            old = self._where.get(key)
+            if old is not None and old != place:
+                self._remove(key)
+            inside = self._inside.setdefault(place, set())
+            if key in inside:
+                return True
+            line = self._line.setdefault(place, collections.deque())
+            if force or len(inside) < self._limits.get(queue, 10):
+                if key in line:
+                    line.remove(key)
+                inside.add(key)
+                self._where[key] = place
+                return True
+            if key not in line:
+                line.append(key)
+                self._where[key] = place
+            return False
+
+    def leave(self, key: Key) -> list[Key]:
+        """Give the place (in line) up; returns those that have got a place by it and may send now."""
+        with self._lock:
+            if key not in self._where:
+                return []
+            return self._remove(key)
+
+    def _remove(self, key: Key) -> list[Key]:
+        place = self._where.pop(key)
+        inside, line = self._inside[place], self._line[place]
+        if key in line:
+            line.remove(key)
+        inside.discard(key)
+        moved: list[Key] = []
+        while line and len(inside) < self._limits.get(place[0], 10):
+            moved.append(line.popleft())
+            inside.add(moved[-1])
+        if not inside and not line:
+            del self._inside[place], self._line[place]
+        return moved
+
+    def placed(self, key: Key) -> bool:
+        """Tell whether ``key`` has a place (and does not stand in line)."""
+        with self._lock:
+            place = self._where.get(key)
+            return place is not None and key in self._inside[place]
+
+    def depth(self) -> dict[str, int]:
+        """Return queue name -> how many stand in line."""
+        with self._lock:
+            counts: dict[str, int] = {}
+            for (queue, _), line in self._line.items():
+                counts[queue] = counts.get(queue, 0) + len(line)
+            return counts

@@ -1,0 +1,511 @@
+"""Takes one operation forward on the calling thread, step after step, until it waits or has ended.
+
+Every transition is one commit on the operation's home database: the result of one step, its ``record``, and the intent
+of the next. Where it goes is decided in recovery.py; which operation runs, and when, in engine.py.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kilonova.common.errors import GenerationMismatch, KilonovaError, Unavailable
+from kilonova.common.log import get_logger
+from kilonova.db.engine import Tx
+from kilonova.objects.order import Answer, AnswerState, Direction, Order
+from kilonova.saga import faults as f
+from kilonova.saga import journal, recovery
+from kilonova.saga.definition import Ask, NotYet, NoUndo, Retreat, Retry, Step, StepFailed
+from kilonova.saga.journal import Fenced
+from kilonova.saga.state import ANSWER, DO, QUEUE, READY, RUNNING, UNDO, WAITING, Live, State
+from kilonova.saga.transition import RecordFailed, Transitions, explain
+
+log = get_logger(__name__)
+_ASK_RETRY = Retry()
+RECORD_TRIES = 10
+
+
+class Runner(Transitions):
+    """The engine's hands; holds nothing between calls."""
+
+    def proceed(self, live: Live, answers: Sequence[Answer]) -> None:
+        """Run ``live`` until it waits or ends. Raises Fenced when it has another owner; what the database raises."""
+        if not self._wake(live, answers):
+            return
+        while not live.ended:
+            if live.fresh:
+                self._send(live, journaled=True)
+            elif live.state.state != RUNNING:
+                return
+            elif not live.state.step:
+                self._last_act(live)
+            elif live.state.direction == DO:
+                self._do(live)
+            else:
+                self._undo(live)
+
+    # -- being woken
+
+    def _wake(self, live: Live, answers: Sequence[Answer]) -> bool:
+        """Tell whether there is anything to do now; handles answers and what is due of a waiting operation."""
+        s, now = live.state, self._office.now()
+        if live.ended:
+            return False
+        if s.state == RUNNING:  # in doubt after a take-over: done again
+            return True
+        if s.state == READY:
+            return self._begin(live, now)
+        due = s.wake_at is None or now >= s.wake_at
+        if s.direction == DO and (due or live.cancelled) and self._stopped(live, now):
+            return True
+        if s.waits_for == ANSWER:
+            return self._hear(live, answers) or (due and self._overdue(live, now))
+        if s.waits_for == QUEUE:
+            placed = self._office.queues.placed(live.key)
+            return self._send(live) if due or placed else False
+        if not due and not (s.waits_for == "not_yet" and s.wake_at is not None):
+            return False
+        if isinstance(live.current, Ask) if s.step else False:
+            return self._send(live)
+        live.state = s.but(state=RUNNING, waits_for=None)
+        return True
+
+    def _begin(self, live: Live, now: float) -> bool:
+        stop = recovery.must_stop(
+            live.saga, 0, cancelled=live.cancelled, ends_by=live.ends_by, now=now
+        )
+        if stop is not None:
+            self._unwind(live, stop, None)
+            return True
+        if isinstance(live.current, Ask):
+            return self._send(live)
+        live.state = live.state.but(
+            state=RUNNING, started_at=now, deadline=now + live.current.deadline_s
+        )
+        return True
+
+    def _stopped(self, live: Live, now: float) -> bool:
+        """Unwind a waiting operation that was cancelled or is over its time; else False."""
+        stop = recovery.must_stop(
+            live.saga, live.index, cancelled=live.cancelled, ends_by=live.ends_by, now=now
+        )
+        if stop is None:
+            return False
+        self._unwind(live, stop, None)
+        return True
+
+    def _hear(self, live: Live, answers: Sequence[Answer]) -> bool:
+        """Take an answer to the current order, if one is among ``answers``; others are stale and mean nothing."""
+        s = live.state
+        host = self._office.asked(live.key) or s.host
+        for a in answers:
+            if (a.step, a.direction, a.seq, a.host) != (s.step, s.direction, s.seq, host):
+                continue
+            if a.state == AnswerState.RUNNING:
+                db = self._office.databases[live.database]
+                db.write(lambda tx, a=a: journal.progress(tx, live.id, a.seq, a.progress))  # type: ignore[misc]
+                continue
+            live.state = s.but(host=host)
+            self._answered(live, a)
+            return True
+        return False
+
+    def _overdue(self, live: Live, now: float) -> bool:
+        """No answer yet: send again, give up, or leave the undo to the host's cleanup records."""
+        s = live.state
+        step = live.ask
+        host = s.host or self._office.asked(live.key)
+        down = host is not None and self._is_down(host)
+        if s.direction == UNDO:
+            if (s.sends >= recovery.UNDO_TRIES or down) and step.park is not None:
+                return self._park(live, step)
+            return self._send(live)
+        if not recovery.past_return(live.saga, live.index):
+            late = s.deadline is not None and now > s.deadline
+            if down or late:
+                what = "does not answer" if down else "did not finish in time"
+                self._not_answered(live, step, f"The host {what}.", down=down)
+                return True
+        elif step.park is not None and (down or s.sends >= recovery.UNDO_TRIES):
+            return self._park_forward(live, step)
+        return self._send(live)
+
+    def _not_answered(self, live: Live, step: Ask, message: str, *, down: bool) -> None:
+        """What the order did is unknown: a failure that another host may do better."""
+        s = live.state
+        host = s.host or self._office.asked(live.key) or ""
+        a = Answer(
+            host=host,
+            operation=live.id,
+            step=s.step,
+            direction=Direction.DO,
+            seq=s.seq,
+            state=AnswerState.FAILED,
+            message=message,
+            details=f"{host} is down"
+            if down
+            else f"no answer from {host} in {step.deadline_s:g} s",
+            elsewhere=True,
+        )
+        self._refused(live, step, a, timeout=not down)
+
+    def _is_down(self, host: str) -> bool:
+        ask = getattr(self._office.services, "host_is_down", None)
+        return bool(ask is not None and ask(host))
+
+    # -- orders and answers
+
+    def _send(self, live: Live, *, journaled: bool = False) -> bool:
+        """Send the current Ask's order. ``journaled``: the row says already that we wait for its answer.
+
+        The order is made anew each time and never journaled: it may hold secrets.
+        """
+        step, s, office = live.ask, live.state, self._office
+        live.fresh = False
+        first = s.waits_for != ANSWER or journaled
+        try:
+            if first and office.faults is not None:
+                office.faults.at(s.step, s.direction, f.BEFORE)
+            order = self._order(live, step)
+        except Exception as exc:  # noqa: BLE001 - the saga step loop
+            self._step_failed(live, exc)
+            return True
+        if order is None:
+            if s.direction == DO:
+                self._result(live, lambda: {})
+            else:
+                self._undone(live, "undone")
+            return True
+        if s.direction == DO and step.queue is not None:
+            out = s.waits_for == ANSWER and not journaled
+            if not office.queues.enter(step.queue, order.host, live.key, force=out):
+                now = office.now()
+                self.move(
+                    live,
+                    s.but(
+                        state=WAITING,
+                        waits_for=QUEUE,
+                        deadline=None,
+                        wake_at=now + 30,
+                        host=order.host,
+                    ),
+                )
+                return False
+        if not journaled:
+            self._journal_wait(live, step, order)
+        office.send(live.key, order)
+        if (
+            first
+            and office.faults is not None
+            and office.faults.at(s.step, s.direction, f.SENT) == f.TWICE
+        ):
+            office.send(live.key, order)
+        return False
+
+    def _journal_wait(self, live: Live, step: Ask, order: Order) -> None:
+        s, now = live.state, self._office.now()
+        sends = s.sends + 1 if s.waits_for == ANSWER else 1
+        deadline = s.deadline
+        if s.direction == DO and deadline is None:
+            deadline = now + step.deadline_s
+        wait = recovery.resend_delay_s(sends)
+        self.move(
+            live,
+            s.but(
+                state=WAITING,
+                waits_for=ANSWER,
+                sends=sends,
+                deadline=deadline,
+                wake_at=now + wait,
+                host=order.host,
+            ),
+        )
+
+    def _order(self, live: Live, step: Ask) -> Order | None:
+        s, run = live.state, live.run(self._office.services)
+        if s.direction == DO:
+            order = step.order(run)
+        else:
+            order = None if isinstance(step.undo_order, NoUndo) else step.undo_order(run)
+        if order is None:
+            return None
+        return order.replace(
+            operation=live.id,
+            step=s.step,
+            direction=Direction(s.direction),
+            fence=live.fence,
+            seq=s.seq,
+            answer_to=live.database,
+        )
+
+    def _answered(self, live: Live, a: Answer) -> None:
+        s, step, faults = live.state, live.ask, self._office.faults
+        try:
+            if faults is not None and faults.at(s.step, s.direction, f.AFTER) == f.LOST:
+                return
+        except Exception as exc:  # noqa: BLE001 - the saga step loop
+            self._step_failed(live, exc)
+            return
+        if a.state != AnswerState.DONE:
+            self._refused(live, step, a)
+        elif s.direction == UNDO:
+            self._undone(live, "undone")
+        else:
+            run = live.run(self._office.services)
+            self._result(live, lambda: step.receive(run, a))
+
+    def _refused(self, live: Live, step: Ask, a: Answer, *, timeout: bool = False) -> None:
+        """The host could not, would not, or (``timeout``) did not say."""
+        if live.state.direction == UNDO:
+            if live.state.tries + 1 >= recovery.UNDO_TRIES and step.park is not None:
+                self._park(live, step)
+            else:
+                self._undo_failed(live, StepFailed(a.message or "The host refused."), renew=True)
+            return
+        kind = recovery.Deadline if timeout else StepFailed
+        error: Exception = kind(
+            a.message or "The host could not do it.",
+            host=a.host,
+            state=str(a.state),
+            details=a.details,
+        )
+        if step.failed is not None:
+            try:
+                step.failed(live.run(self._office.services), a)
+            except Exception as exc:  # noqa: BLE001 - the saga step loop
+                error = exc
+        self._step_failed(live, error, renew=True)
+
+    def _park(self, live: Live, step: Ask) -> bool:
+        """Leave an undo to the host's cleanup records, in the transaction that goes on without it."""
+        try:
+            order = self._order(live, step)
+        except Exception as exc:  # noqa: BLE001 - the saga step loop
+            self._undo_failed(live, exc)
+            return True
+        run = live.run(self._office.services)
+
+        def hook(tx: Tx) -> None:
+            if order is not None and step.park is not None:
+                step.park(tx, run, order)
+
+        log.warning(
+            "an undo waits in the cleanup records",
+            extra={"step": live.state.step, "host": live.state.host},
+        )
+        self._undone(live, "parked", hook)
+        return True
+
+    # -- forward
+
+    def _park_forward(self, live: Live, step: Ask) -> bool:
+        """Past the point of no return a host that is down holds nothing up: its order goes to the cleanup records."""
+        try:
+            order = self._order(live, step)
+        except Exception as exc:  # noqa: BLE001 - the saga step loop
+            self._step_failed(live, exc)
+            return True
+        run = live.run(self._office.services)
+        self._office.forget(live.key)
+        now = self._office.now()
+
+        def park(tx: Tx) -> None:
+            if order is not None and step.park is not None:
+                step.park(tx, run, order)
+
+        def decide() -> State:
+            return recovery.after_result(
+                live.saga,
+                live.state,
+                {"parked": True},
+                cancelled=live.cancelled,
+                ends_by=live.ends_by,
+                now=now,
+            )
+
+        self._commit(live, decide, "parked", None, park)
+        return True
+
+    def _do(self, live: Live) -> None:
+        step, faults, s = live.brief, self._office.faults, live.state
+        run = live.run(self._office.services)
+        if faults is None:
+            self._result(live, lambda: step.do(run))
+            return
+
+        def do() -> Any:
+            twice = faults.at(s.step, DO, f.BEFORE) == f.TWICE
+            out = step.do(run)
+            if twice:
+                out = step.do(run)
+            if faults.at(s.step, DO, f.AFTER) == f.LOST:
+                raise _lost()
+            return out
+
+        self._result(live, do)
+
+    def _result(self, live: Live, effect: Callable[[], Mapping[str, Any] | None]) -> None:
+        """Call ``effect``; its output, ``record`` and the next intent are one commit. A failure goes on from here."""
+        for n in range(RECORD_TRIES):
+            try:
+                output = dict(effect() or {})
+            except Exception as exc:  # noqa: BLE001 - the saga step loop
+                self._step_failed(live, exc)
+                return
+            try:
+                self._journal_result(live, output)
+                return
+            except RecordFailed as exc:
+                if not isinstance(exc.cause, GenerationMismatch) or n == RECORD_TRIES - 1:
+                    self._step_failed(live, exc.cause)
+                    return
+
+    def _journal_result(self, live: Live, output: dict[str, Any]) -> None:
+        hook: Callable[[Tx], None] | None = None
+        record = live.current.record
+        if record is not None:
+            run = live.run(self._office.services)
+            hook = lambda tx: record(tx, run, output)  # noqa: E731
+        now = self._office.now()
+
+        def decide() -> State:
+            return recovery.after_result(
+                live.saga,
+                live.state,
+                output,
+                cancelled=live.cancelled,
+                ends_by=live.ends_by,
+                now=now,
+            )
+
+        self.commit(live, decide, "done", None, hook)
+
+    def _step_failed(self, live: Live, exc: Exception, *, renew: bool = False) -> None:
+        """A do failed: wait, retry, retreat or unwind. ``renew``: a host answered, so ask it anew (another seq)."""
+        if live.state.direction == UNDO:
+            self._undo_failed(live, exc, renew=renew)
+            return
+        saga, s, index, now = live.saga, live.state, live.index, self._office.now()
+        if isinstance(exc, Fenced) and not self.ours(live):
+            raise exc
+        late = s.deadline is not None and now > s.deadline
+        past = recovery.past_return(saga, index)
+        if isinstance(exc, NotYet):
+            if past or not late:
+                if not self._stopped(live, now):
+                    self.move(live, recovery.again(s, now, exc.after_s, exc.message, counts=False))
+                return
+            exc = recovery.Deadline(
+                f"The step {s.step} did not finish in time: {exc.message}", **exc.facts
+            )
+        if isinstance(exc, Retreat):
+            back = recovery.retreat(saga, s, exc, now)
+            if back is not None:
+                self.commit(live, lambda: back, "retreat", exc.message)
+                return
+        error, details = explain(exc, live)
+        retry = live.current.retry if isinstance(live.current, Step) else _ASK_RETRY
+        delay = recovery.back_off_s(s.tries + 1, retry.first_s, retry.factor)
+        transient = not isinstance(exc, KilonovaError) or exc.retryable
+        if past or (transient and s.tries < retry.times and not late):
+            self.observe(live, "retry", now)
+            later = recovery.again(s, now, delay, details or error.message, counts=True)
+            if past:
+                later = later.but(deadline=None)
+            self.move(live, later.but(seq=s.seq + 1) if renew else later)
+            return
+        self._unwind(live, error, details)
+
+    def _unwind(self, live: Live, error: KilonovaError, details: str | None) -> None:
+        now = self._office.now()
+        self.commit(
+            live,
+            lambda: recovery.unwind(live.saga, live.state, error, now, details),
+            "cancelled" if isinstance(error, recovery.Cancelled) else "failed",
+            error.message,
+        )
+
+    # -- back
+
+    def _undo(self, live: Live) -> None:
+        step, faults = live.current, self._office.faults
+        if isinstance(step, Ask):
+            self._send(live)
+            return
+        run = live.run(self._office.services)
+        try:
+            twice = faults is not None and faults.at(step.name, UNDO, f.BEFORE) == f.TWICE
+            if not isinstance(step.undo, NoUndo):
+                step.undo(run)
+                if twice:
+                    step.undo(run)
+            if faults is not None and faults.at(step.name, UNDO, f.AFTER) == f.LOST:
+                raise _lost()
+        except Exception as exc:  # noqa: BLE001 - the saga step loop
+            self._undo_failed(live, exc)
+            return
+        self._undone(live, "undone")
+
+    def _undone(self, live: Live, outcome: str, park: Callable[[Tx], None] | None = None) -> None:
+        step, now, run = live.current, self._office.now(), live.run(self._office.services)
+        unrecord = step.unrecord if recovery.takes_back_record(live.state, step) else None
+
+        def hook(tx: Tx) -> None:
+            if park is not None:
+                park(tx)
+            if unrecord is not None:
+                unrecord(tx, run)
+
+        try:
+            self.commit(
+                live,
+                lambda: recovery.undone(live.saga, live.state, cancelled=live.cancelled, now=now),
+                outcome,
+                None,
+                hook if park is not None or unrecord is not None else None,
+            )
+        except RecordFailed as exc:
+            self._undo_failed(live, exc.cause)
+
+    def _last_act(self, live: Live) -> None:
+        saga, faults, run = live.saga, self._office.faults, live.run(self._office.services)
+        record = saga.unwound_record
+        try:
+            if faults is not None:
+                faults.at(f.UNWOUND, UNDO, f.BEFORE)
+            if saga.unwound is not None:
+                saga.unwound(run)
+            if faults is not None:
+                faults.at(f.UNWOUND, UNDO, f.AFTER)
+        except Exception as exc:  # noqa: BLE001 - the saga step loop
+            self._undo_failed(live, exc)
+            return
+        now = self._office.now()
+        hook = None if record is None else lambda tx: record(tx, run)
+        try:
+            self.commit(live, lambda: recovery.unwound(live.state, now), "done", None, hook)
+        except RecordFailed as exc:
+            self._undo_failed(live, exc.cause)
+
+    def _undo_failed(self, live: Live, exc: Exception, *, renew: bool = False) -> None:
+        """An undo is retried until it works; from the third failure on it is an alarm."""
+        if isinstance(exc, Fenced) and not self.ours(live):
+            raise exc
+        s, now = live.state, self._office.now()
+        error, details = explain(exc, live)
+        level = log.error if s.tries + 1 >= recovery.UNDO_TRIES else log.warning
+        level(
+            "an undo failed and is tried again",
+            extra={
+                "step": s.step or f.UNWOUND,
+                "tries": s.tries + 1,
+                "reason": details or error.message,
+            },
+        )
+        self.observe(live, "undo_failed", now)
+        waits = isinstance(exc, NotYet)
+        delay = exc.after_s if isinstance(exc, NotYet) else recovery.back_off_s(s.tries + 1)
+        later = recovery.again(s, now, delay, details or error.message, counts=not waits)
+        self.move(live, later.but(seq=s.seq + 1) if renew else later)
+
+
+def _lost() -> KilonovaError:
+    return Unavailable("An injected time-out: the reply was lost.")

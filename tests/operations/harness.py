@@ -1,0 +1,188 @@
+"""Faults at every point of every step: what each operation's tests are made of (RELIABILITY R1, R1b, R22).
+
+An operation brings a World (its databases, hosts, neighbours, and a ledger of everything that it can leave); the cases
+follow from its definition. Everything runs on one thread with a ManualClock: cases are exact and take milliseconds.
+
+    @pytest.mark.parametrize("faults", points_of(SAGA), ids=case_id)
+    def test_every_fault_ends_clean(faults, tmp_path):
+        check_case(MyWorld(tmp_path), SAGA, faults)
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kilonova.saga.definition import Ask, NoUndo, Saga, Step
+from kilonova.saga.engine import Engine
+from kilonova.saga.faults import (
+    AFTER,
+    BEFORE,
+    ERROR,
+    KILL,
+    LOST,
+    RECORDED,
+    SENT,
+    TWICE,
+    UNWOUND,
+    Fault,
+    Faults,
+    Killed,
+)
+from kilonova.saga.state import DO, DONE, FAILED, UNDO
+
+Case = tuple[Fault, ...]
+INCARNATIONS = 10
+
+
+class World(Protocol):
+    """What one case runs in; made anew for each."""
+
+    def engine(self, faults: Faults | None) -> Engine:
+        """Return a new engine on this world's databases, bus and ManualClock, not opened yet."""
+        ...
+
+    def begin(self) -> tuple[str, str]:
+        """Accept the operation; return (home database, operation id)."""
+        ...
+
+    def ledger(self) -> Mapping[str, Any]:
+        """Count everything that the operation may leave anywhere."""
+        ...
+
+    def clean(self, state: str) -> Mapping[str, Any]:
+        """Return what the ledger must be after the operation ended in ``state``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case ended."""
+
+    state: str
+    incarnations: int
+    missed: list[Fault]
+    ledger: Mapping[str, Any]
+
+
+def case_id(case: Case) -> str:
+    """Return a readable test id."""
+    return "+".join(str(f) for f in case) or "undisturbed"
+
+
+def _undoable(step: Step | Ask) -> bool:
+    undo = step.undo if isinstance(step, Step) else step.undo_order
+    return not isinstance(undo, NoUndo) or step.unrecord is not None
+
+
+def last_reversible(saga: Saga) -> str:
+    """Return the name of the last step whose failure unwinds everything."""
+    for step in saga.steps:
+        if step.point_of_no_return:
+            return step.name
+    return saga.steps[-1].name
+
+
+def _around(step: Step | Ask, direction: str) -> list[Fault]:
+    double = SENT if isinstance(step, Ask) else BEFORE
+    times = 3 if direction == UNDO else 1
+    return [
+        Fault(step.name, direction, BEFORE, ERROR, times=times),
+        Fault(step.name, direction, BEFORE, KILL),
+        Fault(step.name, direction, double, TWICE),
+        Fault(step.name, direction, AFTER, ERROR),
+        Fault(step.name, direction, AFTER, KILL),
+        Fault(step.name, direction, AFTER, LOST),
+        Fault(step.name, direction, RECORDED, ERROR),
+        Fault(step.name, direction, RECORDED, KILL),
+    ]
+
+
+def points_of(saga: Saga, skip: frozenset[str] = frozenset()) -> list[Case]:
+    """Return one case per point, kind and direction. skip: steps whose order may be None, so no host is asked."""
+    cases: list[Case] = []
+    steps = [s for s in saga.steps if s.name not in skip]
+    for step in steps:
+        cases += [(f,) for f in _around(step, DO)]
+    last = last_reversible(saga)
+    trigger = Fault(last, DO, AFTER, ERROR)
+    for step in steps:
+        if _undoable(step):
+            cases += [(trigger, f) for f in _around(step, UNDO)]
+        if step.name == last:
+            break
+    for when in (BEFORE, AFTER):
+        cases.append((trigger, Fault(UNWOUND, UNDO, when, ERROR, times=3)))
+        cases.append((trigger, Fault(UNWOUND, UNDO, when, KILL)))
+    cases.append((trigger, Fault(UNWOUND, UNDO, RECORDED, KILL)))
+    return cases
+
+
+def random_pair(saga: Saga, seed: int) -> Case:
+    """Return two faults (R1b), the second often during recovery or unwind; the same ones for the same seed."""
+    rng = random.Random(seed)
+    every = [f for step in saga.steps for d in (DO, UNDO) for f in _around(step, d)]
+    first = rng.choice([f for f in every if f.direction == DO])
+    second = rng.choice([f for f in every if f != first])
+    return (first, second)
+
+
+def expected_state(saga: Saga, case: Case) -> str:
+    """Return how an operation without retreats must end: an error before the point of no return unwinds it."""
+    last = saga.positions[last_reversible(saga)]
+    for f in case:
+        fatal = f.kind == ERROR and f.direction == DO and f.when != RECORDED
+        if fatal and saga.positions[f.step] <= last:
+            return FAILED
+    return DONE
+
+
+def run_case(world: World, case: Case) -> Outcome:
+    """Run the operation to its end, with a new engine after every kill."""
+    faults = Faults(*case)
+    engine = world.engine(faults)
+    engine.open()
+    database, operation = world.begin()
+    engine.nudge(database, operation)
+    for n in range(1, INCARNATIONS + 1):  # noqa: B007
+        try:
+            engine.run_until_idle()
+            state = engine.wait(database, operation, 0.0)
+            break
+        except Killed:
+            engine.abandon()
+            engine = world.engine(faults)
+            engine.open()
+    else:
+        raise AssertionError(f"killed {n} times")
+    outcome = Outcome(state, n, faults.missed, dict(world.ledger()))
+    engine.stop()
+    return outcome
+
+
+def check_case(
+    world: World,
+    saga: Saga,
+    case: Case,
+    *,
+    states: Sequence[str] | None = None,
+    all_hit: bool = True,
+) -> Outcome:
+    """Run a case and demand: it ended as it must, every fault struck, and the ledger is clean.
+
+    states: the end states allowed, when the operation can retreat (None: as ``expected_state`` says).
+    """
+    try:
+        outcome = run_case(world, case)
+    finally:
+        world.close()
+    if all_hit:
+        assert not outcome.missed, f"never reached, so nothing was tested: {outcome.missed}"
+        assert outcome.state in (states or [expected_state(saga, case)])
+    clean = dict(world.clean(outcome.state))
+    assert outcome.ledger == clean, f"{case_id(case)} left something"
+    return outcome
