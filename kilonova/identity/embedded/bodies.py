@@ -105,7 +105,7 @@ AUTH = Schema(
                                 {
                                     "user": {
                                         "type": "object",
-                                        "properties": {**_USER, "password": PASSWORD},
+                                        "properties": {**_USER, "password": {**PASSWORD, "minLength": 0}},
                                         "required": ["password"],
                                         **_BY_ID_OR_NAME,
                                     }
