@@ -40,9 +40,7 @@ class Cloud:
         self.root = root
         self.clock = ManualClock()
         self.database = SqliteDatabase(root / "image.sqlite", "image")
-        self.images = EmbeddedImages(
-            self.database, root / "data", self.clock, Settings(**settings)
-        )
+        self.images = EmbeddedImages(self.database, root / "data", self.clock, Settings(**settings))
         self.app = Application([service(self.images)], None, authenticate, "http://cloud:8774")
         self.http = falcon.testing.TestClient(self.app.wsgi)
 
