@@ -43,9 +43,10 @@ apt_setup() { # apt_setup DIR: package lists of Debian 12 in DIR
 fetch() {
   local key=$1 d t k; shift
   d=$cache/guest-image
-  mkdir -p "$d" 2>/dev/null && [ -w "$d" ] || die "cannot write $d (give --cache DIR or set KILONOVA_CACHE)"
-  exec 9>"$d/lock"; flock 9
   tree=$d/$key-$(echo "$* $mirror" | sha256sum | cut -c1-12)
+  if [ $refresh = 0 ] && [ -e "$tree/.complete" ]; then find_kernel; return; fi
+  mkdir -p "$d" 2>/dev/null && [ -w "$d" ] || die "cannot write $d (give --cache DIR or set KILONOVA_CACHE)"
+  exec 9>"$d/lock"; flock 9   # another build may be filling the cache
   if [ $refresh = 1 ] || [ ! -e "$tree/.complete" ]; then
     t=$(mktemp -d "$d/new.XXXXXX")
     apt_setup "$t/apt"
@@ -60,12 +61,26 @@ fetch() {
     find "$t/tree" -type l -lname '/*' | while read -r k; do  # a link must not leave the tree
       ln -snfr "$t/tree$(readlink "$k")" "$k"
     done
+    index_modules "$t/tree"
     mv "$t/packages" "$t/tree/.complete"
     rm -rf "$tree"; mv "$t/tree" "$tree"; rm -rf "$t"
   fi
   flock -u 9; exec 9>&-
+  find_kernel
+}
+
+find_kernel() {
+  local k
   for k in "$tree"/boot/vmlinuz-*; do kver=${k##*/vmlinuz-}; done
   [ -n "$kver" ] || die "no kernel in $tree"
+}
+
+index_modules() { # index_modules TREE: write modules.dep, which only an installation does
+  local k
+  for k in "$1"/lib/modules/*; do
+    "$1/lib64/ld-linux-x86-64.so.2" --argv0 depmod --library-path "$1/lib/x86_64-linux-gnu:$1/usr/lib/x86_64-linux-gnu" \
+      "$1/bin/kmod" -b "$1" "${k##*/}"
+  done
 }
 
 # the loader and libraries of the tree, as words of a command line
@@ -111,12 +126,9 @@ put() {
   done
 }
 
-index_modules() { [ -e "$tree/lib/modules/$kver/modules.dep" ] || depmod -b "$tree" "$kver"; }
-
 # mods ROOT NAME...: copy kernel modules and what they depend on into ROOT
 mods() {
   local root=$1 md=/lib/modules/$kver m f; shift
-  index_modules
   mkdir -p "$root$md"
   for m in "$@"; do
     { modprobe -d "$tree" -S "$kver" --show-depends "$m" 2>/dev/null || true; } | awk '$1=="insmod"{print $2}'
