@@ -114,7 +114,7 @@ def _condition(name: str, value: str) -> Any:
         return _NUMBERS[name] == _number(name, value)
     if name in _FLAGS:
         if value.lower() not in ("true", "false"):
-            raise BadRequest(f"Invalid value {value:.60!r} for {name}: true or false is allowed.")
+            raise BadRequest(f"Invalid value {value[:60]!r} for {name}: true or false is allowed.")
         return _FLAGS[name] == (1 if value.lower() == "true" else 0)
     having = sa.select(s.prop.c.image_id).where(s.prop.c.name == name, s.prop.c.value == value)
     return _c.id.in_(having)
@@ -143,13 +143,13 @@ def _time(name: str, value: str) -> Any:
     try:
         seconds = parse_iso(moment)
     except ValueError as exc:
-        raise BadRequest(f"Invalid time value for {name}: {moment:.60!r}") from exc
+        raise BadRequest(f"Invalid time value for {name}: {moment[:60]!r}") from exc
     return _OPERATORS[operator](sa.cast(_TIMES[name], sa.Integer), int(seconds))
 
 
 def _number(name: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 18:
-        raise BadRequest(f"Invalid value {value:.60!r} for {name}: a whole number is needed.")
+        raise BadRequest(f"Invalid value {value[:60]!r} for {name}: a whole number is needed.")
     return int(value)
 
 
