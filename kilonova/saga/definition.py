@@ -133,6 +133,8 @@ class Ask:
         ``failed`` is given: failed(run, answer) raises what fits (Retreat, say).
     undo_order(run) -> the Order with direction UNDO (None: nothing to undo). The undo waits for its answer too; after
         3 tries, or when the host is down, ``park(run)`` is asked for a cleanup record and the unwind goes on.
+    park_outside(run, order): the half of parking that is not in the home database (the host's cell, say): called
+        before the transaction of ``park``, repeatable, may run although the host answers after all.
     queue: name of a per-host limit ("build") or None.
     """
 
@@ -147,6 +149,12 @@ class Ask:
     park: Callable[[Tx, Run, Order], None] | None = None
     queue: str | None = None
     point_of_no_return: bool = False
+    park_outside: Callable[[Run, Order], None] | None = None
+
+    @property
+    def parks(self) -> bool:
+        """Tell whether somebody keeps the order when its host does not answer."""
+        return self.park is not None or self.park_outside is not None
 
 
 class StepFailed(KilonovaError):

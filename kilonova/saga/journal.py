@@ -33,8 +33,8 @@ class Fenced(Conflict):
 
 _ACCEPT_COLUMNS = (
     *("id", "kind", "version", "resource", "epoch", "project_id", "request_id"),
-    *("state", "direction", "step", "seq", "attempt", "tries", "sends", "wake_at", "started_at"),
-    *("deadline", "ends_by", "cancel_requested", "context", "params", "outputs"),
+    *("state", "direction", "step", "seq", "attempt", "tries", "sends", "heard", "wake_at"),
+    *("started_at", "deadline", "ends_by", "cancel_requested", "context", "params", "outputs"),
     *("accepted_at", "updated_at"),
 )
 _NEWEST = sa.select(sa.func.coalesce(sa.func.max(I.c.fence), 0)).scalar_subquery()
@@ -68,7 +68,7 @@ _POSTPONE = Q(
 _PROGRESS = Q(
     sa.update(O)
     .where(O.c.id == P("the_id"), O.c.seq == P("the_seq"), O.c.state == WAITING)
-    .values(progress=P("progress"), sends=sa.case((O.c.direction == DO, O.c.sends), else_=1))
+    .values(progress=P("progress"), heard=O.c.sends)
 )
 _DUE = Q(
     sa.select(O.c.id).where(O.c.wake_at <= P("now")).order_by(O.c.wake_at).limit(P("the_limit"))
@@ -186,6 +186,7 @@ def accept(
         attempt=1,
         tries=0,
         sends=0,
+        heard=0,
         wake_at=at,
         started_at=at,
         deadline=None,

@@ -83,6 +83,7 @@ def _enter(saga: Saga, state: State, index: int, direction: str, now: float, **m
         seq=state.seq + 1,
         tries=0,
         sends=1 if waits else 0,
+        heard=0,
         wake_at=now + (resend_delay_s(1) if waits else LOST_AFTER_S),
         started_at=now,
         deadline=now + step.deadline_s if step and direction == DO else None,

@@ -5,6 +5,7 @@ of the next. Where it goes is decided in recovery.py; which operation runs, and 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kilonova.common.errors import GenerationMismatch, KilonovaError, Unavailable
@@ -101,7 +102,8 @@ class Runner(Transitions):
                 continue
             if a.state == AnswerState.RUNNING:
                 db = self._office.databases[live.database]
-                db.write(lambda tx, a=a: journal.progress(tx, live.id, a.seq, a.progress))  # type: ignore[misc]
+                db.write(partial(journal.progress, id=live.id, seq=a.seq, text=a.progress))
+                live.state = s = s.but(heard=s.sends)
                 continue
             live.state = s.but(host=host)
             self._answered(live, a)
@@ -114,8 +116,9 @@ class Runner(Transitions):
         step = live.ask
         host = s.host or self._office.asked(live.key)
         down = host is not None and self._is_down(host)
+        lost = down or s.sends - s.heard >= recovery.UNDO_TRIES
         if s.direction == UNDO:
-            if (s.sends >= recovery.UNDO_TRIES or down) and step.park is not None:
+            if lost and step.parks:
                 return self._park(live, step)
             return self._send(live)
         if not recovery.past_return(live.saga, live.index):
@@ -124,8 +127,8 @@ class Runner(Transitions):
                 what = "does not answer" if down else "did not finish in time"
                 self._not_answered(live, step, f"The host {what}.", down=down)
                 return True
-        elif step.park is not None and (down or s.sends >= recovery.UNDO_TRIES):
-            return self._park_forward(live, step)
+        elif step.parks and lost:
+            return self._park(live, step)
         return self._send(live)
 
     def _not_answered(self, live: Live, step: Ask, message: str, *, down: bool) -> None:
@@ -255,7 +258,7 @@ class Runner(Transitions):
     def _refused(self, live: Live, step: Ask, a: Answer, *, timeout: bool = False) -> None:
         """The host could not, would not, or (``timeout``) did not say."""
         if live.state.direction == UNDO:
-            if live.state.tries + 1 >= recovery.UNDO_TRIES and step.park is not None:
+            if live.state.tries + 1 >= recovery.UNDO_TRIES and step.parks:
                 self._park(live, step)
             else:
                 self._undo_failed(live, StepFailed(a.message or "The host refused."), renew=True)
@@ -275,54 +278,38 @@ class Runner(Transitions):
         self._step_failed(live, error, renew=True)
 
     def _park(self, live: Live, step: Ask) -> bool:
-        """Leave an undo to the host's cleanup records, in the transaction that goes on without it."""
+        """Leave an order to its host's cleanup records, in the transaction that goes on without the answer.
+
+        Of an undo, or of a do past the point of no return: a host that is down holds nothing up.
+        """
+        undo = live.state.direction == UNDO
         try:
             order = self._order(live, step)
+            run = live.run(self._office.services)
+            if order is not None and step.park_outside is not None:
+                step.park_outside(run, order)
         except Exception as exc:  # noqa: BLE001 - the saga step loop
-            self._undo_failed(live, exc)
+            self._step_failed(live, exc)
             return True
-        run = live.run(self._office.services)
+        log.warning(
+            "an order waits in the cleanup records",
+            extra={"step": live.state.step, "host": live.state.host},
+        )
 
         def hook(tx: Tx) -> None:
             if order is not None and step.park is not None:
                 step.park(tx, run, order)
 
-        log.warning(
-            "an undo waits in the cleanup records",
-            extra={"step": live.state.step, "host": live.state.host},
-        )
-        self._undone(live, "parked", hook)
+        if undo:
+            self._undone(live, "parked", hook)
+            return True
+        try:
+            self._journal_result(live, {"parked": True}, "parked", hook)
+        except RecordFailed as exc:
+            self._step_failed(live, exc.cause)
         return True
 
     # -- forward
-
-    def _park_forward(self, live: Live, step: Ask) -> bool:
-        """Past the point of no return a host that is down holds nothing up: its order goes to the cleanup records."""
-        try:
-            order = self._order(live, step)
-        except Exception as exc:  # noqa: BLE001 - the saga step loop
-            self._step_failed(live, exc)
-            return True
-        run = live.run(self._office.services)
-        self._office.forget(live.key)
-        now = self._office.now()
-
-        def park(tx: Tx) -> None:
-            if order is not None and step.park is not None:
-                step.park(tx, run, order)
-
-        def decide() -> State:
-            return recovery.after_result(
-                live.saga,
-                live.state,
-                {"parked": True},
-                cancelled=live.cancelled,
-                ends_by=live.ends_by,
-                now=now,
-            )
-
-        self._commit(live, decide, "parked", None, park)
-        return True
 
     def _do(self, live: Live) -> None:
         step, faults, s = live.brief, self._office.faults, live.state
@@ -358,12 +345,21 @@ class Runner(Transitions):
                     self._step_failed(live, exc.cause)
                     return
 
-    def _journal_result(self, live: Live, output: dict[str, Any]) -> None:
-        hook: Callable[[Tx], None] | None = None
-        record = live.current.record
-        if record is not None:
-            run = live.run(self._office.services)
-            hook = lambda tx: record(tx, run, output)  # noqa: E731
+    def _journal_result(
+        self,
+        live: Live,
+        output: dict[str, Any],
+        outcome: str = "done",
+        first: Callable[[Tx], None] | None = None,
+    ) -> None:
+        record, run = live.current.record, live.run(self._office.services)
+
+        def hook(tx: Tx) -> None:
+            if first is not None:
+                first(tx)
+            if record is not None:
+                record(tx, run, output)
+
         now = self._office.now()
 
         def decide() -> State:
@@ -376,7 +372,7 @@ class Runner(Transitions):
                 now=now,
             )
 
-        self.commit(live, decide, "done", None, hook)
+        self.commit(live, decide, outcome, None, hook)
 
     def _step_failed(self, live: Live, exc: Exception, *, renew: bool = False) -> None:
         """A do failed: wait, retry, retreat or unwind. ``renew``: a host answered, so ask it anew (another seq)."""
@@ -408,8 +404,6 @@ class Runner(Transitions):
         if past or (transient and s.tries < retry.times and not late):
             self.observe(live, "retry", now)
             later = recovery.again(s, now, delay, details or error.message, counts=True)
-            if past:
-                later = later.but(deadline=None)
             self.move(live, later.but(seq=s.seq + 1) if renew else later)
             return
         self._unwind(live, error, details)

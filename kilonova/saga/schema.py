@@ -34,7 +34,8 @@ def _operation(metadata: sa.MetaData) -> sa.Table:
     state: ready | running | waiting, and at the end done | failed | cancelled. direction undo = it unwinds.
     wake_at: when the sweep looks at it (NULL once ended); of a running one: when its owner is thought to have lost it.
     step, seq, direction, started_at, deadline: the intent. ends_by: limit of the whole operation.
-    waits_for: answer | not_yet | retry | queue. tries: failures of this step. sends: how often its order was sent.
+    waits_for: answer | not_yet | retry | queue. tries: failures of this step. sends: how often its order was sent;
+    heard: how many of those the host had seen when it last said that it works on it.
     error_*: why it unwinds. last_error: what the current step said last, for people who look.
     """
     table = sa.Table(
@@ -56,6 +57,7 @@ def _operation(metadata: sa.MetaData) -> sa.Table:
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("tries", sa.Integer, nullable=False),
         sa.Column("sends", sa.Integer, nullable=False),
+        sa.Column("heard", sa.Integer, nullable=False),
         sa.Column("wake_at", sa.Float),
         sa.Column("started_at", sa.Float, nullable=False),
         sa.Column("deadline", sa.Float),
@@ -83,6 +85,13 @@ def _operation(metadata: sa.MetaData) -> sa.Table:
     sa.Index("ix_operation_project", table.c.project_id, table.c.accepted_at)
     sa.Index("ix_operation_accepted", table.c.accepted_at)
     ended = table.c.ended_at.isnot(None)
+    long = sa.and_(ended, table.c.folded.is_(None))
+    sa.Index(
+        "ix_operation_unfolded",
+        *(table.c.state, table.c.ended_at),
+        sqlite_where=long,
+        postgresql_where=long,
+    )
     sa.Index("ix_operation_ended", table.c.ended_at, sqlite_where=ended, postgresql_where=ended)
     return table
 

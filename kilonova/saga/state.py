@@ -25,6 +25,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     tries: int = 0
     sends: int = 0
+    heard: int = 0
     wake_at: float | None = None
     started_at: float = 0.0
     deadline: float | None = None
