@@ -105,7 +105,10 @@ AUTH = Schema(
                                 {
                                     "user": {
                                         "type": "object",
-                                        "properties": {**_USER, "password": {**PASSWORD, "minLength": 0}},
+                                        "properties": {
+                                            **_USER,
+                                            "password": {**PASSWORD, "minLength": 0},
+                                        },
                                         "required": ["password"],
                                         **_BY_ID_OR_NAME,
                                     }

@@ -130,6 +130,7 @@ RULES: dict[str, str] = {
     # application credentials
     "identity:get_application_credential": f"{ADMIN_OR_READER} or {_SELF}",
     "identity:list_application_credentials": f"{ADMIN_OR_READER} or {_SELF}",
+    "identity:list_access_rules": f"{ADMIN_OR_READER} or {_SELF}",
     "identity:create_application_credential": _SELF,
     "identity:delete_application_credential": f"{ADMIN} or {_SELF}",
 }

@@ -16,6 +16,7 @@ from kilonova.identity.embedded.routes.common import Json, Noun, require
 from kilonova.identity.embedded.standing import Standing
 
 _MANY = "/v3/users/{user_id}/application_credentials"
+_RULES = "/v3/users/{user_id}/access_rules"
 
 
 class ApplicationCredentials(Noun):
@@ -30,6 +31,7 @@ class ApplicationCredentials(Noun):
             ("POST", _MANY, self.create, "create_application_credential", 201, create),
             ("GET", one, self.show, "get_application_credential", 200, None),
             ("DELETE", one, self.delete, "delete_application_credential", 204, None),
+            ("GET", _RULES, self.rules, "list_access_rules", 200, None),
         ]
         target = self.target_of(users, "user")
         return [
@@ -109,6 +111,10 @@ class ApplicationCredentials(Noun):
         record = self.write(make)
         return shapes.one(req, _path(req), "application_credential", {**record, "secret": secret})
 
+    def rules(self, req: Request) -> Json:
+        """List access rules: there are none, because no credential can be made with them here."""
+        return shapes.many(req, "access_rules", [])
+
     def _expiry(self, text: str | None) -> float | None:
         if text is None:
             return None
@@ -147,8 +153,8 @@ def _path(req: Request) -> str:
 
 
 def _chosen(asked: list[Json] | None, held: dict[str, str]) -> list[str]:
-    """Return the ids of the roles asked for, all of the token's by default. Raises BadRequest for one not held."""
-    if asked is None:
+    """Return the ids of the roles asked for, all of the token's when none are. Raises BadRequest for one not held."""
+    if not asked:
         return list(held)
     out = []
     for role in asked:
@@ -162,8 +168,6 @@ def _chosen(asked: list[Json] | None, held: dict[str, str]) -> list[str]:
                 "Invalid input for field/attribute roles: the token does not hold one of them."
             )
         out += found
-    if not out:
-        raise BadRequest("Invalid input for field/attribute roles: it is empty.")
     return list(dict.fromkeys(out))
 
 
