@@ -150,10 +150,7 @@ def fold(tx: Tx, now: float, limit: int = 100) -> int:
     n = 0
     for state in (DONE, CANCELLED):
         for row in tx.all(_OLD, state=state, before=now - FOLD_AFTER_S, the_limit=limit):
-            steps = [
-                {k: r[k] for k in r.keys() if k != "operation"}
-                for r in journal.steps_of(tx, row[0])
-            ]  # noqa: SIM118
+            steps = [dict(r) for r in journal.steps_of(tx, row[0])]
             tx.run(_FOLD, the_id=row[0], folded=msgspec.json.encode(steps))
             tx.run(_DROP_STEPS, operation=row[0])
             n += 1
