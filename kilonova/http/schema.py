@@ -4,20 +4,51 @@ A microversion's schema is the previous one plus a delta. A property that vanish
 ``removed``; otherwise building the schema fails at import (TAG-6: a copied schema once lost ``tag``).
 """
 
+import base64
 import copy
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jsonschema_rs
 
+from kilonova.common.clock import parse_iso
 from kilonova.common.errors import BadRequest
 from kilonova.common.ids import is_uuid
 
 Json = dict[str, Any]
 
 
-def _format_checks() -> dict[str, Any]:
-    return {"uuid": is_uuid}
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_time(text: str) -> bool:
+    try:
+        parse_iso(text)
+    except ValueError:
+        return False
+    return True
+
+
+FORMATS: dict[str, Callable[[str], bool]] = {
+    "uuid": is_uuid,
+    "ipv4": lambda text: _is_address(text, 4),
+    "ipv6": lambda text: _is_address(text, 6),
+    "base64": _is_base64,
+    "date-time": _is_time,
+}
 
 
 class Schema:
@@ -35,7 +66,7 @@ class Schema:
         """Raise BadRequest unless ``body`` fits. ``what`` is put before the path in the message ("query", say)."""
         if self._validator is None:
             self._validator = jsonschema_rs.Draft7Validator(
-                self.document, formats=_format_checks(), validate_formats=True
+                self.document, formats=dict(FORMATS), validate_formats=True
             )
         if not self._validator.is_valid(body):
             raise BadRequest(_explain(self.document, body, what, self.secret))
@@ -53,7 +84,8 @@ def _explain(document: Json, body: object, what: str, secret: bool = False) -> s
     import jsonschema
 
     checker = jsonschema.FormatChecker(formats=())
-    checker.checks("uuid")(lambda v: not isinstance(v, str) or is_uuid(v))
+    for name, test in FORMATS.items():
+        checker.checks(name)(lambda v, test=test: not isinstance(v, str) or test(v))
     error = jsonschema.exceptions.best_match(
         jsonschema.Draft7Validator(document, format_checker=checker).iter_errors(body)
     )
@@ -61,7 +93,9 @@ def _explain(document: Json, body: object, what: str, secret: bool = False) -> s
         return "Invalid input."
     path = "/".join(str(p) for p in error.absolute_path)
     if secret:
-        return f"Invalid input for {what or 'field/attribute'} {path or '(body)'}. {_rule_of(error)}"
+        return (
+            f"Invalid input for {what or 'field/attribute'} {path or '(body)'}. {_rule_of(error)}"
+        )
     value = str(error.instance)
     message = str(error.message)
     message = message if len(message) <= 600 else message[:600] + "..."
@@ -85,7 +119,7 @@ def _rule_of(error: Any) -> str:
 def extend(
     base: Json,
     *,
-    at: Iterable[str] = (),
+    at: Iterable[str | int] = (),
     properties: Mapping[str, Any] | None = None,
     removed: Iterable[str] = (),
     required: Iterable[str] | None = None,
@@ -95,7 +129,7 @@ def extend(
     required: the new required list (None: as before). ValueError when something removed was not there.
     """
     out = copy.deepcopy(base)
-    node = out
+    node: Any = out
     for part in at:
         node = node[part]
     props = node.setdefault("properties", {})

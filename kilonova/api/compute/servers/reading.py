@@ -1,0 +1,117 @@
+"""GET /servers, /servers/detail and /servers/{id}."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kilonova.api.compute.servers.filters import read_filters, read_order
+from kilonova.api.compute.views.server import Extras, ServerView, fault
+from kilonova.cells.listing import Rendered
+from kilonova.common.errors import NotFound
+from kilonova.db import actions
+from kilonova.http.microversion import V
+from kilonova.http.request import Request
+from kilonova.objects.base import decode
+from kilonova.objects.server import RequestedServer
+from kilonova.operations import rows
+from kilonova.operations.services import Services
+
+MAX_LIMIT = 1000
+
+
+def render_unplaced(mapping: Any) -> Rendered:
+    """Render a server that has no cell yet from what was asked for."""
+    row = rows.row_of(decode(mapping["requested"], RequestedServer))
+    if mapping["delete_requested"]:
+        row["task_state"] = "deleting"
+    return row
+
+
+def find(req: Request, server_id: str) -> Rendered:
+    """Return a server that the caller may see; NotFound alike for missing and foreign."""
+    services: Services = req.cloud
+    row = services.lists.find(server_id)
+    if row is None or row["deleted"] or not _may_see(req, row):
+        raise NotFound(f"Instance {server_id} could not be found.")
+    return row
+
+
+def _may_see(req: Request, row: Rendered) -> bool:
+    return row["project_id"] == req.ctx.project_id or req.ctx.is_admin
+
+
+def index(req: Request) -> Any:
+    """List servers: id, name and links."""
+    return _list(req, detail=False)
+
+
+def detail(req: Request) -> Any:
+    """List servers with all their fields."""
+    return _list(req, detail=True)
+
+
+def _list(req: Request, *, detail: bool) -> Any:
+    services: Services = req.cloud
+    filters = read_filters(req, detail=detail)
+    if filters is None:
+        return {"servers": []}
+    order = read_order(req)
+    limit = _limit(req)
+    page = services.lists.page(filters, order, limit, req.query.get("marker"), big=limit > 200)
+    extras = extras_for(req, page.rows) if detail else Extras()
+    view = ServerView(req, extras, single=False)
+    shape = view.detail if detail else view.basic
+    out: dict[str, Any] = {"servers": [shape(r) for r in page.rows]}
+    if page.more and page.rows:
+        out["servers_links"] = [{"rel": "next", "href": _next(req, detail, page.rows[-1]["uuid"])}]
+    return out
+
+
+def _limit(req: Request) -> int:
+    from kilonova.common.errors import BadRequest
+
+    text = req.query.get("limit")
+    if text is None:
+        return MAX_LIMIT
+    if not text.isdigit():
+        raise BadRequest(f"limit must be a whole number of at least 0, not {text[:40]!r}")
+    return min(int(text), MAX_LIMIT) or MAX_LIMIT
+
+
+def _next(req: Request, detail: bool, marker: str) -> str:
+    from urllib.parse import urlencode
+
+    pairs = [(k, v) for k, v in req.query.pairs if k != "marker"]
+    path = "/v2.1/servers/detail" if detail else "/v2.1/servers"
+    return f"{req.base}{path}?{urlencode([*pairs, ('marker', marker)])}"
+
+
+def extras_for(req: Request, found: Sequence[Mapping[str, Any]]) -> Extras:
+    """Read what the views need besides the rows: one query per kind, only for rows that need it."""
+    services: Services = req.cloud
+    broken = [r["uuid"] for r in found if r["vm_state"] in ("error", "deleted")]
+    faults: dict[str, Any] = {}
+    if broken:
+        answers, _ = services.lists.ask_cells(lambda tx: actions.faults_of(tx, broken))
+        for part in answers.values():
+            for server, row in part.items():
+                faults[server] = fault(row, admin=req.ctx.is_admin)
+    return Extras(faults=faults, host_up=services.hosts.status_of)
+
+
+def show(req: Request) -> Any:
+    """Show one server."""
+    services: Services = req.cloud
+    row = find(req, req.params["server_id"])
+    req.authorize("os_compute_api:servers:show", {"project_id": row["project_id"]})
+    extras = extras_for(req, [row])
+    more: dict[str, Any] = {}
+    if (
+        req.version >= V(2, 3)
+        and row["user_data"]
+        and req.may("os_compute_api:os-extended-server-attributes")
+    ):
+        more["user_data"] = {row["uuid"]: services.user_data_of(row)}
+    if req.version >= V(2, 100):
+        more["hints"] = {row["uuid"]: services.hints_of(row["uuid"])}
+    view = ServerView(req, Extras(faults=extras.faults, host_up=extras.host_up, **more))
+    return {"server": view.detail(row)}

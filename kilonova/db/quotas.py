@@ -1,0 +1,98 @@
+"""Quota limits, and what counts against them. Usage is counted from rows, never kept. Global database."""
+
+import sqlalchemy as sa
+
+from kilonova.common.errors import QuotaExceeded
+from kilonova.db import mappings
+from kilonova.db.engine import Tx
+from kilonova.db.schema.world import quota_limit as q
+from kilonova.db.schema.world import server_group as g
+from kilonova.db.schema.world import server_mapping as m
+from kilonova.db.sql import P, Q
+
+# Nova's names and defaults; those of the old network are kept for clients that read them. -1: no limit.
+DEFAULTS: dict[str, int] = {
+    "instances": 10,
+    "cores": 20,
+    "ram": 50 * 1024,
+    "metadata_items": 128,
+    "injected_files": 5,
+    "injected_file_content_bytes": 10 * 1024,
+    "injected_file_path_bytes": 255,
+    "key_pairs": 100,
+    "server_groups": 10,
+    "server_group_members": 10,
+}
+CLASS = "class:default"
+_LIMITS = Q(
+    sa.select(q).where(
+        q.c.project_id.in_((P("project_id"), CLASS)), q.c.user_id.in_(("", P("user_id")))
+    )
+)
+_SET = Q(
+    sa.insert(q)
+    .prefix_with("OR REPLACE", dialect="sqlite")
+    .values({c.name: P(c.name) for c in q.columns})
+)
+_DROP = Q(sa.delete(q).where(q.c.project_id == P("project_id"), q.c.user_id == P("user_id")))
+_GROUPS = Q(sa.select(sa.func.count()).where(g.c.project_id == P("project_id")))
+_MEMBERS = Q(sa.select(sa.func.count()).where(m.c.server_group == P("group")))
+
+
+def limits(tx: Tx, project_id: str, user_id: str = "") -> dict[str, int]:
+    """Return every limit in force: the defaults, the default class, the project's, the user's (lowest layer first)."""
+    out = dict(DEFAULTS)
+    rank = {(CLASS, ""): 0, (project_id, ""): 1, (project_id, user_id): 2}
+    rows = tx.all(_LIMITS, project_id=project_id, user_id=user_id)
+    for row in sorted(rows, key=lambda r: rank.get((r["project_id"], r["user_id"]), -1)):
+        if row["resource"] in out and (row["project_id"], row["user_id"]) in rank:
+            out[row["resource"]] = row["hard_limit"]
+    return out
+
+
+def set_limit(tx: Tx, project_id: str, user_id: str, resource: str, limit: int) -> None:
+    """Set one limit of a project, of a user in it, or of the default class."""
+    tx.run(_SET, project_id=project_id, user_id=user_id, resource=resource, hard_limit=limit)
+
+
+def reset(tx: Tx, project_id: str, user_id: str = "") -> None:
+    """Go back to the defaults."""
+    tx.run(_DROP, project_id=project_id, user_id=user_id)
+
+
+def groups_used(tx: Tx, project_id: str) -> int:
+    """Count a project's server groups."""
+    return int(tx.value(_GROUPS, project_id=project_id))
+
+
+def members_used(tx: Tx, group: str) -> int:
+    """Count a server group's members."""
+    return int(tx.value(_MEMBERS, group=group))
+
+
+def reserve_servers(
+    tx: Tx, project_id: str, user_id: str, *, low: int, high: int, vcpus: int, memory_mib: int
+) -> int:
+    """Return how many servers (low to high) fit the quota now; the caller inserts them in the same transaction.
+
+    Raises QuotaExceeded, in Nova's words, when fewer than ``low`` fit.
+    """
+    have = limits(tx, project_id, user_id)
+    used = mappings.used(tx, project_id)
+    wanted = {"instances": 1, "cores": vcpus, "ram": memory_mib}
+    fit, over = high, ""
+    for name, in_use in zip(("instances", "cores", "ram"), used, strict=True):
+        limit, each = have[name], wanted[name]
+        if limit < 0 or each == 0:
+            continue
+        room = max(0, (limit - in_use) // each)
+        if room < fit:
+            fit = room
+            over = name
+    if fit < low:
+        in_use = dict(zip(("instances", "cores", "ram"), used, strict=True))
+        raise QuotaExceeded(
+            f"Quota exceeded for {over}: Requested {wanted[over] * low}, but already used "
+            f"{in_use[over]} of {have[over]} {over}"
+        )
+    return fit
