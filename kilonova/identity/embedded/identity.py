@@ -36,6 +36,7 @@ _FIRST = insert(s.changes)
 class EmbeddedIdentity:
     """Implements ``kilonova.identity.interface.Identity`` on one database and one directory of keys.
 
+    database: a file of its own. Its schema is made here; it holds nothing but identity.
     A change made in this process counts from its commit on; one made by another process after at most 0.5 s.
     catalog: (type, name, url) of the services that this cloud offers.
     """
@@ -116,7 +117,8 @@ class EmbeddedIdentity:
         try:
             fresh = self.db.read(lambda tx: evaluate(tx, payload, now))
         except Unauthorized:
-            self._cache.pop(key, None)
+            with self._lock:
+                self._cache.pop(key, None)
             raise
         self._keep(key, fresh)
         return fresh

@@ -10,26 +10,33 @@ from kilonova.db.sql import P, Q, insert
 from kilonova.identity.embedded import schema as s
 from kilonova.identity.embedded.records import domains, groups, projects, roles, users
 
-_BUMP = Q(sa.update(s.changes).values(number=s.changes.c.number + 1))
-NUMBER = Q(sa.select(s.changes.c.number))
+_BUMP = Q(sa.update(s.changes).where(s.changes.c.id == 1).values(number=s.changes.c.number + 1))
+NUMBER = Q(sa.select(s.changes.c.number).where(s.changes.c.id == 1))
 _a = s.assignment
-_of_user = sa.or_(
-    sa.and_(_a.c.actor_kind == "user", _a.c.actor_id == P("user_id")),
-    sa.and_(
-        _a.c.actor_kind == "group",
-        _a.c.actor_id.in_(
-            sa.select(s.membership.c.group_id).where(s.membership.c.user_id == P("user_id"))
-        ),
-    ),
-)
-_ROLES_ON = Q(
-    sa.select(_a.c.role_id)
-    .where(_a.c.target_kind == P("kind"), _a.c.target_id == P("target_id"), _of_user)
-    .distinct()
-)
-_TARGETS = Q(sa.select(_a.c.target_id).where(_a.c.target_kind == P("kind"), _of_user).distinct())
+_m = s.membership
+
+
+def _of_user(column: sa.Column[str], *where: sa.ColumnElement[bool]) -> Q:
+    """Ask for a column of a user's assignments, its own and its groups'; each half walks the primary key."""
+    return Q(
+        sa.union(
+            sa.select(column).where(
+                _a.c.actor_kind == "user", _a.c.actor_id == P("user_id"), *where
+            ),
+            sa.select(column).where(
+                _a.c.actor_kind == "group",
+                _a.c.actor_id.in_(sa.select(_m.c.group_id).where(_m.c.user_id == P("user_id"))),
+                *where,
+            ),
+        )
+    )
+
+
+_KIND = _a.c.target_kind == P("kind")
+_ROLES_ON = _of_user(_a.c.role_id, _KIND, _a.c.target_id == P("target_id"))
+_TARGETS = _of_user(_a.c.target_id, _KIND)
 _IMPLIED = Q(sa.select(s.implied))
-_ROLE_NAMES = Q(sa.select(s.role.c.id, s.role.c.name))
+_ROLE_NAME = Q(sa.select(s.role.c.name).where(s.role.c.id == P("id")))
 _IS_REVOKED = Q(sa.select(s.revoked.c.audit_id).where(s.revoked.c.audit_id == P("audit_id")))
 _FORGET_REVOKED = Q(sa.delete(s.revoked).where(s.revoked.c.expires_at < P("now")))
 _ASSIGN_KEY = sa.and_(
@@ -107,8 +114,8 @@ def with_implied(tx: Tx, role_ids: Iterable[str]) -> dict[str, str]:
         if role_id not in held:
             held.add(role_id)
             todo += rules.get(role_id, ())
-    names = {r["id"]: r["name"] for r in tx.all(_ROLE_NAMES)}
-    return {i: names[i] for i in sorted(held, key=lambda i: names.get(i, "")) if i in names}
+    names = {i: tx.value(_ROLE_NAME, id=i) for i in held}
+    return dict(sorted(((i, n) for i, n in names.items() if n is not None), key=lambda x: x[1]))
 
 
 def implications(tx: Tx) -> dict[str, list[str]]:

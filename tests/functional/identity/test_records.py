@@ -1,5 +1,6 @@
 """Everything that can be made, listed, changed and deleted; and bodies that are wrong."""
 
+import re
 from typing import Any
 
 import pytest
@@ -351,3 +352,37 @@ def test_seeding_again_changes_nothing(cloud: Cloud) -> None:
         cloud.seeded.roles,
     )
     assert cloud.login("demo").json["token"]["user"] == before["user"]
+
+
+def test_many_at_once_make_a_name_once(cloud: Cloud, admin: str) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def make(_: int) -> int:
+        return cloud.call("POST", "/users", admin, {"user": {"name": "same"}}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sorted(pool.map(make, range(16)))
+    assert statuses == [201] + [409] * 15
+
+
+def test_the_questions_of_every_request_use_an_index(cloud: Cloud) -> None:
+    """S38: no question that grows with the cloud walks a whole table."""
+    from kilonova.db.sql import Q
+    from kilonova.identity.embedded import records, store
+
+    asked = {n: q for n, q in vars(store).items() if isinstance(q, Q) and n != "_IMPLIED"}
+    for name, table in vars(records).items():
+        if isinstance(table, records.Records):
+            asked |= {name + k: q for k, q in vars(table).items() if isinstance(q, Q)}
+    assert len(asked) > 40
+
+    def plan(text: str, values: dict[str, Any]) -> list[str]:
+        return cloud.database.read(
+            lambda tx: [r[3] for r in tx._conn.execute("EXPLAIN QUERY PLAN " + text, values)]
+        )
+
+    for name, q in asked.items():
+        text, given = q.bound({})
+        values = dict.fromkeys(re.findall(r":(\w+)", text), "x") | dict(given)
+        steps = plan(text, values)
+        assert not [s for s in steps if s.startswith("SCAN") and "changes" not in s], (name, steps)
