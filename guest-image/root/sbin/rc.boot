@@ -94,7 +94,7 @@ if [ -s /run/meta ]; then
   awk -F'\t' '
     function show() { if (last != "") print "GUEST TAG type=" v["type"] " bus=" v["bus"] " address=" v["address"] " mac=" v["mac"] " serial=" v["serial"] " tags=" tags; split("", v); tags = "" }
     { split($1, k, ".") } k[1] != "devices" { next }
-    k[2] != last { show(); last = k[2] }
+    (k[2] "") != (last "") { show(); last = k[2] "" }
     k[3] == "tags" { tags = tags (tags == "" ? "" : ",") $2; next } { v[k[3]] = $2 }
     END { show() }' /run/meta
 fi
