@@ -45,10 +45,11 @@ def many(
 ) -> Json:
     """Return a list in Keystone's form. ``limit`` and ``marker`` of the query are obeyed.
 
+    linked: False for lines without an id; they are not paged.
     at: the path below /v3 that the records link to, if not ``collection``.
     """
     rows = list(records)
-    page, following = _page(req, rows)
+    page, following = _page(req, rows) if linked else (rows, None)
     if linked:
         page = [{**r, "links": {"self": _below(req, at or collection, r["id"])}} for r in page]
     me = f"{req.root}{req.path}"
