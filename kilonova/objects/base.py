@@ -176,6 +176,14 @@ def decode(data: bytes | msgspec.Raw, cls: type[V]) -> V:
     return obj
 
 
+def type_of(data: bytes | msgspec.Raw) -> str:
+    """Return the type name of a wire form, to choose among those that share a subject. Raises IncompatibleVersion."""
+    try:
+        return _ENVELOPE.decode(data).t
+    except msgspec.MsgspecError as exc:
+        raise IncompatibleVersion(f"not an object on our wire: {exc}") from exc
+
+
 def manifest() -> dict[str, Version]:
     """Return the versions that this release reads and writes."""
     return {name: cls.VERSION for name, cls in sorted(REGISTRY.items())}

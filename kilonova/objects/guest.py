@@ -167,6 +167,13 @@ class MetadataDocument(Versioned, frozen=True, kw_only=True):
     created_at: float = 0.0
 
 
+class MetadataPush(Versioned, frozen=True, kw_only=True):
+    """A newer metadata document, on ``agent.<host>.state``; one of a lower generation than the agent's is dropped."""
+
+    host: str
+    document: MetadataDocument
+
+
 class NicConfig(Versioned, frozen=True, kw_only=True):
     """What network_data.json and the EC2 paths say of one NIC."""
 

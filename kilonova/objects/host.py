@@ -83,3 +83,10 @@ class Report(Versioned, frozen=True, kw_only=True):
 
     host: str
     body: Union[HostRegister, Heartbeat, GuestEvent, GuestList]  # noqa: UP007
+
+
+class HostAsk(Versioned, frozen=True, kw_only=True):
+    """Control plane -> agent on ``agent.<host>.state``: what a heartbeat's receiver lacks ("guests" or "register")."""
+
+    host: str
+    what: str

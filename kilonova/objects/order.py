@@ -62,6 +62,15 @@ class Answer(Versioned, frozen=True, kw_only=True):
     boot: str | None = None
 
 
+class OperationEnded(Versioned, frozen=True, kw_only=True):
+    """Tells a host on ``agent.<host>.state`` that an operation is closed: its answers need not be kept any longer."""
+
+    host: str
+    operation: str
+    server_id: str
+    epoch: int
+
+
 def pack(obj: Versioned) -> msgspec.Raw:
     """Encode a payload for the ``body`` of an Order or Answer."""
     return msgspec.Raw(encode(obj))

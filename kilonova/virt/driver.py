@@ -1,7 +1,8 @@
 """The interface of every virt driver: typed orders in, typed results out, no driver-specific blobs (SM-4).
 
 Methods block; they are called from the agent's worker threads, never two at once for one guest. Every method is
-repeatable. What goes wrong raises DriverError (elsewhere=True when another host may do better).
+repeatable. What goes wrong raises DriverError (elsewhere=True when another host may do better). What takes long raises
+Again instead of sleeping, and calls ``progress`` so that it can be aborted.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,24 @@ class GuestMissing(DriverError):
     code = "guest_missing"
 
 
-Progress = Callable[[str], None]
+class Aborted(DriverError):
+    """Somebody newer wants this guest: what runs for it ends here. Raised by Progress, passed on by drivers."""
+
+    code = "aborted"
+
+
+class Again(Exception):
+    """Raised by a driver that waits: call the same method with the same arguments after ``after_s`` seconds.
+
+    The guest stays reserved meanwhile and no thread is held.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(after_s)
+        self.after_s = after_s
+
+
+Progress = Callable[[str], None]  # says how far it is; raises Aborted
 OnEvent = Callable[[str, int], None]  # (server id, power state): a guest changed without an order
 
 
@@ -52,17 +70,26 @@ class Driver(Protocol):
         ...
 
     def power(
-        self, server_id: str, action: PowerAction, timeout_s: float, build: GuestBuild | None
+        self,
+        server_id: str,
+        action: PowerAction,
+        timeout_s: float,
+        build: GuestBuild | None,
+        progress: Progress,
     ) -> int:
         """Perform a power action; return the power state after it. GuestMissing when there is no guest to act on."""
         ...
 
-    def delete(self, server_id: str) -> bool:
+    def delete(self, server_id: str, progress: Progress) -> bool:
         """Destroy the guest and all its files; return whether there was one."""
         ...
 
     def guests(self) -> dict[str, int]:
         """Return every guest of ours: server id -> power state."""
+        ...
+
+    def ports(self, server_id: str) -> tuple[str, ...]:
+        """Return the ids of the ports that a guest is defined with; empty when there is no guest."""
         ...
 
     def strangers(self) -> list[str]:

@@ -1,0 +1,235 @@
+"""What each verb of an order does with the driver, the host's network and the metadata store.
+
+Repeating any of it is safe. What waits raises Again: it is called once more later, with the same Work.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kilonova.common.clock import Clock
+from kilonova.objects.base import Versioned
+from kilonova.objects.guest import (
+    DeviceAddress,
+    GuestBuild,
+    GuestBuilt,
+    GuestDelete,
+    GuestGone,
+    GuestPower,
+    GuestState,
+    MetadataDocument,
+    PowerAction,
+)
+from kilonova.objects.order import Direction, Order, unpack
+from kilonova.virt.driver import Aborted, Again, Driver, DriverError
+
+PORT_POLL_S = 0.2
+_STARTS = frozenset({PowerAction.START, PowerAction.REBOOT_HARD, PowerAction.RESUME})
+
+
+class PortGate(Protocol):
+    """What an agent's core asks of its host's network."""
+
+    def wait_port(self, port_id: str, timeout_s: float) -> bool:
+        """Wait until the port's wanted generation is in force here; tell whether it is (0: look only)."""
+        ...
+
+
+class MetadataStore(Protocol):
+    """Keeps the documents that this host serves; survives a restart."""
+
+    def put(self, document: MetadataDocument, devices: tuple[DeviceAddress, ...] | None) -> None:
+        """Keep a document unless a newer generation is kept; devices None: as they are."""
+        ...
+
+    def remove(self, server_id: str) -> None:
+        """Forget a server's document; fine when there is none."""
+        ...
+
+
+class NoMetadata:
+    """For hosts whose guests never ask: simulated ones."""
+
+    def put(self, document: MetadataDocument, devices: tuple[DeviceAddress, ...] | None) -> None:
+        """Keep nothing."""
+
+    def remove(self, server_id: str) -> None:
+        """There is nothing."""
+
+
+@dataclass
+class Work:
+    """One order being performed. ``order`` is the latest send of it; ``aborted``: somebody newer wants the guest."""
+
+    order: Order
+    began: float  # monotonic
+    aborted: bool = False
+    progress: str | None = None
+    payload: Any = None
+    ports_ready: bool = False
+    waits_since: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        """Note how far it is. Raises Aborted when the order was overtaken."""
+        self.progress = text
+        if self.aborted:
+            raise Aborted("The request was superseded by a newer one.")
+
+
+class KnownStates:
+    """The power states as the agent last told or was told; what differs from it is news."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._states: dict[str, int] = {}
+
+    def set(self, server_id: str, power_state: int) -> bool:
+        """Keep a state; tell whether it is another than before."""
+        with self._lock:
+            before = self._states.get(server_id)
+            self._states[server_id] = power_state
+            return before != power_state
+
+    def drop(self, server_id: str) -> bool:
+        """Forget a guest; tell whether it was known."""
+        with self._lock:
+            return self._states.pop(server_id, None) is not None
+
+    def replace(self, states: dict[str, int]) -> None:
+        """Take over a whole list."""
+        with self._lock:
+            self._states = dict(states)
+
+
+class Guests:
+    """Performs orders on one host."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        network: PortGate,
+        metadata: MetadataStore,
+        clock: Clock,
+        known: KnownStates,
+    ) -> None:
+        self._driver = driver
+        self._network = network
+        self._metadata = metadata
+        self._clock = clock
+        self._known = known
+        self._verbs: dict[tuple[str, Direction], Callable[[Work], Versioned]] = {
+            ("guest_build", Direction.DO): self._build,
+            ("guest_build", Direction.UNDO): self._delete,
+            ("guest_delete", Direction.DO): self._delete,
+            ("guest_power", Direction.DO): self._power,
+        }
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """Return the names of the orders that can be performed."""
+        return tuple(sorted({verb for verb, _ in self._verbs}))
+
+    def perform(self, work: Work) -> Versioned:
+        """Do what the order says; return the answer's payload.
+
+        Raises Again when it waits, Aborted when overtaken, DriverError (and what payloads raise) when it cannot.
+        """
+        order = work.order
+        handler = self._verbs.get((order.verb, order.direction))
+        if handler is None:
+            raise DriverError(
+                f"This host does not know how to {order.direction} {order.verb}.", elsewhere=True
+            )
+        return handler(work)
+
+    def start_after_boot(self, server_id: str) -> int:
+        """Start a guest that ran before the host went down; return its power state. Raises as ``perform``."""
+        for port in self._driver.ports(server_id):
+            if not self._network.wait_port(port, 0):
+                raise Again(PORT_POLL_S)
+        state = self._driver.power(server_id, PowerAction.START, 60.0, None, _silent)
+        self._known.set(server_id, state)
+        return state
+
+    # -- verbs
+
+    def _build(self, work: Work) -> Versioned:
+        build = self._payload(work, GuestBuild)
+        refused = self._driver.refuses(build)
+        if refused is not None:
+            raise DriverError(refused, elsewhere=True)
+        if not work.notes:
+            self._metadata.put(_public(build.metadata), None)
+            work.notes["metadata"] = True
+        if build.start and not self._ports_ready(work, build):
+            if "defined" not in work.notes:
+                self._driver.build(build.replace(start=False), work.say)
+                work.notes["defined"] = True
+            self._wait_for_ports(work, build)
+        state, hardware, devices = self._driver.build(build, work.say)
+        if devices:
+            self._metadata.put(_public(build.metadata), devices)
+        self._known.set(build.server_id, state)
+        return GuestBuilt(power_state=state, hardware=hardware, devices=devices)
+
+    def _power(self, work: Work) -> Versioned:
+        power = self._payload(work, GuestPower)
+        build = power.build
+        if power.action in _STARTS and build is not None:
+            if not work.notes:
+                self._metadata.put(_public(build.metadata), None)
+                work.notes["metadata"] = True
+            if not self._ports_ready(work, build):
+                self._wait_for_ports(work, build)
+        state = self._driver.power(power.server_id, power.action, power.timeout_s, build, work.say)
+        self._known.set(power.server_id, state)
+        return GuestState(power_state=state)
+
+    def _delete(self, work: Work) -> Versioned:
+        gone = self._payload(work, GuestDelete)
+        if not gone.delete_disks:
+            raise DriverError("This host cannot remove a server and keep its disks.")
+        existed = self._driver.delete(gone.server_id, work.say)
+        self._metadata.remove(gone.server_id)
+        self._known.drop(gone.server_id)
+        return GuestGone(existed=existed)
+
+    # -- parts
+
+    def _payload(self, work: Work, cls: Any) -> Any:
+        if work.payload is None:
+            payload = unpack(work.order.body, cls)
+            if payload.server_id != work.order.server_id:
+                raise DriverError("The order and what is in it name two servers.")
+            work.payload = payload
+        return work.payload
+
+    def _ports_ready(self, work: Work, build: GuestBuild) -> bool:
+        if not work.ports_ready:
+            work.ports_ready = all(self._network.wait_port(n.port_id, 0) for n in build.nics)
+        return work.ports_ready
+
+    def _wait_for_ports(self, work: Work, build: GuestBuild) -> None:
+        """Raise Again until the network is plugged, DriverError after the build's vif_timeout_s."""
+        work.say("waiting for the network")
+        now = self._clock.monotonic()
+        if work.waits_since is None:
+            work.waits_since = now
+        elif now - work.waits_since > build.vif_timeout_s:
+            raise DriverError(
+                "The network of the server was not ready in time.",
+                elsewhere=True,
+                ports=[n.port_id for n in build.nics],
+            )
+        raise Again(PORT_POLL_S)
+
+
+def _public(document: MetadataDocument) -> MetadataDocument:
+    """Return the document without what only the first config drive may carry."""
+    return document.replace(admin_password=None) if document.admin_password else document
+
+
+def _silent(text: str) -> None:
+    """Nobody waits for progress."""

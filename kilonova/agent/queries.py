@@ -1,0 +1,69 @@
+"""Answers to questions about a host and its guests, straight from the hypervisor; nothing is changed or journaled."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from kilonova import __version__
+from kilonova.agent.heartbeat import list_guests
+from kilonova.common.errors import KilonovaError
+from kilonova.common.log import get_logger
+from kilonova.objects import query as q
+from kilonova.objects.base import Versioned, decode, encode
+from kilonova.virt.driver import Driver
+
+log = get_logger(__name__)
+
+
+class Queries:
+    """Answers for one host; safe from any thread."""
+
+    def __init__(
+        self,
+        host: str,
+        boot_id: str,
+        driver: Driver,
+        verbs: tuple[str, ...],
+        uptime: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._host = host
+        self._boot = boot_id
+        self._driver = driver
+        self._verbs = verbs
+        self._uptime = uptime
+
+    def reply(self, body: bytes) -> bytes:
+        """Return the encoded QueryReply to an encoded Query; every fault is a QueryFailed."""
+        answer: Versioned
+        try:
+            query = decode(body, q.Query)
+            answer = self._ask(query.body)
+        except KilonovaError as exc:
+            answer = q.QueryFailed(code=exc.code, message=exc.message)
+        except Exception:  # the RPC dispatch loop
+            log.exception("a query failed by a bug", extra={"host": self._host})
+            answer = q.QueryFailed(code="internal", message="The host failed by an internal error.")
+        return encode(q.QueryReply(host=self._host, body=answer))  # type: ignore[arg-type]
+
+    def _ask(self, what: Versioned) -> Versioned:
+        driver = self._driver
+        match what:
+            case q.ConsoleLogQuery():
+                return q.ConsoleLog(text=driver.console_log(what.server_id, what.lines))
+            case q.DiagnosticsQuery():
+                facts = driver.diagnostics(what.server_id)
+                return q.Diagnostics(facts=msgspec.Raw(msgspec.json.encode(facts)))
+            case q.GuestStateQuery():
+                return q.GuestPresence(power_state=driver.guests().get(what.server_id))
+            case q.GuestsQuery():
+                return q.Guests(guests=list_guests(driver))
+            case q.CapabilitiesQuery():
+                return q.Capabilities(
+                    driver=driver.name,
+                    release=__version__,
+                    boot_id=self._boot,
+                    inventory=driver.inventory(),
+                    verbs=self._verbs,
+                    uptime_s=self._uptime(),
+                )
+        return q.QueryFailed(code="unknown_query", message="This host does not know that question.")

@@ -1,0 +1,93 @@
+"""Questions to a host agent on ``agent.<host>.query``, answered at once and from the hypervisor: nothing is changed."""
+
+from typing import Union
+
+import msgspec
+
+from kilonova.objects.base import Versioned
+from kilonova.objects.host import Inventory
+
+
+class ConsoleLogQuery(Versioned, frozen=True, kw_only=True, tag="console_log", tag_field="type"):
+    """The last ``lines`` lines of a guest's first serial port; None: all that is kept. Answer: ConsoleLog."""
+
+    server_id: str
+    lines: int | None = None
+
+
+class DiagnosticsQuery(Versioned, frozen=True, kw_only=True, tag="diagnostics", tag_field="type"):
+    """Counters of a running guest. Answer: Diagnostics."""
+
+    server_id: str
+
+
+class GuestStateQuery(Versioned, frozen=True, kw_only=True, tag="guest_state", tag_field="type"):
+    """Is it there, and what is its power state? Answer: GuestPresence."""
+
+    server_id: str
+
+
+class GuestsQuery(Versioned, frozen=True, kw_only=True, tag="guests", tag_field="type"):
+    """Every domain of the host. Answer: Guests."""
+
+
+class CapabilitiesQuery(Versioned, frozen=True, kw_only=True, tag="capabilities", tag_field="type"):
+    """What the host is and can do. Answer: Capabilities."""
+
+
+class Query(Versioned, frozen=True, kw_only=True):
+    """Envelope of every question. The reply is a QueryReply."""
+
+    host: str
+    body: Union[  # noqa: UP007 - msgspec reads the union as tagged
+        ConsoleLogQuery, DiagnosticsQuery, GuestStateQuery, GuestsQuery, CapabilitiesQuery
+    ]
+
+
+class ConsoleLog(Versioned, frozen=True, kw_only=True, tag="console_log", tag_field="type"):
+    text: str
+
+
+class Diagnostics(Versioned, frozen=True, kw_only=True, tag="diagnostics", tag_field="type"):
+    """facts: encoded JSON object, the body of GET /servers/{id}/diagnostics from 2.48 on."""
+
+    facts: msgspec.Raw
+
+
+class GuestPresence(Versioned, frozen=True, kw_only=True, tag="guest_state", tag_field="type"):
+    """power_state: Nova's number, None when the host has no such guest."""
+
+    power_state: int | None
+
+
+class Guests(Versioned, frozen=True, kw_only=True, tag="guests", tag_field="type"):
+    """(server id or domain name, power state, known to us)."""
+
+    guests: tuple[tuple[str, int, bool], ...]
+
+
+class Capabilities(Versioned, frozen=True, kw_only=True, tag="capabilities", tag_field="type"):
+    """uptime_s: of the host, None when simulated. verbs: orders that this agent performs."""
+
+    driver: str
+    release: str
+    boot_id: str
+    inventory: Inventory
+    verbs: tuple[str, ...]
+    uptime_s: float | None = None
+
+
+class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field="type"):
+    """Why there is no answer. code: of the error ("guest_missing", "driver", …); message is safe for the tenant."""
+
+    code: str
+    message: str
+
+
+class QueryReply(Versioned, frozen=True, kw_only=True):
+    """Envelope of every answer."""
+
+    host: str
+    body: Union[  # noqa: UP007
+        ConsoleLog, Diagnostics, GuestPresence, Guests, Capabilities, QueryFailed
+    ]

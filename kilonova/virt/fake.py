@@ -1,0 +1,486 @@
+"""Simulated hosts, first-class: thousands per process, with a build time, a memory, and a switch for every failure.
+
+A World holds what all hosts of a cloud have; ``World.driver(host)`` is one host's driver. With a path guests are in one
+SQLite file and survive the process; then each change is one commit before the driver returns.
+
+Faults: fake_faults.py.
+"""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from kilonova.objects.guest import (
+    DeviceAddress,
+    GuestBuild,
+    Hardware,
+    LocalDisk,
+    PowerAction,
+    PowerState,
+    TapNic,
+)
+from kilonova.objects.host import Inventory
+from kilonova.virt.driver import Again, DriverError, GuestMissing, OnEvent, Progress
+from kilonova.virt.fake_faults import Faults
+
+HANG_S = 0.25
+LOG_LINES = 200
+SPEC = Inventory(
+    vcpus=64,
+    memory_mib=256 * 1024,
+    disk_gib=8192,
+    hypervisor_type="fake",
+    hypervisor_version=1,
+    cpu_info={"arch": "x86_64", "model": "simulated", "vendor": "none"},
+    supported=(("x86_64", "fake", "hvm"),),
+    traits=(
+        "COMPUTE_DEVICE_TAGGING",
+        "COMPUTE_IMAGE_TYPE_ISO",
+        "COMPUTE_IMAGE_TYPE_QCOW2",
+        "COMPUTE_IMAGE_TYPE_RAW",
+        "COMPUTE_NET_VIF_MODEL_VIRTIO",
+        "COMPUTE_STORAGE_BUS_VIRTIO",
+    ),
+)
+_AFTER = {
+    PowerAction.START: PowerState.RUNNING,
+    PowerAction.STOP: PowerState.SHUTDOWN,
+    PowerAction.REBOOT_SOFT: PowerState.RUNNING,
+    PowerAction.REBOOT_HARD: PowerState.RUNNING,
+    PowerAction.PAUSE: PowerState.PAUSED,
+    PowerAction.UNPAUSE: PowerState.RUNNING,
+    PowerAction.SUSPEND: PowerState.SUSPENDED,
+    PowerAction.RESUME: PowerState.RUNNING,
+}
+_RUNS = frozenset({int(PowerState.RUNNING), int(PowerState.PAUSED)})
+_REBOOTS = frozenset({PowerAction.REBOOT_SOFT, PowerAction.REBOOT_HARD})
+_NEED_RUNNING = frozenset(
+    {PowerAction.PAUSE, PowerAction.UNPAUSE, PowerAction.REBOOT_SOFT, PowerAction.SUSPEND}
+)
+_NIC_COUNTERS = {
+    f"{way}_{what}": 0
+    for way in ("rx", "tx")
+    for what in ("octets", "errors", "drop", "packets", "rate")
+}
+_DISK_COUNTERS = dict.fromkeys(
+    ("read_bytes", "read_requests", "write_bytes", "write_requests", "errors_count"), 0
+)
+
+
+class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
+    """What a simulated host has of one server. power NOSTATE: its disks are there, it is not defined yet."""
+
+    server: str
+    name: str
+    power: int
+    vcpus: int
+    memory_mib: int
+    disks: tuple[str, ...]
+    volumes: tuple[str, ...]
+    nics: tuple[tuple[str, str], ...]  # (port id, mac)
+    hardware: Hardware
+    faults: tuple[str, ...] = ()
+    generation: int = 0  # of its metadata document
+    boots: int = 0
+    made_at: float = 0.0
+    log: tuple[str, ...] = ()
+
+
+class Leftover(NamedTuple):
+    """One thing that exists on a simulated host."""
+
+    kind: str  # "guest", "disk", "volume writer"
+    host: str
+    server: str
+    name: str
+
+
+class World:
+    """What all simulated hosts of one cloud have."""
+
+    def __init__(
+        self, path: Path | None = None, *, build_time_s: float = 0.0, spec: Inventory = SPEC
+    ) -> None:
+        """path: the SQLite file that keeps the guests, None to keep nothing. build_time_s: of every build."""
+        self.build_time_s = build_time_s
+        self.spec = spec
+        self.faults = Faults()
+        self.lock = threading.RLock()
+        self._guests: dict[str, dict[str, FakeGuest]] = {}
+        self._writers: dict[str, tuple[str, str]] = {}  # volume serial -> (host, server)
+        self._drivers: dict[str, FakeDriver] = {}
+        self._conn: sqlite3.Connection | None = None
+        if path is not None:
+            self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._conn.execute("PRAGMA journal_mode=WAL")
+            self._conn.execute("PRAGMA synchronous=NORMAL")
+            self._conn.execute(
+                "CREATE TABLE IF NOT EXISTS guest (host TEXT NOT NULL, server TEXT NOT NULL, record BLOB NOT NULL,"
+                " PRIMARY KEY (host, server)) WITHOUT ROWID"
+            )
+            for host, _, record in self._conn.execute("SELECT host, server, record FROM guest"):
+                guest = msgspec.msgpack.decode(record, type=FakeGuest)
+                self._guests.setdefault(host, {})[guest.server] = guest
+                for serial in guest.volumes:
+                    if guest.power in _RUNS:
+                        self._writers[serial] = (host, guest.server)
+
+    def driver(self, host: str, spec: Inventory | None = None) -> "FakeDriver":
+        """Return the driver of one host, always the same."""
+        with self.lock:
+            found = self._drivers.get(host)
+            if found is None:
+                found = self._drivers[host] = FakeDriver(self, host, spec or self.spec)
+            return found
+
+    def ledger(self) -> list[Leftover]:
+        """Return everything that exists on any host, sorted."""
+        with self.lock:
+            found = [
+                Leftover(kind, host, g.server, name)
+                for host, guests in self._guests.items()
+                for g in guests.values()
+                for kind, names in (
+                    ("guest", (g.name,) if g.power != PowerState.NOSTATE else ()),
+                    ("disk", g.disks),
+                )
+                for name in names
+            ]
+            found += [Leftover("volume writer", h, s, v) for v, (h, s) in self._writers.items()]
+        return sorted(found)
+
+    def crash(self, server_id: str) -> None:
+        """Let a guest crash by itself."""
+        self._by_itself(server_id, PowerState.CRASHED)
+
+    def shut_down_by_itself(self, server_id: str) -> None:
+        """Let a guest power itself off."""
+        self._by_itself(server_id, PowerState.SHUTDOWN)
+
+    def lose(self, server_id: str) -> None:
+        """Let a guest and its disks vanish without a word."""
+        host, _ = self.find(server_id)
+        self.drop(host, server_id)
+
+    def reboot(self, host: str) -> None:
+        """Let a host go down and up: nothing runs there any more, and nobody says so."""
+        with self.lock:
+            for guest in list(self._guests.get(host, {}).values()):
+                if guest.power in _RUNS:
+                    self.put(host, msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN)))
+
+    def find(self, server_id: str) -> tuple[str, FakeGuest]:
+        """Return (host, guest); GuestMissing when no host has it."""
+        with self.lock:
+            for host, guests in self._guests.items():
+                if server_id in guests:
+                    return host, guests[server_id]
+        raise GuestMissing("The server has no guest on any host.", server=server_id)
+
+    def close(self) -> None:
+        """Close the file. Safe to repeat."""
+        with self.lock:
+            if self._conn is not None:
+                self._conn.close()
+                self._conn = None
+
+    # -- for drivers, which hold the lock or need none
+
+    def guests(self, host: str) -> dict[str, FakeGuest]:
+        """Return a host's guests by server id; the dictionary is the world's own."""
+        return self._guests.setdefault(host, {})
+
+    def put(self, host: str, guest: FakeGuest) -> None:
+        """Keep a guest; in the file when this returns. DriverError when a volume of it has another writer."""
+        with self.lock:
+            self._hold_volumes(host, guest)
+            self.guests(host)[guest.server] = guest
+            if self._conn is not None:
+                self._conn.execute(
+                    "INSERT OR REPLACE INTO guest (host, server, record) VALUES (?, ?, ?)",
+                    (host, guest.server, msgspec.msgpack.encode(guest)),
+                )
+
+    def drop(self, host: str, server_id: str) -> bool:
+        """Forget a guest; tell whether there was one."""
+        with self.lock:
+            gone = self.guests(host).pop(server_id, None)
+            if gone is None:
+                return False
+            for serial in gone.volumes:
+                if self._writers.get(serial) == (host, server_id):
+                    del self._writers[serial]
+            if self._conn is not None:
+                self._conn.execute(
+                    "DELETE FROM guest WHERE host = ? AND server = ?", (host, server_id)
+                )
+            return True
+
+    def _hold_volumes(self, host: str, guest: FakeGuest) -> None:
+        me = (host, guest.server)
+        for serial in guest.volumes:
+            if guest.power in _RUNS:
+                other = self._writers.setdefault(serial, me)
+                if other != me:
+                    raise DriverError("The volume has another writer.", volume=serial, writer=other)
+            elif self._writers.get(serial) == me:
+                del self._writers[serial]
+
+    def _by_itself(self, server_id: str, power: PowerState) -> None:
+        with self.lock:
+            host, guest = self.find(server_id)
+            guest = _logged(guest, f"guest: {power.name.lower()}")
+            self.put(host, msgspec.structs.replace(guest, power=int(power)))
+        self.driver(host).tell(server_id, power)
+
+
+class FakeDriver:
+    """One simulated host. Threads may share it."""
+
+    name = "fake"
+
+    def __init__(self, world: World, host: str, spec: Inventory) -> None:
+        self._world = world
+        self._host = host
+        self._spec = spec
+        self._ends: dict[
+            str, float
+        ] = {}  # builds under way: server id -> monotonic time of the end
+        self._handler: OnEvent | None = None
+
+    def inventory(self) -> Inventory:
+        """Return what the host was given."""
+        return self._spec
+
+    def refuses(self, build: GuestBuild) -> str | None:
+        """Take every disk and every tap."""
+        for nic in build.nics:
+            if not isinstance(nic, TapNic):
+                return "This host has no Open vSwitch."
+        return None
+
+    def build(
+        self, build: GuestBuild, progress: Progress
+    ) -> tuple[int, Hardware, tuple[DeviceAddress, ...]]:
+        """Make what is missing of a guest. Raises Again while the build time runs."""
+        world, host, server = self._world, self._host, build.server_id
+        guest = world.guests(host).get(server)
+        if guest is None or guest.power == PowerState.NOSTATE:
+            if world.build_time_s > 0 or world.faults.any or build.faults:
+                guest = self._slowly(build, guest, progress)
+            else:
+                guest = _new(build)
+            if not build.start:
+                guest = msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN))
+                world.put(host, guest)
+        if build.start and guest.power not in _RUNS:
+            guest = _booted(guest)
+            world.put(host, guest)
+        if build.faults:
+            self._afterwards(build)
+        return guest.power, guest.hardware, _devices(build)
+
+    def power(
+        self,
+        server_id: str,
+        action: PowerAction,
+        timeout_s: float,
+        build: GuestBuild | None,
+        progress: Progress,
+    ) -> int:
+        """Change a guest's power state. START, RESUME and REBOOT_HARD with a build define it anew."""
+        guest = self._find(server_id)
+        after = _AFTER.get(action)
+        if after is None:
+            raise DriverError("This host does not know that power action.", action=str(action))
+        if build is not None and build.faults != guest.faults:
+            guest = msgspec.structs.replace(guest, faults=build.faults)
+        self._fail("power", guest.server, guest.faults, progress)
+        runs = guest.power in _RUNS
+        if not runs and action in _NEED_RUNNING:
+            raise DriverError("The server is not running.", power=guest.power)
+        if action in _REBOOTS or (action == PowerAction.START and not runs):
+            guest = _booted(guest)
+        elif action == PowerAction.STOP and runs:
+            guest = _logged(guest, "guest: power button, shutting down")
+        guest = msgspec.structs.replace(guest, power=after)
+        self._world.put(self._host, guest)
+        return guest.power
+
+    def delete(self, server_id: str, progress: Progress) -> bool:
+        """Remove a guest and its disks."""
+        guest = self._world.guests(self._host).get(server_id)
+        self._ends.pop(server_id, None)
+        self._fail("delete", server_id, () if guest is None else guest.faults, progress)
+        return self._world.drop(self._host, server_id)
+
+    def guests(self) -> dict[str, int]:
+        """Return the guests that are defined."""
+        with self._world.lock:
+            mine = self._world.guests(self._host)
+            return {g.server: g.power for g in mine.values() if g.power != PowerState.NOSTATE}
+
+    def ports(self, server_id: str) -> tuple[str, ...]:
+        """Return the ports of a guest."""
+        guest = self._world.guests(self._host).get(server_id)
+        return () if guest is None else tuple(port for port, _ in guest.nics)
+
+    def strangers(self) -> list[str]:
+        """Nobody else makes guests here."""
+        return []
+
+    def console_log(self, server_id: str, lines: int | None) -> str:
+        """Return what the guest would have printed."""
+        log = self._find(server_id).log
+        return "".join(
+            line + "\n"
+            for line in (log if lines is None else log[len(log) - lines :] if lines else [])
+        )
+
+    def diagnostics(self, server_id: str) -> dict[str, object]:
+        """Return counters that are all nought, in the 2.48 form."""
+        guest = self._find(server_id)
+        if guest.power not in _RUNS:
+            raise DriverError("The server is not running.", power=guest.power)
+        return {
+            "state": "running" if guest.power == PowerState.RUNNING else "paused",
+            "driver": "libvirt",  # the API's schema names no other that fits
+            "hypervisor": "fake",
+            "hypervisor_os": "simulated",
+            "uptime": int(time.time() - guest.made_at),
+            "config_drive": False,
+            "num_cpus": guest.vcpus,
+            "num_nics": len(guest.nics),
+            "num_disks": len(guest.disks) + len(guest.volumes),
+            "memory_details": {"maximum": guest.memory_mib, "used": guest.memory_mib},
+            "cpu_details": [{"id": n, "time": 0, "utilisation": 0} for n in range(guest.vcpus)],
+            "nic_details": [{"mac_address": mac, **_NIC_COUNTERS} for _, mac in guest.nics],
+            "disk_details": [dict(_DISK_COUNTERS) for _ in (*guest.disks, *guest.volumes)],
+        }
+
+    def on_event(self, handler: OnEvent) -> None:
+        """Tell ``handler`` of crash, shut_down_by_itself and what faults do."""
+        self._handler = handler
+
+    def tell(self, server_id: str, power: int) -> None:
+        """Say that a guest changed by itself."""
+        if self._handler is not None:
+            self._handler(server_id, power)
+
+    def close(self) -> None:
+        """Guests go on; nobody is told any more."""
+        self._handler = None
+
+    # -- parts
+
+    def _find(self, server_id: str) -> FakeGuest:
+        guest = self._world.guests(self._host).get(server_id)
+        if guest is None or guest.power == PowerState.NOSTATE:
+            raise GuestMissing("The server has no guest on this host.", host=self._host)
+        return guest
+
+    def _slowly(self, build: GuestBuild, guest: FakeGuest | None, progress: Progress) -> FakeGuest:
+        """Make the disks, then let time pass and faults strike."""
+        world, server = self._world, build.server_id
+        if guest is None:
+            guest = _new(build)
+            world.put(self._host, guest)
+        progress("making disks")
+        if world.build_time_s > 0:
+            now = time.monotonic()
+            left = self._ends.setdefault(server, now + world.build_time_s) - now
+            if left > 0:
+                raise Again(left)
+            self._ends.pop(server, None)
+        if world.faults.strikes("build_hang", self._host, server, build.faults):
+            progress("hanging")
+            raise Again(HANG_S)
+        for fault, elsewhere in (
+            ("build_fail", False),
+            ("build_fail_once", True),
+            ("build_elsewhere", True),
+            ("build_fail_everywhere", True),
+        ):
+            if world.faults.strikes(fault, self._host, server, build.faults):
+                raise DriverError("The guest could not be built.", elsewhere=elsewhere, fault=fault)
+        return guest
+
+    def _fail(self, verb: str, server: str, asked: tuple[str, ...], progress: Progress) -> None:
+        faults = self._world.faults
+        if faults.strikes(f"{verb}_hang", self._host, server, asked):
+            progress("hanging")
+            raise Again(HANG_S)
+        for fault in (f"{verb}_fail", f"{verb}_fail_once"):
+            if faults.strikes(fault, self._host, server, asked):
+                raise DriverError(f"The {verb} of the guest failed.", fault=fault)
+
+    def _afterwards(self, build: GuestBuild) -> None:
+        faults, server = self._world.faults, build.server_id
+        if faults.strikes("lost_guest", self._host, server, build.faults):
+            self._world.drop(self._host, server)
+        if faults.strikes("guest_crash", self._host, server, build.faults):
+            self._world.crash(server)
+
+
+def _new(build: GuestBuild) -> FakeGuest:
+    h = build.hardware
+    return FakeGuest(
+        server=build.server_id,
+        name=build.name,
+        power=PowerState.NOSTATE,
+        vcpus=build.vcpus,
+        memory_mib=build.memory_mib,
+        disks=tuple(d.name for d in build.disks if isinstance(d, LocalDisk)),
+        volumes=tuple(d.serial for d in build.disks if not isinstance(d, LocalDisk)),
+        nics=tuple((n.port_id, n.mac) for n in build.nics),
+        hardware=h
+        if h.machine
+        else h.replace(
+            machine="pc-simulated-1",
+            cpu_model=h.cpu_model or "simulated",
+            virt_type=h.virt_type or "fake",
+        ),
+        faults=build.faults,
+        generation=build.metadata.generation,
+        made_at=time.time(),
+    )
+
+
+def _booted(guest: FakeGuest) -> FakeGuest:
+    boots = guest.boots + 1
+    lines = [
+        f"GUEST START simulated boot={boots}",
+        *(f"GUEST NIC name=eth{n} mac={mac}" for n, (_, mac) in enumerate(guest.nics)),
+        f"GUEST READY uuid={guest.server} hostname={guest.name}",
+    ]
+    return msgspec.structs.replace(
+        _logged(guest, *lines), power=int(PowerState.RUNNING), boots=boots
+    )
+
+
+def _logged(guest: FakeGuest, *lines: str) -> FakeGuest:
+    """Return the guest with more in its log, of which the last LOG_LINES are kept."""
+    return msgspec.structs.replace(guest, log=(*guest.log, *lines)[-LOG_LINES:])
+
+
+def _devices(build: GuestBuild) -> tuple[DeviceAddress, ...]:
+    """Return addresses as a real guest would have them: NICs from slot 3 on, then disks."""
+    found: list[DeviceAddress] = []
+    for slot, nic in enumerate(build.nics, start=3):
+        found.append(
+            DeviceAddress(
+                kind="nic", bus="pci", address=f"0000:00:{slot:02x}.0", tag=nic.tag, mac=nic.mac
+            )
+        )
+    for slot, disk in enumerate(build.disks, start=3 + len(build.nics)):
+        serial = None if isinstance(disk, LocalDisk) else disk.serial
+        found.append(
+            DeviceAddress(
+                kind="disk", bus="pci", address=f"0000:00:{slot:02x}.0", tag=disk.tag, serial=serial
+            )
+        )
+    return tuple(found)

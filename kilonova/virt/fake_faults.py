@@ -1,0 +1,79 @@
+"""The switches of simulated hosts: every failure that an operation must live through.
+
+Names (``world.faults.set``, or a build's ``faults``, which come from the server's metadata ``kilonova:fault``):
+    build_fail            every build of the server fails
+    build_fail_once       its first build fails; another try, here or elsewhere, works
+    build_elsewhere       builds fail on the host that is tried first and work on any other
+    build_fail_everywhere fails on each host, and each says that another may do better
+    build_hang            never ends until it is aborted
+    power_fail, power_fail_once, power_hang        the same for power actions
+    delete_fail, delete_fail_once, delete_hang     the same for the delete
+    lost_guest            the build works, then the guest is gone without a word
+    guest_crash           the build works, then the guest crashes and says so
+A failed build leaves its disks: whoever does not undo it is seen in the ledger.
+"""
+
+import threading
+from collections.abc import Iterable
+
+
+class Faults:
+    """Which failures are switched on. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rules: dict[tuple[str, str | None, str | None], int] = {}
+        self._spent: set[tuple[str, str]] = set()
+        self._first: dict[str, str] = {}
+        self.hits: dict[str, int] = {}
+
+    def set(
+        self,
+        fault: str,
+        *,
+        host: str | None = None,
+        server: str | None = None,
+        times: int = 1 << 30,
+    ) -> None:
+        """Switch a fault on, for one host or server or all; it happens ``times`` times (0: switch it off)."""
+        with self._lock:
+            self._rules[fault, host, server] = times
+
+    @property
+    def any(self) -> bool:
+        """Tell whether any programmatic fault is switched on."""
+        return bool(self._rules)
+
+    def clear(self) -> None:
+        """Switch every programmatic fault off; ``hits`` stay."""
+        with self._lock:
+            self._rules.clear()
+
+    def strikes(self, fault: str, host: str, server: str, asked: Iterable[str] = ()) -> bool:
+        """Tell whether a fault happens now, and count it. ``asked``: names that the server's metadata asks for."""
+        if not self._rules and not asked:
+            return False
+        with self._lock:
+            if fault in asked or self._use(fault, host, server):
+                once = fault.endswith("_once")
+                if once and fault in asked and (fault, server) in self._spent:
+                    return False
+                if fault == "build_elsewhere" and self._first.setdefault(server, host) != host:
+                    return False
+                self._spent.add((fault, server))
+                self.hits[fault] = self.hits.get(fault, 0) + 1
+                return True
+            return False
+
+    def _use(self, fault: str, host: str, server: str) -> bool:
+        for key in (
+            (fault, None, None),
+            (fault, host, None),
+            (fault, None, server),
+            (fault, host, server),
+        ):
+            left = self._rules.get(key, 0)
+            if left > 0:
+                self._rules[key] = left - 1 if not fault.endswith("_once") else 0
+                return True
+        return False
