@@ -302,7 +302,7 @@ def test_cloud_init_finishes(debian: Path, bench: Bench, source: str) -> None:
     metadata = source == "DataSourceOpenStackLocal"
     option = () if metadata else drive_option(bench.config_drive())
     with bench.boot(debian, *option, metadata=metadata, memory_mib=512) as guest:
-        final = guest.wait_for(r"GUEST READY cloud-init final: .* datasource (\w+)", 240)
+        final = guest.wait_for(r"GUEST READY cloud-init final: .* datasource (\w+) .*uptime", 240)
         assert final.group(1) == source
         assert "hello from web-1" in guest.console
         assert guest.ssh("debian", "hostname; cat /sys/class/net/eth0/mtu").split() == [
