@@ -4,11 +4,13 @@ Repeating any of it is safe. What waits raises Again: it is called once more lat
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kilonova.common.clock import Clock
+from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.objects.base import Versioned
 from kilonova.objects.guest import (
     DeviceAddress,
@@ -33,6 +35,14 @@ class PortGate(Protocol):
 
     def wait_port(self, port_id: str, timeout_s: float) -> bool:
         """Wait until the port's wanted generation is in force here; tell whether it is (0: look only)."""
+        ...
+
+    def plug(self, port_id: str) -> str:
+        """Make the port's tap and put it into its network; return the tap's name. Repeatable."""
+        ...
+
+    def unplug(self, port_id: str) -> None:
+        """Remove the tap; fine when there is none."""
         ...
 
 
@@ -146,9 +156,11 @@ class Guests:
 
     def start_after_boot(self, server_id: str) -> int:
         """Start a guest that ran before the host went down; return its power state. Raises as ``perform``."""
-        for port in self._driver.ports(server_id):
-            if not self._network.wait_port(port, 0):
-                raise Again(PORT_POLL_S)
+        ports = self._driver.ports(server_id)
+        if not all(self._network.wait_port(port, 0) for port in ports):
+            raise Again(PORT_POLL_S)
+        for port in ports:
+            self._network.plug(port)
         state = self._driver.power(server_id, PowerAction.START, 60.0, None, _silent)
         self._known.set(server_id, state)
         return state
@@ -168,7 +180,9 @@ class Guests:
                 self._driver.build(build.replace(start=False), work.say)
                 work.notes["defined"] = True
             self._wait_for_ports(work, build)
-        state, hardware, devices = self._driver.build(build, work.say)
+        ports = tuple(n.port_id for n in build.nics) if build.start else ()
+        with self._plugged(build.server_id, ports):
+            state, hardware, devices = self._driver.build(build, work.say)
         if devices:
             self._metadata.put(_public(build.metadata), devices)
         self._known.set(build.server_id, state)
@@ -191,7 +205,10 @@ class Guests:
         gone = self._payload(work, GuestDelete)
         if not gone.delete_disks:
             raise DriverError("This host cannot remove a server and keep its disks.")
+        ports = work.notes.setdefault("ports", self._driver.ports(gone.server_id))
         existed = self._driver.delete(gone.server_id, work.say)
+        for port in ports:
+            self._network.unplug(port)
         self._metadata.remove(gone.server_id)
         self._known.drop(gone.server_id)
         return GuestGone(existed=existed)
@@ -205,6 +222,35 @@ class Guests:
                 raise DriverError("The order and what is in it name two servers.")
             work.payload = payload
         return work.payload
+
+    @contextmanager
+    def _plugged(self, server_id: str, ports: tuple[str, ...]) -> Iterator[None]:
+        """Plug ports; if the guest does not come to be, not even in part, remove the taps again."""
+        try:
+            for port in ports:
+                self._plug(port)
+            yield
+        except KilonovaError:
+            if not self._driver.ports(server_id):
+                for port in ports:
+                    self._network.unplug(port)
+            raise
+
+    def _plug(self, port_id: str) -> None:
+        try:
+            self._network.plug(port_id)
+        except Unavailable as exc:  # its state came and went again
+            raise Again(PORT_POLL_S) from exc
+        except DriverError:
+            raise
+        except KilonovaError as exc:
+            raise DriverError(
+                "The network of the server could not be connected.",
+                elsewhere=True,
+                port=port_id,
+                why=exc.message,
+                facts=str(exc.facts),
+            ) from exc
 
     def _ports_ready(self, work: Work, build: GuestBuild) -> bool:
         if not work.ports_ready:

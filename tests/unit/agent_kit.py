@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.journal import Journal
+from kilonova.agent.network.interface import PlugFailed
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
 from kilonova.bus.memory import MemoryBus
@@ -34,11 +35,22 @@ class Ports:
 
     def __init__(self) -> None:
         self.closed: set[str] = set()
+        self.refused: set[str] = set()
+        self.plugged: set[str] = set()
         self.asked: list[str] = []
 
     def wait_port(self, port_id: str, timeout_s: float) -> bool:
         self.asked.append(port_id)
         return port_id not in self.closed
+
+    def plug(self, port_id: str) -> str:
+        if port_id in self.refused:
+            raise PlugFailed("no bridge", port=port_id)
+        self.plugged.add(port_id)
+        return f"kn{port_id[:8]}"
+
+    def unplug(self, port_id: str) -> None:
+        self.plugged.discard(port_id)
 
 
 class Conductor:

@@ -189,6 +189,22 @@ def test_port_that_never_comes_fails_the_build(cloud: Cloud) -> None:
     assert (answer.state, answer.elsewhere) == (FAILED, True)
 
 
+def test_taps_come_with_the_guest_and_go_with_it(cloud: Cloud) -> None:
+    cloud.agent()
+    build = build_of(nics=2)
+    cloud.ports.refused.add(build.nics[1].port_id)
+    order = order_of(build)
+    answer = cloud.conductor.perform(order)
+    assert (answer.state, answer.elsewhere) == (FAILED, True)
+    assert cloud.ports.plugged == set()
+    cloud.ports.refused.clear()
+    cloud.conductor.perform(order.replace(seq=2))
+    assert cloud.ports.plugged == {n.port_id for n in build.nics}
+    cloud.conductor.perform(undo_of(order, 3))
+    assert cloud.ports.plugged == set()
+    assert cloud.world.ledger() == []
+
+
 def test_deadline_ends_what_hangs(cloud: Cloud) -> None:
     cloud.agent()
     answer = cloud.conductor.perform(order_of(build_of(faults=("build_hang",)), deadline_s=0.1))
