@@ -90,9 +90,9 @@ def reserve_servers(
             fit = room
             over = name
     if fit < low:
-        in_use = dict(zip(("instances", "cores", "ram"), used, strict=True))
+        taken = dict(zip(("instances", "cores", "ram"), used, strict=True))
         raise QuotaExceeded(
             f"Quota exceeded for {over}: Requested {wanted[over] * low}, but already used "
-            f"{in_use[over]} of {have[over]} {over}"
+            f"{taken[over]} of {have[over]} {over}"
         )
     return fit

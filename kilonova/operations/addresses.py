@@ -15,8 +15,7 @@ def addresses_json(ports: Iterable[BoundPort]) -> str:
         rows = out.setdefault(port.network_name, [])
         for fixed in port.fixed_ips:
             rows.append(_entry(fixed.ip_address, "fixed", port.mac))
-            if fixed.floating_ip is not None:
-                rows.append(_entry(fixed.floating_ip, "floating", port.mac))
+            rows += [_entry(f, "floating", port.mac) for f in fixed.floating]
     return msgspec.json.encode(out).decode()
 
 

@@ -104,6 +104,17 @@ class Hosts:
             return False
         return self._services.now() - state.seen_at < DOWN_AFTER_S
 
+    def status_of(self, host: str | None) -> str:
+        """Return host_status as servers show it: UP, MAINTENANCE, DOWN, UNKNOWN, or "" without a host."""
+        state = None if host is None else self._hosts.get(host)
+        if state is None:
+            return "" if host is None else "UNKNOWN"
+        if state.forced_down:
+            return "DOWN"
+        if not self.is_up(state.host):
+            return "UNKNOWN"
+        return "MAINTENANCE" if state.disabled else "UP"
+
     # -- changes by an operator
 
     def set_service(

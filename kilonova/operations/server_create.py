@@ -89,7 +89,7 @@ def make_ports(run: Run) -> Output:
         port = services.network.ensure_port(
             (run.operation, f"nic{i}"),
             project_id=requested.project_id,
-            network_id=nic.network_id,
+            network_id=None if nic.port_id else nic.network_id,
             port_id=nic.port_id,
             device_id=requested.server_id,
             host=where["host"],
@@ -112,7 +112,7 @@ def _nic_record(port: BoundPort, item: str, tag: str | None) -> NicRecord:
         mtu=port.mtu,
         item=item,
         tag=tag,
-        preserve=port.preserve,
+        preserve=port.preserve_on_delete,
         vif_type=port.vif_type,
     )
 
@@ -121,10 +121,8 @@ def remove_ports(run: Run) -> None:
     """Remove every port that this operation made; a port of the user's is only let go."""
     services: Services = run.services
     _, requested = requested_of(run)
-    for i, nic in enumerate(requested.nics):
-        services.network.remove_port(
-            (run.operation, f"nic{i}"), port_id=nic.port_id, device_id=run.resource
-        )
+    for i in range(len(requested.nics)):
+        services.network.remove_port((run.operation, f"nic{i}"))
 
 
 def put_record(run: Run) -> Output:

@@ -9,8 +9,6 @@ cleanup record instead of an answer: the server is gone for the user and its quo
 host confirms. Forward only: a delete is never undone.
 """
 
-import msgspec
-
 from kilonova.common.context import Context
 from kilonova.common.errors import NotFound
 from kilonova.common.ids import new_uuid
@@ -18,7 +16,7 @@ from kilonova.db import actions, mappings, secrets, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestDelete
 from kilonova.objects.order import Answer, Order
-from kilonova.objects.server import NicRecord, ServerParams
+from kilonova.objects.server import ServerParams
 from kilonova.operations import guest_orders
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import put_record
@@ -142,13 +140,8 @@ def park_delete(tx: Tx, run: Run, order: Order) -> None:
 def remove_ports(run: Run) -> Output:
     """Remove every port of the server."""
     services: Services = run.services
-    _, row = _where(run)
-    if row is not None and not row["deleted"]:
-        for nic in msgspec.json.decode(row["nics"], type=list[NicRecord]):
-            services.network.release_port(
-                nic.port_id, device_id=run.resource, preserve=nic.preserve
-            )
-    services.network.remove_all_of(run.resource)
+    for port in services.network.ports_of([run.resource]).get(run.resource, []):
+        services.network.remove_port(port_id=port.port_id)
     return {}
 
 

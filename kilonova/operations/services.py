@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from kilonova.bus.interface import Bus
 from kilonova.common.clock import SYSTEM, Clock
-from kilonova.common.errors import KilonovaError, Unavailable
+from kilonova.common.errors import Unavailable
 from kilonova.db.engine import Database
 from kilonova.db.secrets import Vault
 
 if TYPE_CHECKING:
+    from kilonova.cells.listing import Lists
     from kilonova.identity.interface import Identity
     from kilonova.image.interface import ImageService
     from kilonova.network.interface import NetworkService
@@ -49,9 +50,9 @@ class Services:
     settings: Mapping[str, Any] = field(default_factory=dict)
     _late: dict[str, Any] = field(default_factory=dict)
 
-    def install(self, *, engine: "Engine", scheduling: "Scheduling", hosts: "Hosts") -> None:
-        """Add what is built from the services themselves; once, at start."""
-        self._late.update(engine=engine, scheduling=scheduling, hosts=hosts)
+    def install(self, **late: Any) -> None:
+        """Add what is built from the services themselves (engine, scheduling, hosts, lists); once each, at start."""
+        self._late.update(late)
 
     @property
     def engine(self) -> "Engine":
@@ -67,6 +68,11 @@ class Services:
     def hosts(self) -> "Hosts":
         hosts: Hosts = self._late["hosts"]
         return hosts
+
+    @property
+    def lists(self) -> "Lists":
+        lists: Lists = self._late["lists"]
+        return lists
 
     def host_is_down(self, host: str) -> bool:
         """Tell whether a host is down, or silent for 60 s; the engine asks before it waits on."""
@@ -90,6 +96,3 @@ class Services:
     def now(self) -> float:
         """Return seconds since the epoch."""
         return self.clock.now()
-
-
-__all__ = ["CELL0", "CellDown", "KilonovaError", "Services"]

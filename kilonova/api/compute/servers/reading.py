@@ -12,7 +12,7 @@ from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.objects.base import decode
 from kilonova.objects.server import RequestedServer
-from kilonova.operations import rows
+from kilonova.operations import metadata, rows
 from kilonova.operations.services import Services
 
 MAX_LIMIT = 1000
@@ -110,8 +110,8 @@ def show(req: Request) -> Any:
         and row["user_data"]
         and req.may("os_compute_api:os-extended-server-attributes")
     ):
-        more["user_data"] = {row["uuid"]: services.user_data_of(row)}
+        more["user_data"] = {row["uuid"]: metadata.user_data_of(services, row)}
     if req.version >= V(2, 100):
-        more["hints"] = {row["uuid"]: services.hints_of(row["uuid"])}
+        more["hints"] = {row["uuid"]: metadata.hints_of(services, row["uuid"])}
     view = ServerView(req, Extras(faults=extras.faults, host_up=extras.host_up, **more))
     return {"server": view.detail(row)}

@@ -1,0 +1,162 @@
+"""PUT and DELETE /servers/{id}, and the actions start, stop, reboot, pause, unpause, suspend, resume, lock, unlock."""
+
+from typing import Any
+
+from kilonova.api.compute.servers.reading import extras_for, find
+from kilonova.api.compute.views.server import ServerView
+from kilonova.common.errors import BadRequest, Conflict
+from kilonova.http.microversion import V
+from kilonova.http.request import Request
+from kilonova.operations import (
+    power,
+    server_delete,
+    server_pause,
+    server_reboot_hard,
+    server_reboot_soft,
+    server_resume,
+    server_start,
+    server_stop,
+    server_suspend,
+    server_unpause,
+)
+from kilonova.operations.accept import Found, find_server
+from kilonova.operations.records import change_server
+from kilonova.operations.services import Services
+from kilonova.saga.definition import Saga
+
+
+def _found(req: Request, rule: str) -> Found:
+    """Return the server of the path, after asking ``rule`` about its project."""
+    services: Services = req.cloud
+    found = find_server(services, req.ctx, req.params["server_id"])
+    req.authorize(
+        rule, {"project_id": found.mapping["project_id"], "user_id": found.mapping["user_id"]}
+    )
+    return found
+
+
+def _power(req: Request, rule: str, saga: Saga) -> None:
+    power.start(req.cloud, req.ctx, saga, _found(req, rule))
+
+
+def start(req: Request) -> None:
+    """Start a stopped server."""
+    _power(req, "os_compute_api:servers:start", server_start.SAGA)
+
+
+def stop(req: Request) -> None:
+    """Stop a running server."""
+    _power(req, "os_compute_api:servers:stop", server_stop.SAGA)
+
+
+def reboot(req: Request) -> None:
+    """Reboot a server, SOFT or HARD."""
+    kind = req.body["reboot"]["type"].upper()
+    saga = server_reboot_soft.SAGA if kind == "SOFT" else server_reboot_hard.SAGA
+    _power(req, "os_compute_api:servers:reboot", saga)
+
+
+def pause(req: Request) -> None:
+    """Pause a running server."""
+    _power(req, "os_compute_api:os-pause-server:pause", server_pause.SAGA)
+
+
+def unpause(req: Request) -> None:
+    """Let a paused server go on."""
+    _power(req, "os_compute_api:os-pause-server:unpause", server_unpause.SAGA)
+
+
+def suspend(req: Request) -> None:
+    """Suspend a running server to disk."""
+    _power(req, "os_compute_api:os-suspend-server:suspend", server_suspend.SAGA)
+
+
+def resume(req: Request) -> None:
+    """Resume a suspended server."""
+    _power(req, "os_compute_api:os-suspend-server:resume", server_resume.SAGA)
+
+
+def delete(req: Request) -> None:
+    """Delete a server, whatever state it is in."""
+    server_delete.start(req.cloud, req.ctx, _found(req, "os_compute_api:servers:delete"))
+
+
+def force_delete(req: Request) -> None:
+    """Delete a server at once; without soft delete this is the same as a delete."""
+    found = _found(req, "os_compute_api:os-deferred-delete:force")
+    server_delete.start(req.cloud, req.ctx, found, action="forceDelete")
+
+
+def lock(req: Request) -> None:
+    """Lock a server against its owner's actions; from 2.73 with a reason."""
+    found = _found(req, "os_compute_api:os-lock-server:lock")
+    value = req.body["lock"]
+    reason = value.get("locked_reason") if isinstance(value, dict) else None
+    owner = req.ctx.project_id == found.mapping["project_id"] and not req.ctx.is_admin
+    by = "owner" if owner else "admin"
+    change_server(req.cloud, req.ctx, found, "lock", locked_by=by, locked_reason=reason)
+
+
+def unlock(req: Request) -> None:
+    """Unlock a server; what an admin locked only an admin unlocks."""
+    found = _found(req, "os_compute_api:os-lock-server:unlock")
+    if found.row is not None and found.row["locked_by"] == "admin":
+        req.authorize("os_compute_api:os-lock-server:unlock:unlock_override")
+    change_server(req.cloud, req.ctx, found, "unlock", locked_by=None, locked_reason=None)
+
+
+def update(req: Request) -> Any:
+    """Rename a server, change description, host name or access addresses."""
+    found = _found(req, "os_compute_api:servers:update")
+    body = req.body["server"]
+    values: dict[str, Any] = {}
+    if "name" in body:
+        values["name"] = body["name"].strip()
+    for key, column in (
+        ("accessIPv4", "access_ip_v4"),
+        ("accessIPv6", "access_ip_v6"),
+        ("description", "description"),
+        ("hostname", "hostname"),
+    ):
+        if key in body:
+            values[column] = body[key] if body[key] is not None or key == "description" else ""
+    if not values and "OS-DCF:diskConfig" not in body:
+        raise BadRequest("server: nothing to change was given")
+    if found.row is not None and found.row["task_state"] == "deleting":
+        raise Conflict(f"Instance {found.id} is being deleted")
+    change_server(req.cloud, req.ctx, found, None, **values)
+    row = find(req, found.id)
+    view = ServerView(req, extras_for(req, [row]))
+    out = view.detail(row)
+    if not req.version >= V(2, 75):
+        keep = (
+            "id",
+            "name",
+            "status",
+            "tenant_id",
+            "user_id",
+            "metadata",
+            "hostId",
+            "image",
+            "flavor",
+        )
+        more = (
+            "created",
+            "updated",
+            "addresses",
+            "accessIPv4",
+            "accessIPv6",
+            "links",
+            "progress",
+            "fault",
+        )
+        late = (
+            "OS-DCF:diskConfig",
+            "locked",
+            "description",
+            "tags",
+            "trusted_image_certificates",
+            "locked_reason",
+        )
+        out = {k: v for k, v in out.items() if k in (*keep, *more, *late)}
+    return {"server": out}

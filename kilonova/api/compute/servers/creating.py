@@ -1,0 +1,181 @@
+"""POST /servers: read the body of any microversion, ask policy, and accept."""
+
+from typing import Any
+
+from kilonova.api.compute.schemas.common import true
+from kilonova.common.errors import BadRequest, NotImplementedHere
+from kilonova.http.microversion import V
+from kilonova.http.request import Request, Response
+from kilonova.objects.port import RequestedNic
+from kilonova.objects.server import DiskRequest
+from kilonova.operations import request_server
+from kilonova.operations.request_server import Asked
+from kilonova.operations.services import Services
+
+MAX_USER_DATA = 65535
+
+
+def create(req: Request) -> Response:
+    """Create one server or several."""
+    services: Services = req.cloud
+    req.project()
+    body = req.body["server"]
+    hints = req.body.get("os:scheduler_hints") or req.body.get("OS-SCH-HNT:scheduler_hints") or {}
+    accepted = request_server.accept(services, req.ctx, asked(req, body, hints))
+    if true(body.get("return_reservation_id", False)):
+        return Response(body={"reservation_id": accepted.reservation_id})
+    first = accepted.servers[0]
+    href = f"{req.base}/v2.1/servers/{first}"
+    server: dict[str, Any] = {
+        "id": first,
+        "links": [
+            {"rel": "self", "href": href},
+            {"rel": "bookmark", "href": f"{req.base}/servers/{first}"},
+        ],
+        "OS-DCF:diskConfig": body.get("OS-DCF:diskConfig", "MANUAL"),
+        "security_groups": [{"name": n} for n in accepted.security_groups or ("default",)],
+        "adminPass": accepted.admin_password,
+    }
+    return Response(body={"server": server}, headers={"Location": href})
+
+
+def asked(req: Request, body: dict[str, Any], hints: dict[str, Any]) -> Asked:
+    """Read a body that fits its schema. BadRequest names the field; Forbidden the rule."""
+    low, high = _counts(body)
+    zone, host, node, force = _destination(req, body)
+    if body.get("networks") not in (None, "none"):
+        req.authorize("os_compute_api:servers:create:attach_network")
+    if body.get("trusted_image_certificates") is not None:
+        req.authorize("os_compute_api:servers:create:trusted_certs")
+        raise NotImplementedHere(
+            "trusted_image_certificates: image signatures are not checked by this cloud yet."
+        )
+    if body.get("personality"):
+        raise BadRequest("personality: file injection is not supported; use user_data.")
+    return Asked(
+        name=body["name"].strip(),
+        flavor_ref=str(body["flavorRef"]).rstrip("/").rpartition("/")[2],
+        image_ref=(body.get("imageRef") or None),
+        low=low,
+        high=high,
+        networks=_networks(body.get("networks")),
+        security_groups=tuple(
+            dict.fromkeys(g["name"] for g in body.get("security_groups", []) if "name" in g)
+        ),
+        key_name=body.get("key_name"),
+        metadata=body.get("metadata"),
+        user_data=body.get("user_data"),
+        admin_password=body.get("adminPass"),
+        config_drive=true(body.get("config_drive", False)),
+        availability_zone=zone,
+        host=host,
+        node=node,
+        force=force,
+        hints={k: tuple(v) if isinstance(v, list) else (_text(v),) for k, v in hints.items()},
+        tags=tuple(body.get("tags", ())),
+        description=body.get("description") if req.version >= V(2, 19) else body["name"].strip(),
+        hostname=body.get("hostname"),
+        access_ip_v4=body.get("accessIPv4", ""),
+        access_ip_v6=body.get("accessIPv6", ""),
+        disks=_disks(req, body),
+        may_zero_disk=req.may("os_compute_api:servers:create:zero_disk_flavor"),
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def _counts(body: dict[str, Any]) -> tuple[int, int]:
+    low = int(body.get("min_count") or 1)
+    high = int(body.get("max_count") or low)
+    if low > high:
+        raise BadRequest("min_count must be <= max_count")
+    if high > 1000:
+        raise BadRequest("max_count must be at most 1000")
+    return low, high
+
+
+def _destination(
+    req: Request, body: dict[str, Any]
+) -> tuple[str | None, str | None, str | None, bool]:
+    """Read the zone ("zone:host:node" forces a host) and, from 2.74, host and hypervisor_hostname."""
+    zone, host, node, force = body.get("availability_zone"), None, None, False
+    if zone and ":" in zone:
+        parts = zone.split(":")
+        if len(parts) > 3:
+            raise BadRequest("Unable to parse availability_zone: too many colons")
+        req.authorize("os_compute_api:servers:create:forced_host")
+        zone = parts[0] or None
+        host = parts[1] or None
+        node = (parts[2] or None) if len(parts) == 3 else None
+        force = True
+    if "host" in body or "hypervisor_hostname" in body:
+        req.authorize("compute:servers:create:requested_destination")
+        if force:
+            raise BadRequest(
+                "Forcing a host in availability_zone and naming one in host or hypervisor_hostname exclude each other."
+            )
+        host, node = body.get("host"), body.get("hypervisor_hostname")
+    return zone, host, node, force
+
+
+def _networks(value: Any) -> list[RequestedNic] | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    out = []
+    for entry in value:
+        if not entry.get("port") and not entry.get("uuid"):
+            raise BadRequest("networks: each entry needs a uuid or a port")
+        out.append(
+            RequestedNic(
+                network_id=entry.get("uuid"),
+                port_id=entry.get("port"),
+                fixed_ip=entry.get("fixed_ip"),
+                tag=entry.get("tag"),
+            )
+        )
+    return out
+
+
+def _disks(req: Request, body: dict[str, Any]) -> tuple[DiskRequest, ...]:
+    """Read block_device_mapping_v2 as far as it is local: the image's disk, and blank swap and ephemeral disks."""
+    if body.get("block_device_mapping"):
+        raise NotImplementedHere("block_device_mapping: volumes are not offered by this cloud yet.")
+    out: list[DiskRequest] = []
+    for i, b in enumerate(body.get("block_device_mapping_v2", [])):
+        source = b.get("source_type")
+        if source in ("volume", "snapshot") or b.get("destination_type") == "volume":
+            raise NotImplementedHere(
+                f"block_device_mapping_v2/{i}: volumes are not offered by this cloud yet."
+            )
+        index = b.get("boot_index")
+        boot = None if index in (None, "") else int(index)
+        if source == "image":
+            if boot != 0 or (b.get("uuid") or b.get("image_id")) != body.get("imageRef"):
+                raise BadRequest(
+                    f"block_device_mapping_v2/{i}: an image with destination local must be imageRef with boot_index 0."
+                )
+            out.append(DiskRequest(source="image", boot_index=0, tag=b.get("tag")))
+        elif source == "blank":
+            out.append(_blank(i, b, len(out)))
+        else:
+            raise BadRequest(f"block_device_mapping_v2/{i}: source_type is missing.")
+    return tuple(out)
+
+
+def _blank(i: int, b: dict[str, Any], n: int) -> DiskRequest:
+    size = b.get("volume_size")
+    swap = b.get("guest_format") == "swap"
+    if size is None:
+        raise BadRequest(f"block_device_mapping_v2/{i}: volume_size is needed for a blank disk.")
+    return DiskRequest(
+        source="blank",
+        size_gib=0 if swap else int(size),
+        size_mib=int(size) if swap else 0,
+        bus=b.get("disk_bus"),
+        guest_format=b.get("guest_format"),
+        device_type=b.get("device_type"),
+        tag=b.get("tag"),
+        name="swap" if swap else f"ephemeral{n}",
+    )

@@ -1,0 +1,70 @@
+"""Record changes: rename, metadata, tags, lock. One transaction in the server's cell, then the guest's document.
+
+While a server has no cell, its request is changed instead; an operation that is about to place it sees the new one.
+"""
+
+from typing import Any
+
+from kilonova.common.context import Context
+from kilonova.common.errors import Conflict, NotFound
+from kilonova.common.ids import new_uuid
+from kilonova.db import actions, mappings, servers
+from kilonova.db.engine import Tx
+from kilonova.objects.base import decode, encode
+from kilonova.objects.server import RequestedServer
+from kilonova.operations import metadata
+from kilonova.operations.accept import Found, check_lock
+from kilonova.operations.services import Services
+
+_UNPLACED = frozenset(("name", "description", "hostname", "access_ip_v4", "access_ip_v6"))
+_SHOWN_TO_GUEST = frozenset(("name", "hostname", "metadata"))
+
+
+def change_server(
+    services: Services, ctx: Context, found: Found, action: str | None, **values: Any
+) -> None:
+    """Set columns of a server's row. ``action`` names an instance action to record, if the API has one for it.
+
+    Raises Conflict when the server is locked (lock and unlock excepted) or not placed yet where that matters.
+    """
+    if action not in ("lock", "unlock"):
+        check_lock(ctx, found)
+    if not values:
+        return
+    now = services.now()
+    if found.row is None:
+        _change_unplaced(services, found, values, now)
+        return
+    cell = services.cell(found.mapping["cell"])
+    guest_sees = bool(_SHOWN_TO_GUEST & set(values))
+
+    def put(tx: Tx) -> None:
+        row = servers.find(tx, found.id)
+        if row is None or row["deleted"]:
+            raise NotFound(f"Instance {found.id} could not be found.")
+        more = {"metadata_generation": row["metadata_generation"] + 1} if guest_sees else {}
+        servers.set_columns(tx, found.id, **values, **more, updated_at=now)
+        if action is not None:
+            record = new_uuid()
+            actions.begin(tx, operation=record, server=found.id, action=action, ctx=ctx, now=now)
+            actions.finish(tx, record, now)
+
+    cell.write(put)
+    if guest_sees:
+        metadata.push(services, found.id)
+
+
+def _change_unplaced(services: Services, found: Found, values: dict[str, Any], now: float) -> None:
+    if not set(values) <= _UNPLACED:
+        raise Conflict(
+            f"Instance {found.id} is not ready for this yet; try again when it is built."
+        )
+
+    def put(tx: Tx) -> None:
+        mapping = mappings.find(tx, found.id)
+        if mapping is None:
+            raise NotFound(f"Instance {found.id} could not be found.")
+        requested = decode(mapping["requested"], RequestedServer)
+        mappings.set_requested(tx, found.id, encode(requested.replace(**values)), now)
+
+    services.world.write(put)

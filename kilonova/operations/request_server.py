@@ -1,0 +1,304 @@
+"""From a checked request to RequestedServer records: resolve image, flavor, keys, networks; then accept.
+
+Everything that can be refused is refused here, before anything is written; the accept is one global transaction.
+"""
+
+import re
+import secrets as random
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kilonova.common.context import Context
+from kilonova.common.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
+from kilonova.common.ids import new_uuid
+from kilonova.common.secret import Secret
+from kilonova.db import flavors, keypairs, quotas, server_groups
+from kilonova.db.engine import Tx
+from kilonova.objects.image import Image
+from kilonova.objects.image_properties import ImageProperties
+from kilonova.objects.port import RequestedNic
+from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
+from kilonova.operations import server_create
+from kilonova.operations.services import Services
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller asks for, after schema and policy; no field is resolved yet."""
+
+    name: str
+    flavor_ref: str
+    image_ref: str | None
+    low: int = 1
+    high: int = 1
+    networks: Sequence[RequestedNic] | str | None = None
+    security_groups: tuple[str, ...] = ()
+    key_name: str | None = None
+    metadata: dict[str, str] | None = None
+    user_data: str | None = None
+    admin_password: str | None = None
+    config_drive: bool = False
+    availability_zone: str | None = None
+    host: str | None = None
+    node: str | None = None
+    force: bool = False
+    hints: dict[str, tuple[str, ...]] | None = None
+    tags: tuple[str, ...] = ()
+    description: str | None = None
+    hostname: str | None = None
+    access_ip_v4: str = ""
+    access_ip_v6: str = ""
+    trusted_certs: tuple[str, ...] | None = None
+    disks: tuple[DiskRequest, ...] | None = None  # beyond the root disk
+    may_zero_disk: bool = False
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What the answer tells."""
+
+    servers: tuple[str, ...]
+    reservation_id: str
+    admin_password: str
+    security_groups: tuple[str, ...]
+
+
+def accept(services: Services, ctx: Context, asked: Asked) -> Accepted:
+    """Resolve and accept. Raises what is wrong, by field; QuotaExceeded; nothing is written unless all is accepted."""
+    project, user = str(ctx.project_id), str(ctx.user_id)
+    flavor = _flavor(services, ctx, asked)
+    image = _image(services, ctx, asked, flavor)
+    keys = _keys(services, user, asked.key_name)
+    _check_sizes(services, project, user, asked)
+    zone, host, node, force = _place(services, asked)
+    group = _group(services, ctx, asked)
+    nics = services.network.plan(ctx, project, asked.networks)  # type: ignore[arg-type]
+    if asked.high > 1 and any(n.port_id or n.fixed_ip for n in nics):
+        raise BadRequest(
+            "Cannot launch multiple instances with a single configured port ID or fixed IP. "
+            "Please launch your instances one by one with different ports."
+        )
+    names = asked.security_groups or (("default",) if nics else ())
+    groups = services.network.resolve_groups(ctx, project, names) if nics else []
+    services.network.check_quota(project, asked.low * sum(1 for n in nics if n.port_id is None))
+    password = asked.admin_password or random.token_urlsafe(9)
+    reservation = "r-" + "".join(
+        random.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8)
+    )
+    now = services.now()
+    config_drive = asked.config_drive or _wants_config_drive(image)
+
+    def put(tx: Tx) -> tuple[str, ...]:
+        count = quotas.reserve_servers(
+            tx,
+            project,
+            user,
+            low=asked.low,
+            high=asked.high,
+            vcpus=flavor.vcpus,
+            memory_mib=flavor.memory_mib,
+        )
+        _check_members(tx, project, user, group, count)
+        made = []
+        for i in range(count):
+            server_id, operation = new_uuid(), new_uuid()
+            name = asked.name if asked.high == 1 else f"{asked.name}-{i + 1}"
+            user_data = None
+            if asked.user_data is not None:
+                value = Secret(asked.user_data)
+                user_data = services.vault.put(
+                    tx, owner=server_id, kind="user_data", value=value, now=now
+                )
+            password_ref = services.vault.put(
+                tx, owner=operation, kind="admin_password", value=Secret(password), now=now
+            )
+            requested = RequestedServer(
+                server_id=server_id,
+                project_id=project,
+                user_id=user,
+                request_id=ctx.request_id,
+                name=name,
+                hostname=_hostname(asked, name, server_id, i),
+                description=asked.description,
+                flavor=flavor,
+                image=image,
+                key_name=asked.key_name,
+                keys=keys,
+                metadata=asked.metadata or {},
+                tags=tuple(sorted(set(asked.tags))),
+                availability_zone=zone,
+                requested_host=host,
+                requested_node=node,
+                force_host=force,
+                hints=asked.hints or {},
+                server_group=group,
+                user_data=user_data,
+                admin_password=password_ref,
+                security_groups=tuple(groups),
+                nics=tuple(nics),
+                disks=_disks(flavor, image, asked),
+                config_drive=config_drive,
+                access_ip_v4=asked.access_ip_v4,
+                access_ip_v6=asked.access_ip_v6,
+                reservation_id=reservation,
+                launch_index=i,
+                trusted_certs=asked.trusted_certs,
+                created_at=now,
+            )
+            server_create.prepare(tx, services, requested, ctx, operation)
+            made.append(server_id)
+        return tuple(made)
+
+    made = services.world.write(put)
+    return Accepted(made, reservation, password, tuple(n for _, n in groups))
+
+
+def _flavor(services: Services, ctx: Context, asked: Asked) -> FlavorRecord:
+    row = services.world.read(
+        lambda tx: flavors.find_for(tx, asked.flavor_ref, ctx.project_id, admin=ctx.is_admin)
+    )
+    if row is None:
+        raise BadRequest(f"Flavor {asked.flavor_ref[:80]} could not be found.")
+    if row["root_gib"] == 0 and not asked.may_zero_disk:
+        raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
+    return flavors.record(row)
+
+
+def _image(
+    services: Services, ctx: Context, asked: Asked, flavor: FlavorRecord
+) -> ImageRecord | None:
+    if not asked.image_ref:
+        raise BadRequest("Invalid imageRef provided.")
+    try:
+        image = services.images.get(ctx, asked.image_ref)
+    except NotFound as exc:
+        raise BadRequest(f"Can not find requested image {asked.image_ref}") from exc
+    if image.status != "active":
+        raise BadRequest(f"Image {image.id} is not active.")
+    ImageProperties.read(image.properties)
+    if image.min_ram > flavor.memory_mib:
+        raise BadRequest("Flavor's memory is too small for requested image.")
+    _check_disk(image, flavor)
+    return ImageRecord(
+        id=image.id,
+        name=image.name or "",
+        disk_format=image.disk_format or "raw",
+        size=image.size or 0,
+        min_disk_gib=image.min_disk,
+        min_ram_mib=image.min_ram,
+        hash_algo=image.os_hash_algo,
+        hash_value=image.os_hash_value,
+        properties=image.properties,
+    )
+
+
+def _check_disk(image: Image, flavor: FlavorRecord) -> None:
+    if flavor.root_gib == 0:
+        return
+    size = max(image.size or 0, image.virtual_size or 0)
+    room = flavor.root_gib * GIB
+    if size > room:
+        raise BadRequest(
+            "Flavor's disk is too small for requested image. Flavor disk is "
+            f"{room} bytes, image is {size} bytes."
+        )
+    if image.min_disk > flavor.root_gib:
+        raise BadRequest(
+            "Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk "
+            f"is {room} bytes, minimum size is {image.min_disk * GIB} bytes."
+        )
+
+
+def _wants_config_drive(image: ImageRecord | None) -> bool:
+    return image is not None and image.properties.get("img_config_drive") == "mandatory"
+
+
+def _keys(services: Services, user: str, name: str | None) -> tuple[tuple[str, str, str], ...]:
+    if name is None:
+        return ()
+    row = services.world.read(lambda tx: keypairs.find(tx, user, name))
+    if row is None:
+        raise BadRequest("Invalid key_name provided.")
+    return ((row["name"], row["type"], row["public_key"]),)
+
+
+def _check_sizes(services: Services, project: str, user: str, asked: Asked) -> None:
+    limit = services.world.read(lambda tx: quotas.limits(tx, project, user))["metadata_items"]
+    items = len(asked.metadata or {})
+    if 0 <= limit < items:
+        raise QuotaExceeded(f"Maximum number of metadata items exceeds {limit}")
+
+
+def _place(services: Services, asked: Asked) -> tuple[str | None, str | None, str | None, bool]:
+    """Return (zone, host, node, forced). An unknown zone or host is refused here, as Nova does."""
+    zone = asked.availability_zone
+    if zone is not None and zone not in services.scheduling.zones():
+        raise BadRequest("The requested availability zone is not available")
+    for name, kind in ((asked.host, "Compute host"), (asked.node, "Compute host")):
+        if name is not None and services.hosts.find(name) is None:
+            raise BadRequest(f"{kind} {name[:80]} could not be found.")
+    return zone, asked.host, asked.node, asked.force
+
+
+def _group(services: Services, ctx: Context, asked: Asked) -> str | None:
+    named = (asked.hints or {}).get("group")
+    if not named:
+        return None
+    row = services.world.read(lambda tx: server_groups.find(tx, named[0]))
+    if row is None or (row["project_id"] != ctx.project_id and not ctx.is_admin):
+        raise BadRequest(f"Instance group {named[0]} could not be found.")
+    uuid: str = row["uuid"]
+    return uuid
+
+
+def _check_members(tx: Tx, project: str, user: str, group: str | None, count: int) -> None:
+    if group is None:
+        return
+    limit = quotas.limits(tx, project, user)["server_group_members"]
+    if 0 <= limit < quotas.members_used(tx, group) + count:
+        raise QuotaExceeded("Quota exceeded, too many servers in group")
+
+
+def _disks(
+    flavor: FlavorRecord, image: ImageRecord | None, asked: Asked
+) -> tuple[DiskRequest, ...]:
+    """Return the root disk, then ephemeral and swap as the flavor gives them or the request sizes them."""
+    bus = None if image is None else ImageProperties.read(image.properties).hw_disk_bus
+    root = DiskRequest(
+        source="image",
+        size_gib=flavor.root_gib,
+        image_id=None if image is None else image.id,
+        boot_index=0,
+        bus=bus,
+        tag=next((d.tag for d in asked.disks or () if d.boot_index == 0), None),
+    )
+    out = [root]
+    more = [d for d in asked.disks or () if d.boot_index != 0]
+    if not any(d.guest_format != "swap" for d in more) and flavor.ephemeral_gib:
+        out.append(
+            DiskRequest(source="blank", size_gib=flavor.ephemeral_gib, bus=bus, name="ephemeral0")
+        )
+    out += [d.replace(bus=d.bus or bus) for d in more]
+    if not any(d.guest_format == "swap" for d in more) and flavor.swap_mib:
+        out.append(
+            DiskRequest(
+                source="blank", size_mib=flavor.swap_mib, bus=bus, guest_format="swap", name="swap"
+            )
+        )
+    return tuple(out)
+
+
+def _hostname(asked: Asked, name: str, server_id: str, index: int) -> str:
+    if asked.hostname is not None:
+        return asked.hostname if asked.high == 1 else f"{asked.hostname}-{index + 1}"
+    return hostname_of(name, server_id)
+
+
+def hostname_of(name: str, server_id: str) -> str:
+    """Return a host name made from a server's name: ASCII letters, digits, dots and dashes, at most 63 characters."""
+    text = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    text = re.sub(r"[^\w.-]+", "", re.sub(r"[ _]", "-", text)).strip(".-")[:63].strip(".-")
+    return text or f"server-{server_id}"
