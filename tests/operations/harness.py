@@ -108,6 +108,8 @@ def points_of(saga: Saga, skip: frozenset[str] = frozenset()) -> list[Case]:
     steps = [s for s in saga.steps if s.name not in skip]
     for step in steps:
         cases += [(f,) for f in _around(step, DO)]
+    if saga.forward_only:
+        return cases
     last = last_reversible(saga)
     trigger = Fault(last, DO, AFTER, ERROR)
     for step in steps:
@@ -133,7 +135,7 @@ def random_pair(saga: Saga, seed: int) -> Case:
 
 def expected_state(saga: Saga, case: Case) -> str:
     """Return how an operation without retreats must end: an error before the point of no return unwinds it."""
-    last = saga.positions[last_reversible(saga)]
+    last = -1 if saga.forward_only else saga.positions[last_reversible(saga)]
     for f in case:
         fatal = f.kind == ERROR and f.direction == DO and f.when != RECORDED
         if fatal and saga.positions[f.step] <= last:

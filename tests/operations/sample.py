@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from kilonova.bus.disturbed import Disturbed
 from kilonova.bus.memory import MemoryBus
-from kilonova.common.clock import ManualClock
+from kilonova.common.clock import Clock, ManualClock
 from kilonova.common.context import service_context
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import SqliteDatabase, Tx
@@ -73,7 +73,7 @@ class Agent:
 
     def __init__(self, bus: Any, host: str) -> None:
         self.host = host
-        self.guests: set[str] = set()
+        self.guests: list[str] = []  # a list: a guest that was made twice would be seen
         self.performed = 0
         self.fails: list[tuple[str, str]] = []
         self.silent = False
@@ -88,7 +88,6 @@ class Agent:
         if self.silent:
             return
         order = decode(body, Order)
-        key = (order.step, order.direction, order.seq)
         stored = self._answers.get((order.operation, f"{order.step}:{order.direction}", order.seq))
         if stored is not None and self.remembers:
             self._bus.publish(f"answer.{order.answer_to}", encode(stored))
@@ -97,7 +96,6 @@ class Agent:
             self._answer(order, AnswerState.REFUSED)
             return
         self._last[order.operation] = (order.fence, order.seq)
-        assert key
         self._perform(order)
 
     def _perform(self, order: Order) -> None:
@@ -107,9 +105,9 @@ class Agent:
             return
         self.performed += 1
         if order.direction == Direction.DO:
-            self.guests.add(order.server_id)
+            self.guests.append(order.server_id)
         else:
-            self.guests.discard(order.server_id)
+            self.guests = [g for g in self.guests if g != order.server_id]
         self._answer(order, AnswerState.DONE)
 
     def _answer(self, order: Order, state: AnswerState) -> None:
@@ -287,7 +285,9 @@ class SampleWorld:
             **kw,
         )
 
-    def begin(self, host: str = "h1", deadline_s: float | None = None) -> tuple[str, str]:
+    def begin(
+        self, host: str = "h1", deadline_s: float | None = None, clock: Clock | None = None
+    ) -> tuple[str, str]:
         thing, operation = new_uuid(), new_uuid()
         self.things.append(thing)
 
@@ -304,7 +304,7 @@ class SampleWorld:
                 context=service_context(),
                 params=SampleParams(thing=thing, host=host),
                 deadline_s=deadline_s,
-                now=self.clock.now(),
+                now=(clock or self.clock).now(),
             )
 
         self.home.write(write)
