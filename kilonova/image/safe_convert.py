@@ -5,6 +5,7 @@ the use. The tool is told both formats, gets no network, no privileges, and limi
 it made is inspected again before anybody sees it (RELIABILITY S1-S7, S11).
 """
 
+import errno
 import os
 import shutil
 import subprocess
@@ -21,7 +22,13 @@ from kilonova.image.inspect import Found, Limits, Refused, inspect
 _PLAIN = {"ami": "raw", "ari": "raw", "aki": "raw", "iso": "raw"}
 _NOBODY = 65534
 _PIECE = 1 << 20
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+_ZEROS = bytes(_PIECE)
+_STACK_BYTES = 2 << 20
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "MALLOC_ARENA_MAX": "1",  # QEMU's threads reserve 64 MiB of addresses each otherwise, and go over the limit
+}
 
 
 class ToolLimits(NamedTuple):
@@ -74,20 +81,39 @@ def _private_directory(parent: Path) -> Iterator[Path]:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Copy bytes, holes left out. copy: must not exist."""
-    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb", buffering=0) as src, copy.open("xb", buffering=0) as dst:
-        try:
-            while piece := src.read(_PIECE):
-                if piece.count(0) == len(piece):
-                    dst.seek(len(piece), os.SEEK_CUR)
-                else:
-                    dst.write(piece)
-            dst.truncate(dst.tell())
-        except OSError as exc:
-            raise TooLarge(
-                "There is not enough room to convert the image.", error=str(exc)
-            ) from exc
+    """Copy bytes, holes and zeros left out. copy: must not exist."""
+    src = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        size = os.fstat(src).st_size
+        with copy.open("xb", buffering=0) as dst:
+            at = _next_data(src, 0)
+            while at < size and (piece := os.pread(src, _PIECE, at)):
+                if piece != _ZEROS[: len(piece)]:
+                    _put(dst.fileno(), piece, at)
+                at = _next_data(src, at + len(piece))
+            dst.truncate(size)
+    finally:
+        os.close(src)
+
+
+def _next_data(fd: int, at: int) -> int:
+    """Return where the next byte that is not in a hole lies, at ``at`` or behind; the end when there is none."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:
+            return os.fstat(fd).st_size
+        return at  # not a file with holes: a pipe, say, that inspect will refuse
+
+
+def _put(fd: int, piece: bytes, at: int) -> None:
+    view = memoryview(piece)
+    try:
+        while view:
+            n = os.pwrite(fd, view, at)
+            view, at = view[n:], at + n
+    except OSError as exc:
+        raise TooLarge("There is not enough room to convert the image.", error=str(exc)) from exc
 
 
 def _run(work: Path, copy: Path, fmt: str, made: Path, found: Found, tool: ToolLimits) -> None:
@@ -101,6 +127,7 @@ def _run(work: Path, copy: Path, fmt: str, made: Path, found: Found, tool: ToolL
         f"--cpu={tool.cpu_s}",
         f"--as={tool.address_space_bytes}",
         f"--fsize={largest}",
+        f"--stack={_STACK_BYTES}",
         "--core=0",
         "--nofile=64",
         "--",

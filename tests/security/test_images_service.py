@@ -448,6 +448,19 @@ def test_the_checker_that_passed_an_image_is_remembered(cloud: Cloud) -> None:
     assert row["checker"] == CHECKER_VERSION
 
 
+def test_images_of_an_older_checker_are_checked_again(cloud: Cloud, tmp_path: Path) -> None:
+    """S8: after an upgrade, what only the old rules took is nobody's to boot."""
+    bad, good = cloud.active(), cloud.active()
+    with (cloud.root / "data" / "images" / bad["id"]).open("wb") as f:
+        f.write(b"QFI\xfb" + bytes(2000))
+    cloud.database.write(lambda tx: tx.change(s.image.update().values(checker=0)))
+    images = EmbeddedImages(cloud.database, cloud.root / "data", cloud.clock)
+    assert (status(images, bad["id"]), status(images, good["id"])) == ("deactivated", "active")
+    with pytest.raises(Conflict):
+        images.open(bad["id"])
+    images.open(good["id"]).close()
+
+
 def test_lists_have_an_index(cloud: Cloud) -> None:
     """S38: the usual lists never scan the table without one."""
     for sql in (

@@ -162,6 +162,10 @@ SET_STATUS = Q(
     .where(image.c.id == P("image"), image.c.status == P("from_status"))
     .values(status=P("to_status"), updated_at=P("now"))
 )
+OUTDATED = Q(sa.select(image).where(image.c.status == "active", image.c.checker < P("version")))
+CHECKED = Q(
+    sa.update(image).where(image.c.id == P("image")).values(status=P("to_status"), checker=P("v"))
+)
 WITH_FILES = Q(sa.select(image.c.id, image.c.status, image.c.staged, image.c.upload))
 RESET = Q(
     sa.update(image)

@@ -21,7 +21,7 @@ from kilonova.db.versions import ensure as ensure_schema
 from kilonova.image.embedded import records
 from kilonova.image.embedded import schema as s
 from kilonova.image.embedded.data import Files, OpenData, Pace, Received
-from kilonova.image.inspect import CHECKER_VERSION, Found, Limits, inspect
+from kilonova.image.inspect import CHECKER_VERSION, Found, Limits, Refused, inspect
 from kilonova.objects.image import Image
 
 log = get_logger(__name__)
@@ -123,6 +123,20 @@ class EmbeddedImages:
         removed = self.files.sweep(active, staged)
         if reset or removed:
             log.info("images: unfinished uploads undone", extra={"images": reset, "files": removed})
+        self._check_again()
+
+    def _check_again(self) -> None:
+        """Ask the present inspector about images that only an older one passed; refused ones are deactivated."""
+        for row in self.db.read(lambda tx: tx.all(s.OUTDATED, version=CHECKER_VERSION)):
+            image = records.to_object(row, ())
+            after = "active"
+            try:
+                self._inspect(image, self.files.path(image.id), image.size or 0)
+            except (Refused, FileNotFoundError) as exc:
+                log.warning("an image was deactivated: %s", exc, extra={"image": image.id})
+                after = "deactivated"
+            values = {"image": image.id, "to_status": after, "v": CHECKER_VERSION}
+            self.db.write(lambda tx, v=values: tx.run(s.CHECKED, **v))  # type: ignore[misc]
 
     def _to_uploading(self, image_id: str) -> None:
         self.db.write(lambda tx: tx.run(s.UNIMPORT, image=image_id))
@@ -133,14 +147,14 @@ class EmbeddedImages:
         """Return an image that the caller may see; NotFound alike for a missing and a foreign one."""
         return self.db.read(lambda tx: self.seen(tx, ctx, image_id))
 
-    def open(self, image_id: str, start: int = 0, size: int | None = None) -> OpenData:
-        """Open an active image's bytes; NotFound when there is no such image, Conflict when it has no bytes."""
+    def open(self, image_id: str) -> OpenData:
+        """Open an active image's bytes; NotFound when there is no such image, Conflict when not active."""
         image = self.db.read(lambda tx: records.find(tx, _known(image_id)))
         if image is None:
             raise _missing(image_id)
-        if image.status not in ("active", "deactivated"):
-            raise Conflict(f"Image {image_id} is {image.status}; it has no data.")
-        return self.files.open(image.id, start, size)
+        if image.status != "active":
+            raise Conflict(f"Image {image_id} is {image.status}; its data cannot be used.")
+        return self.files.open(image.id)
 
     def find_by_key(self, project_id: str, key: str) -> Image | None:
         """Return the image that was made for ``key``, or None."""

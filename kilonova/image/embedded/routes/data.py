@@ -99,7 +99,7 @@ class DataRoutes:
             headers["Content-Range"] = f"bytes {start}-{start + size - 1}/{image.size}"
         elif image.checksum is not None:
             headers["Content-MD5"] = image.checksum
-        data = self.images.open(image.id, start, size)
+        data = self.images.files.open(image.id, start, size)
         return Response(
             stream=_Body(data),
             status=status,
