@@ -26,7 +26,8 @@ class NetworkService(Protocol):
     def plan(self, ctx: Context, project_id: str, requested: Requested) -> list[NicPlan]:
         """Check the networks of POST /servers before accept, touching nothing.
 
-        None and "auto" choose the project's only network (its own, else a shared one); "auto" without one plans to make it.
+        None and "auto" choose the project's only network (its own, else a shared one); "auto" without one
+        plans to make it.
         BadRequest: unknown network or port, port without address, network without subnet, address taken or outside.
         Conflict: port in use; more than one candidate. Forbidden: external network.
         """

@@ -48,7 +48,7 @@ class FixedIp(Versioned, frozen=True, kw_only=True):
 class BoundPort(Versioned, frozen=True, kw_only=True):
     """A port with all that a guest, its host and GET /servers need of it.
 
-    security_groups: (id, name). status: ACTIVE once its host applied it, DOWN before, BUILD never. host: "" when unbound.
+    security_groups: (id, name). status: ACTIVE once its host applied it, DOWN before. host: "" when unbound.
     preserve_on_delete: the user made the port; removing it only unbinds it. mtu: bytes.
     """
 

@@ -1,0 +1,284 @@
+"""Desired state as documents: pure reads that turn rows into what hosts apply (kilonova/objects/netstate.py)."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.db.engine import Row, Tx
+from kilonova.db.sql import P, Q
+from kilonova.network.embedded.schema import (
+    address,
+    floating,
+    network,
+    port,
+    port_group,
+    router,
+    rule,
+    security_group,
+    subnet,
+)
+from kilonova.network.embedded.store import groups
+from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.objects.netstate import (
+    GroupState,
+    NetworkState,
+    PortState,
+    RouterGateway,
+    RouterInterface,
+    RouterState,
+    RuleState,
+    SubnetState,
+)
+
+_PORTS = Q(sa.select(port).where(among(port.c.id, "ids")))
+_ADDRESSES = Q(
+    sa.select(address.c.port_id, address.c.ip, address.c.subnet_id)
+    .where(among(address.c.port_id, "ids"))
+    .order_by(address.c.port_id, address.c.place)
+)
+_MEMBERSHIPS = Q(
+    sa.select(port_group.c.port_id, port_group.c.group_id).where(among(port_group.c.port_id, "ids"))
+)
+_NETWORKS = Q(sa.select(network).where(among(network.c.id, "ids")))
+_SUBNETS = Q(
+    sa.select(subnet)
+    .where(among(subnet.c.network_id, "ids"))
+    .order_by(subnet.c.created_at, subnet.c.id)
+)
+_SUBNETS_BY_ID = Q(sa.select(subnet).where(among(subnet.c.id, "ids")))
+_DHCP = Q(
+    sa.select(address.c.subnet_id, address.c.ip)
+    .join(port, port.c.id == address.c.port_id)
+    .where(among(port.c.network_id, "ids"), port.c.device_owner == "network:dhcp")
+)
+_ROUTERS = Q(sa.select(router).where(among(router.c.id, "ids")))
+_LEGS = Q(
+    sa.select(port)
+    .where(
+        among(port.c.device_id, "ids"),
+        port.c.device_owner.like("network:router%"),
+    )
+    .order_by(port.c.created_at, port.c.id)
+)
+_FLOATING = Q(
+    sa.select(floating.c.router_id, floating.c.ip, floating.c.fixed_ip)
+    .where(among(floating.c.router_id, "ids"), floating.c.fixed_ip.is_not(None))
+    .order_by(floating.c.ip)
+)
+_GROUPS = Q(sa.select(security_group).where(among(security_group.c.id, "ids")))
+_MEMBER_ADDRESSES = Q(
+    sa.select(port_group.c.group_id, address.c.ip)
+    .join(address, address.c.port_id == port_group.c.port_id)
+    .where(among(port_group.c.group_id, "ids"))
+    .order_by(address.c.num)
+)
+REFERENCED_BY_PORTS = Q(
+    sa.select(rule.c.remote_group)
+    .distinct()
+    .join(port_group, port_group.c.group_id == rule.c.group_id)
+    .where(among(port_group.c.port_id, "ids"), rule.c.remote_group.is_not(None))
+)
+HOSTS_OF_NETWORK = Q(
+    sa.select(port.c.host).distinct().where(port.c.network_id == P("id"), port.c.host != "")
+)
+HOSTS_USING_GROUP = Q(
+    sa.select(port.c.host)
+    .distinct()
+    .join(port_group, port_group.c.port_id == port.c.id)
+    .join(rule, rule.c.group_id == port_group.c.group_id)
+    .where(rule.c.remote_group == P("id"), port.c.host != "")
+)
+ON_HOST = Q(
+    sa.select(port.c.id, port.c.network_id, port.c.device_owner).where(port.c.host == P("host"))
+)
+ROUTERS_ON_HOST = Q(sa.select(router.c.id).where(router.c.host == P("host")))
+
+
+def _rule(r: Row) -> RuleState:
+    return RuleState(
+        direction=r["direction"],
+        ethertype=r["ethertype"],
+        protocol=r["protocol"],
+        port_min=r["port_min"],
+        port_max=r["port_max"],
+        remote_cidr=r["remote_cidr"],
+        remote_group=r["remote_group"],
+    )
+
+
+def _options(row: Row) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (o["opt_name"], o["opt_value"])
+        for o in json.loads(row["dhcp_options"])
+        if o.get("opt_value") is not None
+    )
+
+
+def ports(tx: Tx, ids: Iterable[str]) -> list[tuple[str, PortState]]:
+    """Return (host, document) of those of the ports that are bound and carry a guest's traffic."""
+    asked = listed(ids)
+    rows = [
+        r
+        for r in tx.all(_PORTS, ids=asked)
+        if r["host"] and not r["device_owner"].startswith("network:")
+    ]
+    if not rows:
+        return []
+    held = by(tx.all(_ADDRESSES, ids=asked), "port_id")
+    member = {
+        p: [m["group_id"] for m in ms]
+        for p, ms in by(tx.all(_MEMBERSHIPS, ids=asked), "port_id").items()
+    }
+    wanted = sorted({g for gs in member.values() for g in gs})
+    rules = {
+        g: tuple(_rule(r) for r in rs)
+        for g, rs in by(groups.rules_of(tx, wanted), "group_id").items()
+    }
+    out = []
+    for r in rows:
+        mine = member.get(r["id"], [])
+        out.append((r["host"], _port(r, held.get(r["id"], []), mine, rules)))
+    return out
+
+
+def _port(
+    r: Row, held: list[Row], mine: list[str], rules: dict[str, tuple[RuleState, ...]]
+) -> PortState:
+    secure = bool(r["port_security"])
+    return PortState(
+        id=r["id"],
+        generation=r["generation"],
+        network_id=r["network_id"],
+        mac=r["mac"],
+        addresses=tuple((a["ip"], a["subnet_id"]) for a in held),
+        device_id=r["device_id"],
+        device_owner=r["device_owner"],
+        hostname=r["dns_name"],
+        port_security=secure,
+        pairs=tuple((p["ip_address"], p.get("mac_address")) for p in json.loads(r["pairs"])),
+        rules=tuple(dict.fromkeys(x for g in mine for x in rules.get(g, ()))) if secure else (),
+        groups=tuple(mine),
+        dhcp_options=_options(r),
+        admin_up=bool(r["admin_up"]),
+        project_id=r["project_id"],
+    )
+
+
+def networks(tx: Tx, ids: Iterable[str]) -> dict[str, NetworkState]:
+    """Return the documents of networks."""
+    asked = listed(ids)
+    nets = by(tx.all(_SUBNETS, ids=asked), "network_id")
+    dhcp = {r["subnet_id"]: r["ip"] for r in tx.all(_DHCP, ids=asked)}
+    return {
+        n["id"]: NetworkState(
+            id=n["id"],
+            generation=n["generation"],
+            segment=n["segment"],
+            mtu=n["mtu"],
+            subnets=tuple(_subnet(s, dhcp.get(s["id"])) for s in nets.get(n["id"], [])),
+            external=bool(n["external"]),
+            dns_domain=n["dns_domain"],
+            admin_up=bool(n["admin_up"]),
+        )
+        for n in tx.all(_NETWORKS, ids=asked)
+    }
+
+
+def _subnet(s: Row, dhcp: str | None) -> SubnetState:
+    return SubnetState(
+        id=s["id"],
+        cidr=s["cidr"],
+        ip_version=s["ip_version"],
+        gateway=s["gateway_ip"],
+        dhcp_server=dhcp,
+        dns=tuple(json.loads(s["dns_nameservers"])),
+        routes=tuple((r["destination"], r["nexthop"]) for r in json.loads(s["host_routes"])),
+        enable_dhcp=bool(s["enable_dhcp"]),
+    )
+
+
+def routers(tx: Tx, ids: Iterable[str]) -> list[tuple[str, RouterState, set[str]]]:
+    """Return (host, document, networks that it touches) of routers that have a host."""
+    asked = listed(ids)
+    rows = [r for r in tx.all(_ROUTERS, ids=asked) if r["host"]]
+    if not rows:
+        return []
+    legs = by(tx.all(_LEGS, ids=asked), "device_id")
+    port_ids = [p["id"] for ps in legs.values() for p in ps]
+    held = by(tx.all(_ADDRESSES, ids=listed(port_ids)), "port_id")
+    subnet_ids = {a["subnet_id"] for rows_ in held.values() for a in rows_}
+    subnets = {s["id"]: s for s in tx.all(_SUBNETS_BY_ID, ids=listed(subnet_ids))}
+    net_ids = {p["network_id"] for ps in legs.values() for p in ps}
+    mtu = {n["id"]: n["mtu"] for n in tx.all(_NETWORKS, ids=listed(net_ids))}
+    lead = by(tx.all(_FLOATING, ids=asked), "router_id")
+    return [
+        (
+            r["host"],
+            _router(r, legs.get(r["id"], []), held, subnets, mtu, lead.get(r["id"], [])),
+            {p["network_id"] for p in legs.get(r["id"], [])},
+        )
+        for r in rows
+    ]
+
+
+def _router(
+    r: Row,
+    legs: list[Row],
+    held: dict[str, list[Row]],
+    subnets: dict[str, Row],
+    mtu: dict[str, int],
+    lead: list[Row],
+) -> RouterState:
+    def pairs(p: Row) -> tuple[tuple[str, str], ...]:
+        return tuple((a["ip"], subnets[a["subnet_id"]]["cidr"]) for a in held.get(p["id"], []))
+
+    gateway = None
+    interfaces = []
+    for p in legs:
+        if p["id"] == r["gateway_port"]:
+            ways = [subnets[a["subnet_id"]]["gateway_ip"] for a in held.get(p["id"], [])]
+            gateway = RouterGateway(
+                port_id=p["id"],
+                network_id=p["network_id"],
+                mac=p["mac"],
+                addresses=pairs(p),
+                gateway=next((w for w in ways if w), None),
+                snat=bool(r["snat"]),
+            )
+        else:
+            interfaces.append(
+                RouterInterface(
+                    port_id=p["id"],
+                    network_id=p["network_id"],
+                    mac=p["mac"],
+                    addresses=pairs(p),
+                    mtu=mtu[p["network_id"]],
+                )
+            )
+    routes: list[dict[str, Any]] = json.loads(r["routes"])
+    return RouterState(
+        id=r["id"],
+        generation=r["generation"],
+        interfaces=tuple(interfaces),
+        gateway=gateway,
+        floating=tuple((f["ip"], f["fixed_ip"]) for f in lead),
+        routes=tuple((x["destination"], x["nexthop"]) for x in routes),
+        admin_up=bool(r["admin_up"]),
+    )
+
+
+def group_states(tx: Tx, ids: Iterable[str]) -> list[GroupState]:
+    """Return the members' addresses of groups."""
+    asked = listed(ids)
+    members = by(tx.all(_MEMBER_ADDRESSES, ids=asked), "group_id")
+    return [
+        GroupState(
+            id=g["id"],
+            generation=g["generation"],
+            ipv4=tuple(m["ip"] for m in members.get(g["id"], []) if ":" not in m["ip"]),
+            ipv6=tuple(m["ip"] for m in members.get(g["id"], []) if ":" in m["ip"]),
+        )
+        for g in tx.all(_GROUPS, ids=asked)
+    ]

@@ -1,0 +1,250 @@
+"""Tell hosts what their networks should be, hear what is in force.
+
+After a commit the documents that it touched are read and published at once; members of remote groups are gathered for
+at most ``batch_s`` seconds. A lost message costs seconds: documents that nobody reported are sent again, and an agent
+that (re)connects asks for everything. Reading and publishing happen under one lock, so that what is sent last is
+newest; a removal is checked once more there, so that it cannot overtake a return.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+
+import sqlalchemy as sa
+
+from kilonova.bus.interface import Bus, Subscription
+from kilonova.common.clock import Clock
+from kilonova.common.log import get_logger
+from kilonova.db.engine import Database, Tx
+from kilonova.db.sql import P, Q
+from kilonova.network.embedded import documents
+from kilonova.network.embedded.schema import port, router
+from kilonova.network.embedded.store.reports import take_report
+from kilonova.network.embedded.store.work import Work
+from kilonova.objects.base import decode, encode
+from kilonova.objects.netstate import Applied, Change, Document, StateRequest
+from kilonova.objects.port import NetworkEvent
+
+log = get_logger(__name__)
+CHUNK = 100  # documents per message: about 60 KiB
+RESEND_AFTER_S = 2.0
+RESEND_EVERY_S = 5.0
+
+_STILL = Q(
+    sa.select(port.c.id).where(port.c.network_id == P("id"), port.c.host == P("host")).limit(1)
+)
+_PORT_THERE = Q(sa.select(port.c.id).where(port.c.id == P("id"), port.c.host == P("host")))
+_ROUTER_THERE = Q(sa.select(router.c.id).where(router.c.id == P("id"), router.c.host == P("host")))
+_PENDING = Q(
+    sa.select(port.c.id)
+    .where(
+        sa.text("host <> '' AND applied < generation"),
+        port.c.updated_at < P("before"),
+        port.c.device_owner.not_like("network:%"),
+    )
+    .order_by(port.c.updated_at)
+    .limit(500)
+)
+_PENDING_ROUTERS = Q(
+    sa.select(router.c.id).where(router.c.host != "", router.c.applied < router.c.generation)
+)
+
+Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
+
+
+class Publisher:
+    """The embedded network's side of ``agent.<host>.state``, ``network.state`` and ``network.report.<host>``.
+
+    emit: called with every external event, after the commit.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        bus: Bus,
+        clock: Clock,
+        emit: Callable[[NetworkEvent], None],
+        batch_s: float = 0.1,
+    ) -> None:
+        self.database = database
+        self.bus = bus
+        self.clock = clock
+        self.emit = emit
+        self.batch_s = batch_s
+        self._order = threading.Lock()
+        self._dirty: set[str] = set()
+        self._guard = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._subscriptions: list[Subscription] = []
+
+    def start(self) -> None:
+        """Listen to hosts and start the one thread that sends groups and repeats what was lost."""
+        self._subscriptions = [
+            self.bus.subscribe("network.state", self._asked, queue="network"),
+            self.bus.subscribe("network.report.*", self._reported, queue="network"),
+        ]
+        self._thread = threading.Thread(target=self._loop, name="network-state", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening; safe to repeat."""
+        for s in self._subscriptions:
+            s.close()
+        self._subscriptions = []
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(10)
+            self._thread = None
+
+    def flush(self, work: Work) -> None:
+        """Publish what a committed write touched, then tell compute."""
+        if work.ports or work.networks or work.routers or work.gone:
+            with self._order:
+                self._send(self.database.read(lambda tx: self._collect(tx, work)))
+        if work.groups:
+            with self._guard:
+                self._dirty |= work.groups
+            self._wake.set()
+        for event in work.events:
+            self.emit(event)
+
+    def _collect(self, tx: Tx, work: Work) -> Outbox:
+        out: Outbox = {}
+        touched: set[tuple[str, str]] = set()
+        for host, port_state in documents.ports(tx, work.ports):
+            out.setdefault(host, ([], []))[0].append(port_state)
+            touched.add((host, port_state.network_id))
+        for host, router_state, nets in documents.routers(tx, work.routers):
+            out.setdefault(host, ([], []))[0].append(router_state)
+            touched |= {(host, n) for n in nets}
+        for n in work.networks:
+            touched |= {(r["host"], n) for r in tx.all(documents.HOSTS_OF_NETWORK, id=n)}
+        if touched:
+            states = documents.networks(tx, {n for _, n in touched})
+            for host, n in sorted(touched):
+                if n in states:
+                    out.setdefault(host, ([], []))[0].insert(0, states[n])
+        for host, kind, thing, generation in work.gone:
+            question = {"network": _STILL, "port": _PORT_THERE, "router": _ROUTER_THERE}[kind]
+            if tx.one(question, id=thing, host=host) is None:
+                out.setdefault(host, ([], []))[1].append((kind, thing, generation))
+        return out
+
+    def _send(self, out: Outbox) -> None:
+        for host, (docs, removed) in out.items():
+            for at in range(0, max(len(docs), 1), CHUNK):
+                change = Change(
+                    host=host,
+                    documents=tuple(docs[at : at + CHUNK]),
+                    removed=tuple(removed) if at == 0 else (),
+                )
+                self.bus.publish(f"agent.{host}.state", encode(change))
+
+    def send_groups(self) -> None:
+        """Publish the groups whose members changed to every host that has a rule naming them."""
+        with self._guard:
+            dirty, self._dirty = self._dirty, set()
+        if not dirty:
+            return
+
+        def collect(tx: Tx) -> Outbox:
+            out: Outbox = {}
+            for state in documents.group_states(tx, dirty):
+                for r in tx.all(documents.HOSTS_USING_GROUP, id=state.id):
+                    out.setdefault(r["host"], ([], []))[0].append(state)
+            return out
+
+        with self._order:
+            self._send(self.database.read(collect))
+
+    def resend(self) -> int:
+        """Send again what its host did not report in time; return how many documents were due."""
+        before = self.clock.now() - RESEND_AFTER_S
+
+        def due(tx: Tx) -> Work:
+            work = Work(tx, self.clock.now())
+            work.ports.update(r[0] for r in tx.all(_PENDING, before=before))
+            work.routers.update(r[0] for r in tx.all(_PENDING_ROUTERS))
+            return work
+
+        work = self.database.read(due)
+        self.flush(work)
+        return len(work.ports) + len(work.routers)
+
+    def _loop(self) -> None:
+        last = self.clock.monotonic()
+        while not self._stop.is_set():
+            self._wake.wait(RESEND_EVERY_S)
+            if self._stop.wait(self.batch_s):  # gather what comes together
+                return
+            self._wake.clear()
+            try:
+                self.send_groups()
+                if self.clock.monotonic() - last >= RESEND_EVERY_S:
+                    last = self.clock.monotonic()
+                    self.resend()
+            except Exception:
+                log.exception("the network's desired state could not be sent; trying again")
+
+    def full(self, host: str) -> Change:
+        """Return everything that a host should have."""
+        return self.database.read(lambda tx: _full(tx, host))
+
+    def _asked(self, subject: str, body: bytes) -> bytes | None:
+        request = decode(body, StateRequest)
+        with self._order:
+            if request.port_id is None:
+                return encode(self.full(request.host))
+            wanted = request.port_id
+            return encode(self.database.read(lambda tx: _one(tx, request.host, wanted)))
+
+    def _reported(self, subject: str, body: bytes) -> None:
+        report = decode(body, Applied)
+        if subject != f"network.report.{report.host}":
+            log.warning(
+                "a report on another host's subject was dropped", extra={"subject": subject}
+            )
+            return
+        now = self.clock.now()
+        events = self.database.write(lambda tx: take_report(tx, report, now))
+        for event in events:
+            self.emit(event)
+
+
+def _full(tx: Tx, host: str) -> Change:
+    rows = tx.all(documents.ON_HOST, host=host)
+    out = _with_surroundings(
+        tx,
+        [r["id"] for r in rows],
+        {r["network_id"] for r in rows},
+        [r[0] for r in tx.all(documents.ROUTERS_ON_HOST, host=host)],
+    )
+    return Change(host=host, documents=tuple(out), full=True)
+
+
+def _one(tx: Tx, host: str, port_id: str) -> Change:
+    rows = [r for r in tx.all(documents.ON_HOST, host=host) if r["id"] == port_id]
+    return Change(
+        host=host,
+        documents=tuple(
+            _with_surroundings(tx, [r["id"] for r in rows], {r["network_id"] for r in rows}, [])
+        ),
+    )
+
+
+def _with_surroundings(
+    tx: Tx, port_ids: list[str], net_ids: set[str], router_ids: Iterable[str]
+) -> list[Document]:
+    from kilonova.network.embedded.store.common import listed
+
+    legs = documents.routers(tx, router_ids)
+    net_ids = net_ids | {n for _, _, nets in legs for n in nets}
+    remote = [r[0] for r in tx.all(documents.REFERENCED_BY_PORTS, ids=listed(port_ids))]
+    return [
+        *documents.networks(tx, net_ids).values(),
+        *documents.group_states(tx, remote),
+        *(p for _, p in documents.ports(tx, port_ids)),
+        *(r for _, r, _ in legs),
+    ]

@@ -1,0 +1,28 @@
+"""One write: the transaction, the time, and what it changed for hosts and for compute."""
+
+from dataclasses import dataclass, field
+
+from kilonova.db.engine import Tx
+from kilonova.objects.port import NetworkEvent, NetworkEventName
+
+
+@dataclass
+class Work:
+    """What a write touches; the desired state of touched documents is published after the commit.
+
+    ports: ids to publish on their host. networks, routers: ids to publish wherever they are. groups: ids whose
+    members changed (batched). gone: (host, kind, id, generation) to remove. events: for compute, after the commit.
+    """
+
+    tx: Tx
+    now: float
+    ports: set[str] = field(default_factory=set)
+    networks: set[str] = field(default_factory=set)
+    routers: set[str] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)
+    gone: list[tuple[str, str, str, int]] = field(default_factory=list)
+    events: list[NetworkEvent] = field(default_factory=list)
+
+    def event(self, name: NetworkEventName, server_id: str, port_id: str) -> None:
+        """Tell compute after the commit."""
+        self.events.append(NetworkEvent(name=name, server_id=server_id, port_id=port_id))
