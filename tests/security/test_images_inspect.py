@@ -1,6 +1,7 @@
 """S1, S2, S3, S4, S6, S7: hostile images are refused by reading them; no QEMU tool runs."""
 
 import os
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -274,3 +275,23 @@ def test_no_prefix_of_a_sound_image_breaks_the_inspector(tmp_path: Path) -> None
                     inspect(cut, declared, LIMITS)
                 except Refused as refusal:
                     assert refusal.message
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "vmdk", "vdi", "raw"])
+def test_random_damage_is_taken_or_refused_and_nothing_else(tmp_path: Path, fmt: str) -> None:
+    """S7: 600 headers with random bytes in random places; the seed is fixed, the inspector must not fall over."""
+    dice = random.Random(20261121)
+    path = fx.create(tmp_path / "x", fmt)
+    whole = path.read_bytes()[: 200 * 1024]
+    for _ in range(600):
+        data = bytearray(whole)
+        for _ in range(dice.choice((1, 2, 8, 64))):
+            at = dice.randrange(min(len(data), dice.choice((80, 120, 512, 1600, 70000))))
+            data[at] = dice.choice((0, 1, 2, 4, 0x7F, 0x80, 0xFF, dice.randrange(256)))
+        path.write_bytes(data)
+        try:
+            found = inspect(path, fmt, LIMITS)
+        except Refused as refusal:
+            assert refusal.message
+        else:
+            assert 0 <= found.virtual_size <= 64 * GIB

@@ -338,3 +338,46 @@ def test_restart_keeps_everything(cloud: Cloud) -> None:
     body = {"method": {"name": "glance-direct"}}
     got = cloud.call("POST", f"/v2/images/{staged['id']}/import", json_body=body)
     assert got.status_code == 202
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "\\ud800"}',
+        b'{"min_disk": 1180591620717411303424}',
+        b'{"min_disk": 1e400}',
+        b'{"min_ram": 1.5}',
+        b'{"\\u0000": "x"}',
+        b'{"": "x"}',
+        b'{"tags": {}}',
+        b"[" * 100_000,
+        b'{"name": "x"',
+        b"\xff\xfe",
+    ],
+)
+def test_odd_json_is_refused(cloud: Cloud, body: bytes) -> None:
+    got = cloud.call("POST", "/v2/images", body=body, Content_Type="application/json")
+    assert got.status_code == 400, got.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "created_at=gt:0001-01-01T00:00:00%2B14:00",
+        "created_at=gt:9999-12-31T23:59:59-14:00",
+        "updated_at=:",
+        "name=%ff",
+        "name=in:",
+        "size_min=999999999999999999",
+        "a%00b=c%00d",
+        "limit=%C2%B2",
+        "%F0%9F%98%80=%F0%9F%98%80",
+        "sort=",
+        "sort=:",
+        "marker=",
+        "id=in:" + "x," * 3000,
+        "&".join(f"p{i}=1" for i in range(490)),
+    ],
+)
+def test_odd_queries_are_answered(cloud: Cloud, query: str) -> None:
+    assert cloud.call("GET", f"/v2/images?{query}").status_code in (200, 400)
