@@ -43,13 +43,17 @@ _DROP_CONSUMER = Q(sa.delete(c).where(c.c.uuid == P("uuid")))
 _ADD = insert(a)
 _DROP = Q(sa.delete(a).where(a.c.consumer == P("consumer")))
 _USAGE = Q(
-    sa.select(c.c.type, a.c.resource_class, sa.func.sum(a.c.used), sa.func.count(a.c.consumer.distinct()))
+    sa.select(
+        c.c.type, a.c.resource_class, sa.func.sum(a.c.used), sa.func.count(a.c.consumer.distinct())
+    )
     .join(a, a.c.consumer == c.c.uuid)
     .where(c.c.project_id == P("project"))
     .group_by(c.c.type, a.c.resource_class)
 )
 _USAGE_OF_USER = Q(
-    sa.select(c.c.type, a.c.resource_class, sa.func.sum(a.c.used), sa.func.count(a.c.consumer.distinct()))
+    sa.select(
+        c.c.type, a.c.resource_class, sa.func.sum(a.c.used), sa.func.count(a.c.consumer.distinct())
+    )
     .join(a, a.c.consumer == c.c.uuid)
     .where(c.c.project_id == P("project"), c.c.user_id == P("user"))
     .group_by(c.c.type, a.c.resource_class)
@@ -171,10 +175,7 @@ def add_rows(tx: Tx, uuid: str, rows: list[tuple[int, str, int]]) -> None:
     """Insert (provider id, class, units)."""
     tx.many(
         _ADD,
-        [
-            {"consumer": uuid, "provider": p, "resource_class": rc, "used": n}
-            for p, rc, n in rows
-        ],
+        [{"consumer": uuid, "provider": p, "resource_class": rc, "used": n} for p, rc, n in rows],
     )
 
 

@@ -173,13 +173,9 @@ def _delta(provider: str, generation: int, need: Mapping[str, int], held: Held |
 
 
 def _give_back(tx: Tx, held: Held, now: float) -> Delta:
-    if (
-        tx.run(_BUMP, id_=held.provider_id, generation_=held.generation, changed_at=now) != 1
-    ):
+    if tx.run(_BUMP, id_=held.provider_id, generation_=held.generation, changed_at=now) != 1:
         raise GenerationMismatch("resource provider changed", provider=held.provider)
-    return Delta(
-        held.provider, held.generation + 1, {rc: -n for rc, n in held.amounts.items()}, -1
-    )
+    return Delta(held.provider, held.generation + 1, {rc: -n for rc, n in held.amounts.items()}, -1)
 
 
 def release(tx: Tx, consumer: str, *, now: float) -> Change:
@@ -195,9 +191,7 @@ def release(tx: Tx, consumer: str, *, now: float) -> Change:
     return Change(consumer, deltas, repeated=not held)
 
 
-def move(
-    tx: Tx, source: str, target: str, *, target_type: str | None = None, now: float
-) -> Change:
+def move(tx: Tx, source: str, target: str, *, target_type: str | None = None, now: float) -> Change:
     """Hand everything that ``source`` holds to ``target`` (a migration, say); nothing is free in between.
 
     Safe to repeat: a source that holds nothing moves nothing. Raises Conflict when ``target`` holds something else.
@@ -206,9 +200,12 @@ def move(
     if not held:
         return Change(target, repeated=True)
     if allocations.held_by(tx, target):
-        raise Conflict("The consumer that should take over holds allocations already.", target=target)
+        raise Conflict(
+            "The consumer that should take over holds allocations already.", target=target
+        )
     owner = allocations.consumer(tx, source)
-    assert owner is not None  # rows have a consumer: both are written in one transaction
+    if owner is None:  # rows and their consumer are written in one transaction
+        raise Conflict("The allocations belong to nobody.", source=source)
     allocations.put_consumer(
         tx,
         target,

@@ -18,7 +18,9 @@ CPU_RATIO, RAM_RATIO, DISK_RATIO = 4.0, 1.0, 1.0  # source: Nova, initial_*_allo
 _OF = Q(sa.select(inv).where(inv.c.provider == P("provider")).order_by(inv.c.resource_class))
 _ADD = insert(inv)
 _DELETE = Q(
-    sa.delete(inv).where(inv.c.provider == P("provider"), inv.c.resource_class == P("resource_class"))
+    sa.delete(inv).where(
+        inv.c.provider == P("provider"), inv.c.resource_class == P("resource_class")
+    )
 )
 _USED = Q(
     sa.select(a.c.resource_class, sa.func.sum(a.c.used))
@@ -82,18 +84,14 @@ def of_host(
     """Return the root provider's inventory of a host that reports ``report``; ratios apply when it is first seen."""
     out = {}
     if report.vcpus > 0:
-        out[names.VCPU] = Inventory(
-            report.vcpus, 0, 1, report.vcpus, 1, cpu_ratio
-        )
+        out[names.VCPU] = Inventory(report.vcpus, 0, 1, report.vcpus, 1, cpu_ratio)
     if report.memory_mib > 0:
         reserved = min(report.reserved_memory_mib, report.memory_mib)
         out[names.MEMORY_MB] = Inventory(
             report.memory_mib, reserved, 1, report.memory_mib, 1, ram_ratio
         )
     if report.disk_gib > 0:
-        out[names.DISK_GB] = Inventory(
-            report.disk_gib, 0, 1, report.disk_gib, 1, disk_ratio
-        )
+        out[names.DISK_GB] = Inventory(report.disk_gib, 0, 1, report.disk_gib, 1, disk_ratio)
     return out
 
 
@@ -128,9 +126,7 @@ def remove(
 ) -> None:
     """Remove one class. Raises InventoryInUse, NotFound."""
     if (used(tx, provider_id) if taken is None else taken).get(resource_class):
-        raise InventoryInUse(
-            f"Inventory for '{resource_class}' on resource provider is in use."
-        )
+        raise InventoryInUse(f"Inventory for '{resource_class}' on resource provider is in use.")
     if tx.run(_DELETE, provider=provider_id, resource_class=resource_class) == 0:
         raise NotFound(f"No inventory of class {resource_class} found")
 
@@ -143,7 +139,9 @@ def check(resource_class: str, record: Inventory, may_reserve_all: bool = True) 
             f"{'' if may_reserve_all else 'or equal to '}total."
         )
     if record.min_unit > record.max_unit:
-        raise BadRequest(f"Invalid inventory for '{resource_class}'. min_unit is greater than max_unit.")
+        raise BadRequest(
+            f"Invalid inventory for '{resource_class}'. min_unit is greater than max_unit."
+        )
 
 
 def report(tx: Tx, provider_id: int, records: Mapping[str, Inventory]) -> bool:

@@ -247,7 +247,9 @@ def ensure_host(
         provider = create(tx, uuid=uuid, name=name, now=now)
     changed = made
     if provider.name != name:
-        provider = update(tx, provider, name=name, parent=provider.parent, may_reparent=True, now=now)
+        provider = update(
+            tx, provider, name=name, parent=provider.parent, may_reparent=True, now=now
+        )
         changed = True
     changed |= inventories.report(tx, provider.id, inventory)
     changed |= traits.report(tx, provider.id, frozenset(traits_), now)

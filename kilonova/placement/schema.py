@@ -1,7 +1,7 @@
 """The tables of placement, in the global database.
 
-Resource classes and traits stand in rows by name; the tables ``resource_class`` and ``trait`` hold the CUSTOM_ ones, the
-standard ones come from os-resource-classes and os-traits. What is used is counted from ``allocation``, never kept.
+Resource classes and traits stand in rows by name; the tables ``resource_class`` and ``trait`` hold the CUSTOM_ ones,
+the standard ones come from os-resource-classes and os-traits. What is used is counted from ``allocation``, never kept.
 ``changed_at`` grows with every change of a provider, its inventory, traits, aggregates or allocations; a reader that
 re-reads a few seconds of overlap misses nothing that a longer transaction does not hide, and the full comparison of
 generations every 60 s finds that too.
@@ -89,7 +89,9 @@ consumer = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("project_id", sa.Text, nullable=False),
     sa.Column("user_id", sa.Text, nullable=False),
-    sa.Column("type", sa.Text, nullable=False),  # INSTANCE, MIGRATION, …; "unknown" when nobody said
+    sa.Column(
+        "type", sa.Text, nullable=False
+    ),  # INSTANCE, MIGRATION, …; "unknown" when nobody said
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Index("ix_consumer_project", "project_id", "user_id"),
