@@ -191,6 +191,11 @@ class Saga:
             raise ValueError(f"{self.kind}: needs steps, each with a name, none called 'retreats'")
 
     @functools.cached_property
+    def asks(self) -> bool:
+        """Tell whether any step orders a host to do something."""
+        return any(isinstance(s, Ask) for s in self.steps)
+
+    @functools.cached_property
     def positions(self) -> Mapping[str, int]:
         """Step name -> its place."""
         return {s.name: i for i, s in enumerate(self.steps)}

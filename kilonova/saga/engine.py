@@ -20,7 +20,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger, operation_id, request_id
 from kilonova.db.engine import Database
 from kilonova.objects.base import IncompatibleVersion, decode, encode
-from kilonova.objects.order import Answer, Order
+from kilonova.objects.order import Answer, OperationEnded, Order
 from kilonova.saga import journal
 from kilonova.saga.faults import Faults, Killed
 from kilonova.saga.journal import Fenced
@@ -31,6 +31,7 @@ from kilonova.saga.transition import Observer, Recorder
 
 log = get_logger(__name__)
 SWEEP_S = 1.0
+SWEEP_LIMIT = 500
 UNKNOWN_S = 60.0
 """How long an operation is left alone whose definition this release does not know."""
 JUMP_S = 5.0
@@ -84,7 +85,7 @@ class Engine:
         self._wake_of: dict[Key, float] = {}
         self._timer = threading.Condition()
         self._endings = threading.Condition()
-        self._stopping = False
+        self.stopping = False
 
     # -- life
 
@@ -112,7 +113,7 @@ class Engine:
         """Own, sweep, and run operations on threads until ``stop``."""
         if not self._fences:
             self.open()
-        self.sweep()
+        self.sweep(limit=1_000_000)
         for n in range(self._workers):
             self._spawn(f"saga-{n}", self._work)
         self._spawn("saga-timer", self._tick)
@@ -124,7 +125,7 @@ class Engine:
 
     def stop(self) -> None:
         """Finish the steps that run, start none, let go of the databases. Operations go on at the next start."""
-        self._stopping = True
+        self.stopping = True
         for s in self._subscriptions:
             s.close()
         for _ in self._threads:
@@ -144,7 +145,7 @@ class Engine:
 
     def abandon(self) -> None:
         """Do what a kill does: hear and start nothing more, write nothing. For tests."""
-        self._stopping = True
+        self.stopping = True
         for s in self._subscriptions:
             s.close()
 
@@ -176,7 +177,7 @@ class Engine:
                 if again:
                     self._held[key] = True
                 return False
-            if key[0] not in self._fences or self._stopping:
+            if key[0] not in self._fences or self.stopping:
                 return False
             self._held[key] = False
         self._ready.put(key)
@@ -200,12 +201,12 @@ class Engine:
                 box.append(answer)
         self._enqueue(key, again=True)
 
-    def sweep(self) -> int:
+    def sweep(self, limit: int = SWEEP_LIMIT) -> int:
         """Find what is ready, due or forgotten, in every database; return how many operations it woke."""
         self._follow_clock()
         now, woken = self.now(), 0
         for name, db in list(self.databases.items()):
-            for op in db.read(lambda tx: journal.due(tx, now)):
+            for op in db.read(lambda tx: journal.due(tx, now, limit)):
                 woken += self._enqueue((name, op), again=False)
         return woken
 
@@ -235,7 +236,7 @@ class Engine:
     def _tick(self) -> None:
         swept = self._clock.monotonic()
         pause = SWEEP_S
-        while not self._stopping:
+        while not self.stopping:
             with self._timer:
                 following = self._fire()
                 wait = swept + pause - self._clock.monotonic()
@@ -243,7 +244,7 @@ class Engine:
                     wait = min(wait, following - self.now() + 0.001)
                 if wait > 0:
                     self._timer.wait(wait)
-            if self._clock.monotonic() - swept >= pause and not self._stopping:
+            if self._clock.monotonic() - swept >= pause and not self.stopping:
                 try:
                     self.sweep()
                 except Exception:
@@ -254,7 +255,7 @@ class Engine:
     # -- working
 
     def _work(self) -> None:
-        while not self._stopping:
+        while not self.stopping:
             key = self._ready.get()
             if key is None:
                 return
@@ -291,7 +292,7 @@ class Engine:
         finally:
             operation_id.reset(token)
         with self._lock:
-            again = (self._held[key] or key in self._inbox) and not self._stopping
+            again = (self._held[key] or key in self._inbox) and not self.stopping
             if again:
                 self._held[key] = False
             else:
@@ -362,6 +363,14 @@ class Engine:
     def forget(self, key: Key) -> None:
         """The current order is answered or given up."""
         self._asked.pop(key, None)
+
+    def closed(self, live: Live, hosts: list[str]) -> None:
+        """Tell the hosts that had orders of an operation that it has ended: they may forget their answers."""
+        for host in hosts:
+            ended = OperationEnded(
+                host=host, operation=live.id, server_id=live.resource, epoch=live.epoch
+            )
+            self._bus.publish(f"agent.{host}.state", encode(ended))
 
     def observe(self, kind: str, step: str, outcome: str, seconds: float) -> None:
         """Tell the observer."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.db.engine import Row, Tx
+from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.sql import P, Q
 from kilonova.saga import journal, recovery
 from kilonova.saga.definition import find
@@ -139,6 +139,17 @@ def would_undo(row: Mapping[str, Any]) -> list[str]:
 def overdue(tx: Tx, now: float) -> list[str]:
     """Return ids of live operations of which a deadline passed (at most as many as are live)."""
     return [r[0] for r in tx.all(_OVERDUE, now=now)]
+
+
+def tidy(db: Database, now: float, rounds: int = 100) -> int:
+    """Fold and forget in many short transactions, at most ``rounds``; return how many operations it was."""
+    total = 0
+    for _ in range(rounds):
+        n = db.write(lambda tx: fold(tx, now))
+        total += n
+        if n == 0:
+            break
+    return total
 
 
 def fold(tx: Tx, now: float, limit: int = 100) -> int:

@@ -85,6 +85,9 @@ _NEIGHBOURS = Q(
         O.c.resource == P("resource"), O.c.ended_at.is_(None), O.c.id != P("but")
     )
 )
+_HOSTS = Q(
+    sa.select(S.c.host).where(S.c.operation == P("operation"), S.c.host.isnot(None)).distinct()
+)
 _GET = Q(sa.select(O).where(O.c.id == P("id")))
 _STEPS = Q(sa.select(S).where(S.c.operation == P("operation")).order_by(S.c.seq))
 _CANCEL = Q(
@@ -395,6 +398,11 @@ def waiting(tx: Tx) -> int:
 def neighbours(tx: Tx, resource: str, but: str) -> list[str]:
     """Return ids of other live operations of a resource (they may wait for this one to end)."""
     return [r[0] for r in tx.all(_NEIGHBOURS, resource=resource, but=but)]
+
+
+def hosts_of(tx: Tx, id: str) -> list[str]:
+    """Return the hosts that an operation ordered to do something."""
+    return [r[0] for r in tx.all(_HOSTS, operation=id)]
 
 
 def shift(tx: Tx, by_s: float) -> None:

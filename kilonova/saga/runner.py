@@ -31,7 +31,7 @@ class Runner(Transitions):
         """Run ``live`` until it waits or ends. Raises Fenced when it has another owner; what the database raises."""
         if not self._wake(live, answers):
             return
-        while not live.ended:
+        while not live.ended and not self._office.stopping:
             if live.fresh:
                 self._send(live, journaled=True)
             elif live.state.state != RUNNING:
@@ -114,8 +114,11 @@ class Runner(Transitions):
         """No answer yet: send again, give up, or leave the undo to the host's cleanup records."""
         s = live.state
         step = live.ask
-        host = s.host or self._office.asked(live.key)
+        # Only a host that this process asked: after a restart no host was heard of yet.
+        host = self._office.asked(live.key)
         down = host is not None and self._is_down(host)
+        if host is not None:
+            live.state = s = s.but(host=host)
         lost = down or s.sends - s.heard >= recovery.UNDO_TRIES
         if s.direction == UNDO:
             if lost and step.parks:
@@ -143,9 +146,7 @@ class Runner(Transitions):
             seq=s.seq,
             state=AnswerState.FAILED,
             message=message,
-            details=f"{host} is down"
-            if down
-            else f"no answer from {host} in {step.deadline_s:g} s",
+            details=f"{host}: down" if down else f"{host}: no answer in {step.deadline_s:g} s",
             elsewhere=True,
         )
         self._refused(live, step, a, timeout=not down)

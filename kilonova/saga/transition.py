@@ -48,11 +48,13 @@ class Office(Protocol):
     faults: f.Faults | None
     queues: HostQueues
     recorder: Recorder | None
+    stopping: bool
 
     def now(self) -> float: ...
     def send(self, key: Key, order: Order) -> None: ...
     def asked(self, key: Key) -> str | None: ...
     def forget(self, key: Key) -> None: ...
+    def closed(self, live: Live, hosts: list[str]) -> None: ...
     def nudge(self, database: str, operation: str) -> None: ...
     def observe(self, kind: str, step: str, outcome: str, seconds: float) -> None: ...
 
@@ -104,7 +106,7 @@ class Transitions:
         recorder = office.recorder if outcome is not None else None
         run = live.run(office.services) if recorder is not None else None
 
-        def write(tx: Tx) -> list[str]:
+        def write(tx: Tx) -> tuple[list[str], list[str]]:
             state = decided[0]
             if not journal.save(tx, live, state, office.owner, now):
                 raise _CancelSeen
@@ -117,37 +119,36 @@ class Transitions:
                     recorder(tx, run, _event(old, state, outcome or "", error, now))
             except Exception as exc:
                 raise RecordFailed(exc) from exc
-            return (
-                journal.neighbours(tx, live.resource, live.id) if state.ended_at is not None else []
-            )
+            if state.ended_at is None:
+                return [], []
+            hosts = journal.hosts_of(tx, live.id) if live.saga.asks else []
+            return journal.neighbours(tx, live.resource, live.id), hosts
 
         db = office.databases[live.database]
         decided = [decide()]
         try:
-            others = db.write(write)
+            others, hosts = db.write(write)
         except _CancelSeen:
             live.cancelled = True
             # A wait that began just now ends at once; any other transition is decided anew.
             decided[0] = decided[0].but(wake_at=now) if outcome is None else decide()
-            others = db.write(write)
+            others, hosts = db.write(write)
         live.state = decided[0]
         live.fresh = live.state.waits_for == ANSWER and live.state.seq != old.seq
+        if live.ended:
+            office.observe(live.kind, "", live.state.state, max(0.0, now - live.accepted_at))
+            office.closed(live, hosts)
+            for operation in others:
+                office.nudge(live.database, operation)
         if outcome is not None:
-            self._after_step(live, old, outcome, others, now)
+            self._after_step(live, old, outcome, now)
 
-    def _after_step(
-        self, live: Live, old: State, outcome: str, others: list[str], now: float
-    ) -> None:
-        office = self._office
-        step = old.step or f.UNWOUND
+    def _after_step(self, live: Live, old: State, outcome: str, now: float) -> None:
+        office, step = self._office, old.step or f.UNWOUND
         office.observe(live.kind, step, outcome, max(0.0, now - old.started_at))
         office.forget(live.key)
         for database, operation in office.queues.leave(live.key):
             office.nudge(database, operation)
-        if live.ended:
-            office.observe(live.kind, "", live.state.state, max(0.0, now - live.accepted_at))
-        for operation in others:
-            office.nudge(live.database, operation)
         if office.faults is not None:
             office.faults.at(step, old.direction, f.RECORDED)
 

@@ -5,6 +5,7 @@ files, so that they outlive the process. At ``fault`` (step:direction:when) it p
 ENDED and the ledger once nothing is live.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -85,8 +86,13 @@ class ChildWorld(sample.SampleWorld):
         self.things = []
 
 
+def say(line: str) -> None:
+    """Write one line whole: two threads that print at once would mix theirs."""
+    os.write(1, f"{line}\n".encode())
+
+
 def stop_here(fault: Fault) -> None:
-    print("AT", flush=True)
+    say("AT")
     time.sleep(600)
 
 
@@ -104,7 +110,7 @@ def main(path: Path, where: str, count: int) -> None:
     for _ in range(count):
         world.begin()
     engine.start()
-    print("UP", flush=True)
+    say("UP")
     live = world.home.read(lambda tx: journal.list_(tx, live=True, limit=1000))
     for row in live:
         engine.wait("global", row["id"])
@@ -114,7 +120,7 @@ def main(path: Path, where: str, count: int) -> None:
         ended[row["state"]] = ended.get(row["state"], 0) + 1
     report = {"ended": ended, "ledger": world.ledger()}
     engine.stop()
-    print("ENDED", msgspec.json.encode(report).decode(), flush=True)
+    say(f"ENDED {msgspec.json.encode(report).decode()}")
     lock.close()
 
 

@@ -499,7 +499,48 @@ def test_per_host_queue_lets_ten_build_at_a_time(case: Case) -> None:
     assert len(w.agent.guests) == 25
 
 
+def test_hosts_hear_that_an_operation_ended(case: Case) -> None:
+    w = case.world(case.saga(asking()))
+    heard: list[bytes] = []
+    w.bus.subscribe("agent.*.state", lambda s, b: heard.append(s.encode() + b))
+    engine, op = opened(w), w.begin()[1]
+    assert finish(w, engine, op) == "done"
+    assert len(heard) == 1
+    assert heard[0].startswith(b"agent.h1.state") and op.encode() in heard[0]
+
+
+def test_host_is_not_thought_down_before_this_process_asked_it(case: Case) -> None:
+    """R3: right after a restart no host was heard of yet; what it builds goes on."""
+    w = case.world(case.saga(asking()))
+    w.agent.silent = True
+    first, (_, op) = opened(w), w.begin()
+    first.run_until_idle(advance=False)
+    w.clock.advance(3)
+    first.run_until_idle(advance=False)
+    assert row_of(w, op)["host"] == "h1"
+    first.abandon()
+    w.services.down.add("h1")
+    w.agent.silent = False
+    assert finish(w, opened(w), op) == "done"
+
+
 # -- ownership
+
+
+def test_stop_leaves_the_rest_to_the_next_start(case: Case) -> None:
+    """R5: a stop waits for the step that runs, not for the operation."""
+    s = case.script
+    engines: list[Engine] = []
+
+    def stopping(run: Run) -> None:
+        engines[0].stop()
+
+    w = case.world(case.saga(s.step("a"), Step("b", stopping, NOTHING, 5.0), s.step("c")))
+    engines.append(opened(w))
+    _, op = w.begin()
+    engines[0].run_until_idle(advance=False)
+    assert (s.calls, row_of(w, op)["step"]) == (["a"], "c")
+    assert finish(w, opened(w), op) == "done"
 
 
 def test_zombie_cannot_write_after_a_take_over(case: Case) -> None:
