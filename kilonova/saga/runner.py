@@ -353,12 +353,13 @@ class Runner(Transitions):
         outcome: str = "done",
         first: Callable[[Tx], None] | None = None,
     ) -> None:
-        record, run = live.current.record, live.run(self._office.services)
+        record, hook = live.current.record, first
+        if record is not None:
+            run = live.run(self._office.services)
 
-        def hook(tx: Tx) -> None:
-            if first is not None:
-                first(tx)
-            if record is not None:
+            def hook(tx: Tx) -> None:
+                if first is not None:
+                    first(tx)
                 record(tx, run, output)
 
         now = self._office.now()

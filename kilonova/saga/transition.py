@@ -135,13 +135,15 @@ class Transitions:
             others, hosts = db.write(write)
         live.state = decided[0]
         live.fresh = live.state.waits_for == ANSWER and live.state.seq != old.seq
+        if outcome is not None:
+            self._after_step(live, old, outcome, now)
         if live.ended:
             office.observe(live.kind, "", live.state.state, max(0.0, now - live.accepted_at))
             office.closed(live, hosts)
             for operation in others:
                 office.nudge(live.database, operation)
-        if outcome is not None:
-            self._after_step(live, old, outcome, now)
+        if outcome is not None and office.faults is not None:
+            office.faults.at(old.step or f.UNWOUND, old.direction, f.RECORDED)
 
     def _after_step(self, live: Live, old: State, outcome: str, now: float) -> None:
         office, step = self._office, old.step or f.UNWOUND
@@ -149,8 +151,6 @@ class Transitions:
         office.forget(live.key)
         for database, operation in office.queues.leave(live.key):
             office.nudge(database, operation)
-        if office.faults is not None:
-            office.faults.at(step, old.direction, f.RECORDED)
 
 
 def _event(old: State, new: State, outcome: str, error: str | None, now: float) -> StepEvent:
