@@ -4,6 +4,7 @@ Few threads; a waiting operation is a row, not a thread. An operation gets here 
 answer, by its time, or, when all of these were lost, by the sweep. Each is run by one thread at a time.
 """
 
+import collections
 import heapq
 import queue
 import random
@@ -18,7 +19,7 @@ from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.errors import Conflict, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger, operation_id, request_id
-from kilonova.db.engine import Database
+from kilonova.db.engine import Database, Row
 from kilonova.objects.base import IncompatibleVersion, decode, encode
 from kilonova.objects.order import Answer, OperationEnded, Order
 from kilonova.saga import journal
@@ -26,16 +27,39 @@ from kilonova.saga.faults import Faults, Killed
 from kilonova.saga.journal import Fenced
 from kilonova.saga.queues import HostQueues, Key
 from kilonova.saga.runner import Runner
-from kilonova.saga.state import Live
+from kilonova.saga.state import ANSWER, Live
 from kilonova.saga.transition import Observer, Recorder
 
 log = get_logger(__name__)
 SWEEP_S = 1.0
 SWEEP_LIMIT = 500
+KEPT = 2000
+"""So many operations that wait for an answer are kept as they were written, so that it finds them without a read."""
 UNKNOWN_S = 60.0
 """How long an operation is left alone whose definition this release does not know."""
 JUMP_S = 5.0
 """A wall clock that moved so far against the monotonic one has jumped."""
+
+
+class _Ready:
+    """Operations for the workers: a token per entry, urgent entries first. None ends one worker."""
+
+    def __init__(self) -> None:
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._urgent: collections.deque[Key | None] = collections.deque()
+        self._normal: collections.deque[Key | None] = collections.deque()
+
+    def put(self, key: Key | None, *, urgent: bool = False) -> None:
+        (self._urgent if urgent else self._normal).append(key)
+        self._tokens.put(None)
+
+    def get(self, block: bool = True) -> Key | None:
+        """Return the next one; queue.Empty if there is none and ``block`` is false."""
+        self._tokens.get(block)
+        try:
+            return self._urgent.popleft()
+        except IndexError:
+            return self._normal.popleft()
 
 
 class Engine:
@@ -77,10 +101,11 @@ class Engine:
         self._subscriptions: list[Subscription] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._ready: queue.SimpleQueue[Key | None] = queue.SimpleQueue()
+        self._ready = _Ready()
         self._held: dict[Key, bool] = {}
         self._inbox: dict[Key, list[Answer]] = {}
         self._asked: dict[Key, str] = {}
+        self._kept: dict[Key, Live] = {}
         self._wakes: list[tuple[float, Key]] = []
         self._wake_of: dict[Key, float] = {}
         self._timer = threading.Condition()
@@ -129,7 +154,7 @@ class Engine:
         for s in self._subscriptions:
             s.close()
         for _ in self._threads:
-            self._ready.put(None)
+            self._ready.put(None, urgent=True)
         with self._timer:
             self._timer.notify()
         for t in self._threads:
@@ -162,6 +187,7 @@ class Engine:
             log.warning("the clock jumped", extra={"by_s": by})
             for db in self.databases.values():
                 db.write(lambda tx: journal.shift(tx, by))
+            self._kept = {}
         self._offset += by
 
     # -- getting work
@@ -170,8 +196,11 @@ class Engine:
         """Look at an operation soon; safe from any thread, any number of times, also for one that is unknown here."""
         self._enqueue((database, operation), again=True)
 
-    def _enqueue(self, key: Key, *, again: bool) -> bool:
-        """Give an operation to the workers unless it is with them; ``again``: then look once more afterwards."""
+    def _enqueue(self, key: Key, *, again: bool, urgent: bool = False) -> bool:
+        """Give an operation to the workers unless it is with them; ``again``: then look once more afterwards.
+
+        ``urgent``: what has begun goes before what is new, so that a burst does not make answers late.
+        """
         with self._lock:
             if key in self._held:
                 if again:
@@ -180,7 +209,7 @@ class Engine:
             if key[0] not in self._fences or self.stopping:
                 return False
             self._held[key] = False
-        self._ready.put(key)
+        self._ready.put(key, urgent=urgent)
         return True
 
     def _nudged(self, subject: str, body: bytes) -> None:
@@ -199,7 +228,7 @@ class Engine:
             box = self._inbox.setdefault(key, [])
             if len(box) < 16:
                 box.append(answer)
-        self._enqueue(key, again=True)
+        self._enqueue(key, again=True, urgent=True)
 
     def sweep(self, limit: int = SWEEP_LIMIT) -> int:
         """Find what is ready, due or forgotten, in every database; return how many operations it woke."""
@@ -230,7 +259,7 @@ class Engine:
             else:
                 heapq.heappop(self._wakes)
                 del self._wake_of[key]
-                self._enqueue(key, again=True)
+                self._enqueue(key, again=True, urgent=True)
         return None
 
     def _tick(self) -> None:
@@ -270,7 +299,7 @@ class Engine:
         self.crashed = exc
         self.abandon()
         for _ in self._threads:
-            self._ready.put(None)
+            self._ready.put(None, urgent=True)
         with self._endings:
             self._endings.notify_all()
 
@@ -298,12 +327,14 @@ class Engine:
             else:
                 del self._held[key]
         if again:
-            self._ready.put(key)
+            self._ready.put(key, urgent=True)
 
     def _proceed(self, key: Key, answers: list[Answer]) -> None:
         database, operation = key
         db = self.databases[database]
-        live = db.read(lambda tx: journal.load(tx, operation))
+        live: Live | Row | None = self._kept.pop(key, None)
+        if live is None or not answers:
+            live = db.read(lambda tx: journal.load(tx, operation))
         if live is None:
             return
         if not isinstance(live, Live):
@@ -326,6 +357,8 @@ class Engine:
             self._ended(key)
         elif live.state.wake_at is not None:
             self._later(key, live.state.wake_at)
+            if live.state.waits_for == ANSWER and len(self._kept) < KEPT:
+                self._kept[key] = live
 
     def _mine(self, db: Database, live: Live) -> bool:
         """Own an operation of an older incarnation by compare-and-swap; False when a newer one has it."""
@@ -413,7 +446,7 @@ class Engine:
     def step_once(self) -> bool:
         """Run one operation on this thread as far as it goes; False when none is ready. For tests without threads."""
         try:
-            key = self._ready.get_nowait()
+            key = self._ready.get(block=False)
         except queue.Empty:
             return False
         if key is not None:
