@@ -1,6 +1,143 @@
 """The network of a real host: documents go to the root helper, reports to the network service."""
 
-from kilonova.agent.network.fake import FakeFaults, FakeHostNetwork
-from kilonova.agent.network.interface import HostNetwork, PlugFailed, PortNotReady
+import threading
 
-__all__ = ["FakeFaults", "FakeHostNetwork", "HostNetwork", "PlugFailed", "PortNotReady"]
+from kilonova.agent.helper import names
+from kilonova.agent.helper.client import HelperClient, HelperError
+from kilonova.agent.network.fake import FakeFaults, FakeHostNetwork
+from kilonova.agent.network.in_force import InForce, kind_of
+from kilonova.agent.network.interface import HostNetwork, PlugFailed, PortNotReady
+from kilonova.bus.interface import Bus, NobodyListens
+from kilonova.common.errors import Unavailable
+from kilonova.common.log import get_logger
+from kilonova.objects.base import IncompatibleVersion, decode, encode, type_of
+from kilonova.objects.netstate import Applied, Change, NetworkState, StateRequest
+
+__all__ = [
+    "FakeFaults",
+    "FakeHostNetwork",
+    "HostNetwork",
+    "PlugFailed",
+    "PortNotReady",
+    "RealHostNetwork",
+]
+log = get_logger(__name__)
+ASK_TIMEOUT_S = 5.0
+
+
+class RealHostNetwork:
+    """HostNetwork by the root helper. Without a bus only ``apply`` brings documents."""
+
+    def __init__(self, helper: HelperClient, host: str, bus: Bus | None = None) -> None:
+        self.host = host
+        self._helper = helper
+        self._bus = bus
+        self._in_force = InForce(self._ask if bus else None)
+        self._networks: dict[str, NetworkState] = {}
+        self._lock = threading.Lock()
+        self._subscription = bus.subscribe(f"agent.{host}.state", self._on_state) if bus else None
+
+    # -- documents
+
+    def _on_state(self, subject: str, body: bytes) -> None:
+        if type_of(body) != "Change":  # other things travel on the same subject
+            return
+        try:
+            self._report(self.apply(decode(body, Change)))
+        except Unavailable as exc:
+            log.warning("a change not applied", extra={"host": self.host, "why": exc.message})
+
+    def apply(self, change: Change) -> Applied:
+        with self._lock:
+            try:
+                applied = self._helper.network_apply(change)
+            except HelperError as exc:
+                items = tuple(
+                    (kind_of(d), d.id, d.generation, exc.message) for d in change.documents
+                )
+                return Applied(host=self.host, items=items)
+            self._note_networks(change)
+        self._in_force.took(change, applied)
+        return applied
+
+    def _note_networks(self, change: Change) -> None:
+        if change.full:
+            self._networks = {}
+        for kind, id_, _ in change.removed:
+            if kind == "network":
+                self._networks.pop(id_, None)
+        for document in change.documents:
+            if isinstance(document, NetworkState):
+                self._networks[document.id] = document
+
+    def networks(self) -> dict[str, NetworkState]:
+        """Return the networks in force; those with a dhcp_server have a metadata address."""
+        with self._lock:
+            return dict(self._networks)
+
+    def _report(self, applied: Applied) -> None:
+        if self._bus is not None and applied.items:
+            self._bus.publish(f"network.report.{self.host}", encode(applied))
+
+    def _ask(self, port_id: str | None) -> None:
+        if self._bus is None:
+            return
+        body = encode(StateRequest(host=self.host, port_id=port_id))
+        try:
+            reply = self._bus.request("network.state", body, ASK_TIMEOUT_S)
+            self._report(self.apply(decode(reply, Change)))
+        except (NobodyListens, IncompatibleVersion, Unavailable) as exc:
+            log.warning("network state not received", extra={"host": self.host, "why": str(exc)})
+
+    def resync(self, full: Change | None = None) -> None:
+        if full is None:
+            self._ask(None)
+        else:
+            self._report(self.apply(full.replace(full=True)))
+
+    # -- ports
+
+    def wait_port(self, port_id: str, timeout_s: float, generation: int | None = None) -> bool:
+        return self._in_force.wait_port(port_id, timeout_s, generation)
+
+    def tap_of(self, port_id: str) -> str:
+        return names.tap(port_id)
+
+    def plug(self, port_id: str) -> str:
+        try:
+            return self._helper.tap_ensure(port_id)
+        except HelperError as exc:
+            if exc.helper_code == "port_unknown":
+                raise PortNotReady(
+                    "The port's network is not ready on the host", port=port_id
+                ) from exc
+            raise PlugFailed(
+                "The host could not connect the network", port=port_id, error=exc.message
+            ) from exc
+
+    def unplug(self, port_id: str) -> None:
+        try:
+            self._helper.tap_remove(port_id)
+        except HelperError as exc:
+            raise PlugFailed(
+                "The host could not disconnect the network", port=port_id, error=exc.message
+            ) from exc
+
+    # -- the whole
+
+    def remove_all(self) -> None:
+        with self._lock:
+            self._helper.network_remove()
+            self._networks = {}
+        self._in_force.clear()
+
+    def generations(self) -> dict[tuple[str, str], int]:
+        return self._in_force.all()
+
+    def digest(self) -> int:
+        """Return one number for all generations in force, for the heartbeat."""
+        return sum(self._in_force.all().values())
+
+    def close(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()

@@ -1,0 +1,43 @@
+"""The two system users: ``kilonova`` for the cloud process, ``kilonova-qemu`` for guests."""
+
+import grp
+import pwd
+
+from kilonova.agent.helper.run import run
+
+CLOUD = "kilonova"
+QEMU = "kilonova-qemu"
+
+
+def missing_users() -> list[str]:
+    """Return which of the two users do not exist."""
+    missing = []
+    for name in (CLOUD, QEMU):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            missing.append(name)
+    return missing
+
+
+def ensure_users() -> list[str]:
+    """Make the missing users (system, no login, no home); return their names. Needs root. Raises CommandFailed."""
+    made = missing_users()
+    for name in made:
+        shell = ["--shell", "/usr/sbin/nologin", "--home-dir", "/nonexistent", "--no-create-home"]
+        run(["useradd", "--system", "--user-group", *shell, name])
+    groups = {QEMU: CLOUD}
+    if _has_group("kvm"):
+        run(["usermod", "--append", "--groups", "kvm", QEMU])
+    for group, member in groups.items():
+        if member not in grp.getgrnam(group).gr_mem:
+            run(["usermod", "--append", "--groups", group, member])
+    return made
+
+
+def _has_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""The host namespace and the public bridge with NAT and a resolver: what all networks of a cloud stand on."""
+
+import ipaddress
+from pathlib import Path
+
+from kilonova.agent.helper import forward, names, nft_rules
+from kilonova.agent.helper.protocol import HostUp
+from kilonova.agent.helper.run import (
+    addresses,
+    alive,
+    end,
+    ensure_namespace,
+    ip,
+    links,
+    nft,
+    spawn,
+    sysctl,
+)
+from kilonova.agent.helper.settings import Settings
+
+DNS_ADDRESS = "fe80::1"
+
+
+def host_up(settings: Settings, request: HostUp) -> list[str]:
+    """Make what is missing; return notes on what was changed on the machine. Repeatable."""
+    tag = settings.tag
+    if ensure_namespace(names.host_ns(tag)) or "kn-ext" not in links(names.host_ns(tag)):
+        _host_namespace(tag)
+    _root_links(tag, request)
+    settings.note_once("ip_forward", Path("/proc/sys/net/ipv4/ip_forward").read_text().strip())
+    sysctl({"net/ipv4/ip_forward": "1"})
+    nft(_root_table(tag, request))
+    notes = forward.mend(tag)
+    _resolver(settings, request)
+    return notes
+
+
+def _host_namespace(tag: str) -> None:
+    ns = names.host_ns(tag)
+    sysctl({"net/ipv6/conf/default/disable_ipv6": "1"}, ns, strict=False)
+    bridged = {f"net/bridge/bridge-nf-call-{kind}": "1" for kind in ("iptables", "ip6tables")}
+    sysctl(bridged, ns)
+    sysctl({"net/netfilter/nf_conntrack_tcp_loose": "0"}, ns, strict=False)
+    have = links(ns)
+    lines = [
+        f"link add {name} type bridge forward_delay 0 stp_state 0"
+        for name in (names.EXTERNAL, names.DNS_BRIDGE)
+        if name not in have
+    ]
+    ip([*lines, f"link set {names.EXTERNAL} up", f"link set {names.DNS_BRIDGE} up"], ns)
+    nft(nft_rules.CLEAR.format("bridge") + nft_rules.CLEAR.format("inet") + nft_rules.BASE, ns)
+
+
+def _root_links(tag: str, request: HostUp) -> None:
+    ns = names.host_ns(tag)
+    bridge, uplink, dns = names.public_bridge(tag), names.uplink(tag), names.dns_link(tag)
+    have, there = links(), links(ns)
+    if bridge not in have:
+        ip([f"link add {bridge} type bridge forward_delay 0 stp_state 0"])
+    for outer, inner in ((uplink, names.EXTERNAL_UP), (dns, names.DNS_UP)):
+        if outer in have and inner in there:
+            continue
+        if outer in have:
+            ip([f"link delete {outer}"])
+        ip([f"link add {outer} type veth peer name {inner} netns {ns}"])
+    ip(
+        [
+            f"link set {names.EXTERNAL_UP} master {names.EXTERNAL} up",
+            f"link set {names.DNS_UP} master {names.DNS_BRIDGE} up",
+        ],
+        ns,
+    )
+    sysctl({f"net/ipv6/conf/{dns}/disable_ipv6": "0"}, strict=False)
+    sysctl({f"net/ipv6/conf/{dns}/accept_ra": "0"}, strict=False)
+    network = ipaddress.ip_network(request.public_cidr)
+    wanted = f"{request.public_gateway}/{network.prefixlen}"
+    stale = addresses(bridge) - {wanted}
+    ip([f"address delete {old} dev {bridge}" for old in stale])
+    ip(
+        [
+            f"link set {uplink} master {bridge} up",
+            f"link set {bridge} up",
+            f"address replace {wanted} dev {bridge}",
+            f"link set {dns} up",
+            f"-6 address replace {DNS_ADDRESS}/64 dev {dns} nodad",
+        ]
+    )
+
+
+def _root_table(tag: str, request: HostUp) -> str:
+    name, bridge, dns = names.table(tag), names.public_bridge(tag), names.dns_link(tag)
+    ports = ", ".join(str(port) for port in sorted({53, *request.open_tcp_ports}))
+    return f"""
+table inet {name} {{ }}
+delete table inet {name}
+table inet {name} {{
+  chain nat {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {request.public_cidr} oifname != "{bridge}" masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname "{dns}" drop
+    oifname "{dns}" drop
+    iifname "{bridge}" accept
+    oifname "{bridge}" accept
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname != {{ "{bridge}", "{dns}" }} accept
+    ct state established,related accept
+    udp dport 53 accept
+    tcp dport {{ {ports} }} accept
+    meta l4proto {{ icmp, ipv6-icmp }} accept
+    drop
+  }}
+}}
+"""
+
+
+def _resolver(settings: Settings, request: HostUp) -> None:
+    directory = settings.directory("dns", mode=0o755)
+    pid_file = directory / "pid"
+    key = f"{request.public_gateway} {settings.resolv_conf}"
+    running, known = alive(pid_file, str(directory)), directory / "key"
+    if running is not None:
+        if known.exists() and known.read_text() == key:
+            return
+        end(running)
+    known.write_text(key)
+    spawn(
+        [
+            "dnsmasq", "--conf-file=/dev/null", "--no-hosts", f"--resolv-file={settings.resolv_conf}",
+            f"--interface={names.public_bridge(settings.tag)}", "--bind-interfaces",
+            f"--interface={names.dns_link(settings.tag)}", "--except-interface=lo",
+            f"--pid-file={pid_file}", f"--log-facility={directory / 'log'}", "--cache-size=1000",
+            "--keep-in-foreground", f"--user={settings.dns_user}",
+        ],
+        ns=None,
+        log=directory / "out",
+    )  # fmt: skip

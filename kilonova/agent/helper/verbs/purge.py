@@ -1,0 +1,71 @@
+"""``down --purge``: exactly what was made is ended and removed; and the list of what is still there."""
+
+import shutil
+from pathlib import Path
+
+from kilonova.agent.helper import forward, names
+from kilonova.agent.helper.run import (
+    CommandFailed,
+    alive,
+    drop_namespace,
+    end,
+    ip,
+    links,
+    namespaces,
+    run,
+    sysctl,
+)
+from kilonova.agent.helper.settings import Settings
+from kilonova.agent.helper.verbs import libvirt
+
+
+def remove_everything(settings: Settings) -> None:
+    """End every process, then remove every namespace, link, table and file of this tag. Repeatable; nothing else."""
+    tag, root = settings.tag, settings.directory_root
+    libvirt.stop(settings)
+    for pid, _ in libvirt.guests(tag):
+        end(pid)
+    for pid_file in (root / "dns" / "pid", *root.glob("net/*/pid")):
+        running = alive(pid_file, str(pid_file.parent))
+        if running is not None:
+            end(running)
+    for name in sorted(namespaces()):
+        if names.is_ours(name, tag) and name != names.host_ns(tag):
+            drop_namespace(name)
+    have = links()
+    mine = (names.uplink(tag), names.dns_link(tag), names.public_bridge(tag))
+    ip([f"link delete {link}" for link in mine if link in have])
+    drop_namespace(names.host_ns(tag))
+    run(
+        ["nft", "-f", "-"],
+        text=f"table inet {names.table(tag)} {{ }}\ndelete table inet {names.table(tag)}\n",
+    )
+    forward.unmend(tag)
+    before = settings.noted("ip_forward")
+    if before == "0" and not _other_clouds(tag):
+        sysctl({"net/ipv4/ip_forward": before})
+    for part in ("net", "dns", "libvirt", "before"):
+        shutil.rmtree(root / part, ignore_errors=True)
+
+
+def _other_clouds(tag: str) -> bool:
+    return any(link.startswith("kn-pub-") and link != names.public_bridge(tag) for link in links())
+
+
+def list_leftovers(tag: str, directory: Path | None = None) -> list[str]:
+    """Return what is still there of a tag: "namespace x", "link x", "table x", "process pid …", "file …"."""
+    found = [f"namespace {name}" for name in sorted(namespaces()) if names.is_ours(name, tag)]
+    mine = (names.uplink(tag), names.dns_link(tag), names.public_bridge(tag))
+    found += [f"link {link}" for link in sorted(links()) if link in mine]
+    found += [f"process {pid} {command[:80]}" for pid, command in libvirt.processes(tag)]
+    try:
+        if f"table inet {names.table(tag)}\n" in run(["nft", "list", "tables"]) + "\n":
+            found.append(f"table inet {names.table(tag)}")
+        found += forward.leftovers(tag)
+    except CommandFailed as exc:
+        found.append(f"unknown: {exc.message}")
+    if directory is not None:
+        for part in ("net", "dns", "libvirt"):
+            if (directory / part).exists():
+                found.append(f"file {directory / part}")
+    return found
