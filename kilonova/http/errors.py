@@ -75,14 +75,16 @@ def image(status: int, error: KilonovaError, request_id: str) -> dict[str, Any]:
 
 
 def placement(status: int, error: KilonovaError, request_id: str) -> dict[str, Any]:
-    """Placement's form: a list of errors."""
+    """Placement's form: a list of errors; the code is the error's ``placement_code`` where it has one."""
+    conflict = error.code == "generation_mismatch"
+    default = "placement.concurrent_update" if conflict else "placement.undefined_code"
     return {
         "errors": [
             {
                 "status": status,
                 "title": _TITLES.get(status, "Error"),
                 "detail": error.message,
-                "code": getattr(error, "placement_code", "placement.undefined_code"),
+                "code": getattr(error, "placement_code", default),
                 "request_id": request_id,
             }
         ]

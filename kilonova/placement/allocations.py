@@ -43,20 +43,24 @@ _DROP_CONSUMER = Q(sa.delete(c).where(c.c.uuid == P("uuid")))
 _ADD = insert(a)
 _DROP = Q(sa.delete(a).where(a.c.consumer == P("consumer")))
 _USAGE = Q(
-    sa.select(
-        c.c.type, a.c.resource_class, sa.func.sum(a.c.used), sa.func.count(a.c.consumer.distinct())
-    )
+    sa.select(c.c.type, a.c.resource_class, sa.func.sum(a.c.used))
     .join(a, a.c.consumer == c.c.uuid)
     .where(c.c.project_id == P("project"))
     .group_by(c.c.type, a.c.resource_class)
 )
 _USAGE_OF_USER = Q(
-    sa.select(
-        c.c.type, a.c.resource_class, sa.func.sum(a.c.used), sa.func.count(a.c.consumer.distinct())
-    )
+    sa.select(c.c.type, a.c.resource_class, sa.func.sum(a.c.used))
     .join(a, a.c.consumer == c.c.uuid)
     .where(c.c.project_id == P("project"), c.c.user_id == P("user"))
     .group_by(c.c.type, a.c.resource_class)
+)
+_COUNT = Q(
+    sa.select(c.c.type, sa.func.count()).where(c.c.project_id == P("project")).group_by(c.c.type)
+)
+_COUNT_OF_USER = Q(
+    sa.select(c.c.type, sa.func.count())
+    .where(c.c.project_id == P("project"), c.c.user_id == P("user"))
+    .group_by(c.c.type)
 )
 
 
@@ -120,14 +124,24 @@ def used_by_provider(tx: Tx, provider_id: int) -> dict[str, tuple[int, dict[str,
     return out
 
 
-def usage(tx: Tx, project: str, user: str | None = None) -> list[tuple[str, str, int, int]]:
-    """Count what a project (or one user in it) uses: (consumer type, class, units, consumers)."""
+def usage(tx: Tx, project: str, user: str | None = None) -> list[tuple[str, str, int]]:
+    """Count what a project (or one user in it) uses: (consumer type, class, units)."""
     rows = (
         tx.all(_USAGE, project=project)
         if user is None
         else tx.all(_USAGE_OF_USER, project=project, user=user)
     )
-    return [(r[0], r[1], int(r[2]), int(r[3])) for r in rows]
+    return [(r[0], r[1], int(r[2])) for r in rows]
+
+
+def consumers(tx: Tx, project: str, user: str | None = None) -> dict[str, int]:
+    """Count a project's consumers by type."""
+    rows = (
+        tx.all(_COUNT, project=project)
+        if user is None
+        else tx.all(_COUNT_OF_USER, project=project, user=user)
+    )
+    return {r[0]: int(r[1]) for r in rows}
 
 
 def put_consumer(

@@ -84,7 +84,7 @@ def claim(
     user: str,
     amounts: Amounts,
     generations: Mapping[str, int] | None = None,
-    consumer_type: str = "INSTANCE",
+    consumer_type: str | None = "INSTANCE",
     now: float,
 ) -> Change:
     """Record that ``consumer`` uses ``amounts`` (provider uuid -> class -> units) and nothing else.

@@ -12,23 +12,16 @@ from kilonova.db.schema import cell as cell_schema
 from kilonova.db.schema.world import aggregate, aggregate_host
 from kilonova.db.sql import P, Q
 from kilonova.objects.host import Inventory as ReportedInventory
-from kilonova.placement import inventories
-from kilonova.placement.schema import (
-    allocation,
-    inventory,
-    provider_aggregate,
-    provider_gone,
-    provider_trait,
-    resource_provider,
-)
-from kilonova.scheduler.view import Aggregate, HostFacts, HostKind, ProviderRow, View
+from kilonova.placement import loading
+from kilonova.placement.loading import ProviderRow
+from kilonova.placement.schema import provider_gone
+from kilonova.placement.schema import resource_provider as rp
+from kilonova.scheduler.view import Aggregate, HostFacts, HostKind, View
 
 OVERLAP_S = 5.0
 FULL_EVERY_S = 60.0
 DOWN_AFTER_S = 60.0
-AT_ONCE = 400
 
-rp, a = resource_provider, allocation
 _HEAD = (rp.c.id, rp.c.uuid, rp.c.generation, rp.c.changed_at)
 _ALL = Q(sa.select(*_HEAD))
 _CHANGED = Q(sa.select(*_HEAD).where(rp.c.changed_at >= P("since")))
@@ -74,7 +67,7 @@ _BUSY = Q(
 def refresh(view: View, db: Database, now: float, full: bool = False) -> int:
     """Bring ``view`` up to the database; return how many providers were read again. See View.refresh."""
     with view.refreshing:
-        full = full or now - view.synced_at >= FULL_EVERY_S
+        full = full or abs(now - view.synced_at) >= FULL_EVERY_S  # the clock may jump back
         rows, gone, aggregates = db.read(lambda tx: _read(view, tx, full))
         with view.lock:
             if aggregates is not None:
@@ -95,7 +88,7 @@ def _read(view: View, tx: Tx, full: bool) -> tuple[list[ProviderRow], list[str],
     with view.lock:
         for h in heads:
             known = view.generation_known(h[1])
-            if known is None or known < h[2] or (full and known > h[2] + 1000):
+            if known is None or known < h[2] or (full and known != h[2]):
                 wanted.append(h[0])
             elif known == h[2]:
                 view.forget_applied(h[1], h[2])
@@ -111,7 +104,11 @@ def _read(view: View, tx: Tx, full: bool) -> tuple[list[ProviderRow], list[str],
     if full or signature != view.aggregates_signature:
         aggregates = _aggregates(tx)
         view.aggregates_signature = signature
-    return providers(tx, wanted if len(wanted) < len(heads) or not full else None), gone, aggregates
+    return (
+        loading.providers(tx, wanted if len(wanted) < len(heads) or not full else None),
+        gone,
+        aggregates,
+    )
 
 
 def _aggregates(tx: Tx) -> tuple[dict[int, Aggregate], dict[str, frozenset[int]]]:
@@ -123,64 +120,6 @@ def _aggregates(tx: Tx) -> tuple[dict[int, Aggregate], dict[str, frozenset[int]]
     for r in tx.all(_AGGREGATE_HOSTS):
         members.setdefault(r[1], set()).add(r[0])
     return found, {host: frozenset(ids) for host, ids in members.items()}
-
-
-def providers(tx: Tx, ids: list[int] | None) -> list[ProviderRow]:
-    """Read providers with everything that a decision needs. ids: which (None: all)."""
-    if ids is not None and not ids:
-        return []
-    if ids is not None and len(ids) > AT_ONCE:
-        out = []
-        for i in range(0, len(ids), AT_ONCE):
-            out += providers(tx, ids[i : i + AT_ONCE])
-        return out
-    stock: dict[int, dict[str, inventories.Inventory]] = {}
-    for r in _rows(tx, sa.select(inventory), inventory.c.provider, ids):
-        stock.setdefault(r["provider"], {})[r["resource_class"]] = inventories.of_row(r)
-    used: dict[int, dict[str, int]] = {}
-    servers: dict[int, int] = {}
-    counted = sa.select(
-        a.c.provider, a.c.resource_class, sa.func.sum(a.c.used), sa.func.count()
-    ).group_by(a.c.provider, a.c.resource_class)
-    for r in _rows(tx, counted, a.c.provider, ids):
-        used.setdefault(r[0], {})[r[1]] = int(r[2])
-        servers[r[0]] = max(servers.get(r[0], 0), int(r[3]))
-    traits = _sets(tx, provider_trait.c.provider, provider_trait.c.trait, ids)
-    groups = _sets(tx, provider_aggregate.c.provider, provider_aggregate.c.aggregate, ids)
-    root, parent = rp.alias("root"), rp.alias("parent")
-    heads = (
-        sa.select(rp, root.c.uuid.label("root_uuid"), parent.c.uuid.label("parent_uuid"))
-        .join(root, root.c.id == rp.c.root)
-        .outerjoin(parent, parent.c.id == rp.c.parent)
-    )
-    empty: frozenset[str] = frozenset()
-    shared: dict[frozenset[str], frozenset[str]] = {}
-    return [
-        ProviderRow(
-            r["uuid"],
-            r["name"],
-            r["generation"],
-            r["root_uuid"],
-            r["parent_uuid"],
-            stock.get(r["id"], {}),
-            used.get(r["id"], {}),
-            shared.setdefault(t := frozenset(traits.get(r["id"], empty)), t),
-            shared.setdefault(g := frozenset(groups.get(r["id"], empty)), g),
-            servers.get(r["id"], 0),
-        )
-        for r in _rows(tx, heads, rp.c.id, ids)
-    ]
-
-
-def _rows(tx: Tx, stmt: Any, column: Any, ids: list[int] | None) -> list[Any]:
-    return tx.select(stmt if ids is None else stmt.where(column.in_(ids)))
-
-
-def _sets(tx: Tx, key: Any, value: Any, ids: list[int] | None) -> dict[int, set[str]]:
-    out: dict[int, set[str]] = {}
-    for r in _rows(tx, sa.select(key, value), key, ids):
-        out.setdefault(r[0], set()).add(r[1])
-    return out
 
 
 def kind_of(report: ReportedInventory) -> HostKind:

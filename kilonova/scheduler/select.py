@@ -171,10 +171,9 @@ def _best(
     size = max(1, asked.settings.host_subset_size)
     simple = _simple(asked)
     tried = 0
-    for at in _by_weight(weights, size, rng):
+    order = _by_weight(weights, size, rng)
+    while (at := next(order, None)) is not None:
         row = int(at if rows is None else rows[at])
-        if found and asked.view.cells.get(row) != found[0].cell:
-            continue
         amounts = _flat_amounts(asked, row) if simple else _tree_amounts(asked, row)
         tried += 1
         if amounts is None:
@@ -182,6 +181,9 @@ def _best(
         found.append(_selected(asked, row, amounts, float(weights[at])))
         if len(found) > alternates:
             break
+        if len(found) == 1 and len(asked.view.cells.values) > 2:  # "" and one cell
+            weights = _same_cell(asked, rows, weights, found[0].cell, at)
+            order = _by_weight(weights, 1, None)
     if not found:
         many = "has" if tried == 1 else "have"
         text = f"{many} what is asked for, but not on resource providers that go together"
@@ -201,11 +203,15 @@ def _by_weight(weights: Floats, size: int, rng: random.Random | None) -> Iterato
         first = int(equal[rng.randrange(len(equal))])
     else:
         first = int(weights.argmax())
+    if weights[first] == -np.inf:
+        return
     yield first
     rest = weights.copy()
     rest[first] = -np.inf
     for _ in range(min(8, n - 1)):
         at = int(rest.argmax())
+        if rest[at] == -np.inf:
+            return
         yield at
         rest[at] = -np.inf
     width = CHECKED_FIRST
@@ -219,6 +225,14 @@ def _by_weight(weights: Floats, size: int, rng: random.Random | None) -> Iterato
             yield int(at)
         rest[part] = -np.inf
         width *= 4
+
+
+def _same_cell(asked: Asked, rows: Any, weights: Floats, cell: str, chosen: int) -> Floats:
+    """Return the weights with everything in other cells, and the one that is chosen, out of reach."""
+    same = asked.view.cells.numbers(lambda c: 0.0 if c == cell else -np.inf, asked.view.roots.n)
+    out: Floats = weights + (same if rows is None else same[rows])
+    out[chosen] = -np.inf
+    return out
 
 
 def _simple(asked: Asked) -> bool:

@@ -15,7 +15,7 @@ from kilonova.db.engine import Database
 from kilonova.placement import names
 from kilonova.placement.candidates import Node, Slot
 from kilonova.placement.claims import Change, Delta
-from kilonova.placement.inventories import Inventory
+from kilonova.placement.loading import ProviderRow
 from kilonova.scheduler.columns import Bools, Interned, Numbers, Segment
 
 DEFAULT_ZONE = "nova"
@@ -65,22 +65,6 @@ class Aggregate:
 
     def __hash__(self) -> int:
         return hash(self.id)
-
-
-@dataclass(frozen=True)
-class ProviderRow:
-    """A provider as read from the database. root, parent: uuids."""
-
-    uuid: str
-    name: str
-    generation: int
-    root: str
-    parent: str | None
-    inventory: Mapping[str, Inventory]
-    used: Mapping[str, int]
-    traits: frozenset[str]
-    aggregates: frozenset[str]
-    servers: int = 0
 
 
 @dataclass
