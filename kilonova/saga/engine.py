@@ -66,7 +66,8 @@ class Engine:
     """Runs the operations of its databases; the only owner of them (who makes one holds the state directory's lock).
 
     databases: name -> home database with the journal's tables. services: passed to steps as ``run.services``; if it has
-    ``host_is_down(host) -> bool``, that is believed. observer(kind, step, outcome, seconds): for metrics, called after
+    ``host_is_down(host) -> bool``, that is believed, from ``grace_s`` seconds after the start on (before, no host
+    had the time to report). observer(kind, step, outcome, seconds): for metrics, called after
     commits, must not raise; step "" is the operation's end. recorder(tx, run, event): called in the transaction that
     ends a try of a step (instance action events). limits: queue name -> orders at a time per host.
     """
@@ -83,6 +84,7 @@ class Engine:
         observer: Observer | None = None,
         recorder: Recorder | None = None,
         limits: Mapping[str, int] | None = None,
+        grace_s: float = 15.0,
     ) -> None:
         self.databases: Mapping[str, Database] = dict(databases)
         self.services = services
@@ -97,6 +99,7 @@ class Engine:
         self._workers = workers
         self._runner = Runner(self)
         self._offset = clock.now() - clock.monotonic()
+        self._trust_at = clock.monotonic() + grace_s
         self._fences: dict[str, int] = {}
         self._subscriptions: list[Subscription] = []
         self._threads: list[threading.Thread] = []
@@ -396,6 +399,11 @@ class Engine:
     def forget(self, key: Key) -> None:
         """The current order is answered or given up."""
         self._asked.pop(key, None)
+
+    def is_down(self, host: str) -> bool:
+        """Tell whether a host is known to be down."""
+        ask: Callable[[str], bool] | None = getattr(self.services, "host_is_down", None)
+        return ask is not None and self._clock.monotonic() >= self._trust_at and ask(host)
 
     def closed(self, live: Live, hosts: list[str]) -> None:
         """Tell the hosts that had orders of an operation that it has ended: they may forget their answers."""

@@ -116,7 +116,7 @@ class Runner(Transitions):
         step = live.ask
         # Only a host that this process asked: after a restart no host was heard of yet.
         host = self._office.asked(live.key)
-        down = host is not None and self._is_down(host)
+        down = host is not None and self._office.is_down(host)
         if host is not None:
             live.state = s = s.but(host=host)
         lost = down or s.sends - s.heard >= recovery.UNDO_TRIES
@@ -150,10 +150,6 @@ class Runner(Transitions):
             elsewhere=True,
         )
         self._refused(live, step, a, timeout=not down)
-
-    def _is_down(self, host: str) -> bool:
-        ask = getattr(self._office.services, "host_is_down", None)
-        return bool(ask is not None and ask(host))
 
     # -- orders and answers
 

@@ -359,8 +359,10 @@ def test_host_that_is_down_is_not_waited_for(case: Case) -> None:
     w = case.world(case.saga(asking(deadline_s=1800.0)))
     w.agent.silent = True
     w.services.down.add("h1")
+    engine = opened(w)
+    w.clock.advance(16)
     start = w.clock.now()
-    assert finish(w) == "failed"
+    assert finish(w, engine) == "failed"
     assert w.clock.now() - start < 10
     assert w.ledger()["cleanups"] == 1
 
@@ -510,7 +512,7 @@ def test_hosts_hear_that_an_operation_ended(case: Case) -> None:
 
 
 def test_host_is_not_thought_down_before_this_process_asked_it(case: Case) -> None:
-    """R3: right after a restart no host was heard of yet; what it builds goes on."""
+    """R3: right after a restart no host was heard of yet; what they build goes on."""
     w = case.world(case.saga(asking()))
     w.agent.silent = True
     first, (_, op) = opened(w), w.begin()
@@ -520,8 +522,14 @@ def test_host_is_not_thought_down_before_this_process_asked_it(case: Case) -> No
     assert row_of(w, op)["host"] == "h1"
     first.abandon()
     w.services.down.add("h1")
+    second = opened(w)
+    for _ in range(3):
+        second.run_until_idle(advance=False)
+        w.clock.advance(4)
+    assert row_of(w, op)["direction"] == "do"
+    w.services.down.clear()
     w.agent.silent = False
-    assert finish(w, opened(w), op) == "done"
+    assert finish(w, second, op) == "done"
 
 
 # -- ownership
