@@ -1,0 +1,413 @@
+"""Real guests by libvirt and QEMU. Composes connection, disks, xml, power and console; every method is repeatable.
+
+A domain is ours when its metadata element names its own UUID and our cloud's tag; any other is reported, never touched,
+not even when an order names its UUID.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import libvirt
+
+from kilonova.common.log import get_logger
+from kilonova.objects.guest import (
+    DeviceAddress,
+    GuestBuild,
+    Hardware,
+    MetadataDocument,
+    PowerAction,
+    PowerState,
+    TapNic,
+)
+from kilonova.objects.host import Inventory
+from kilonova.virt.driver import DriverError, GuestMissing, OnEvent, Progress
+from kilonova.virt.libvirt import console, disks, facts, power, xml
+from kilonova.virt.libvirt.connection import Connection, telling
+from kilonova.virt.libvirt.disks import DiskFile, Disks, GuestRecord, Images, Owner
+
+log = get_logger(__name__)
+SOCKET_PATH_MOST = 107  # bytes; source: unix(7)
+INVENTORY_FOR_S = 30.0
+_ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
+
+
+class Taps(Protocol):
+    """The host's network, as far as a driver needs it."""
+
+    def tap_of(self, port_id: str) -> str:
+        """Return the name of a port's tap; the agent plugs it before the guest is started."""
+        ...
+
+
+ConfigDrive = Callable[[MetadataDocument, Iterable[DeviceAddress], Path, str | None], object]
+
+
+@dataclass(frozen=True)
+class LibvirtConfig:
+    """uri: returns libvirtd's URI, starting the daemon if need be. tag: of this cloud, in each domain's metadata.
+
+    group: numeric group of QEMU's user when that is not us. virt_type: "kvm" only after a guest was seen to run by it.
+    """
+
+    uri: Callable[[], str]
+    instances: Path
+    tag: str
+    virt_type: str = "qemu"
+    group: int | None = None
+    host_ip: str = "127.0.0.1"
+    reserved_memory_mib: int = 512
+
+
+class LibvirtDriver:
+    """One host with libvirtd. Threads may share it."""
+
+    name = "libvirt"
+
+    def __init__(
+        self, config: LibvirtConfig, images: Images, taps: Taps, config_drive: ConfigDrive
+    ) -> None:
+        self._config = config
+        self._taps = taps
+        self._config_drive = config_drive
+        self._disks = Disks(config.instances, images, Owner(config.group))
+        self._waits = power.Waits()
+        self._handler: OnEvent | None = None
+        self._marked: set[str] = set()
+        self._inventory: tuple[float, Inventory] | None = None
+        self._lock = threading.Lock()
+        self._connection = Connection(config.uri, self._lifecycle)
+        self._connection.on_reconnect = self._tell_all
+
+    def inventory(self) -> Inventory:
+        """Return what the host has, asked at most every 30 s."""
+        now = time.monotonic()
+        with self._lock:
+            if self._inventory is not None and now - self._inventory[0] < INVENTORY_FOR_S:
+                return self._inventory[1]
+        c = self._config
+        found = facts.inventory(
+            self._connection.get(), c.instances, c.virt_type, c.host_ip, c.reserved_memory_mib
+        )
+        with self._lock:
+            self._inventory = (now, found)
+        return found
+
+    def refuses(self, build: GuestBuild) -> str | None:
+        """Refuse Open vSwitch, unknown buses and models, UEFI without its firmware."""
+        h = build.hardware
+        for nic in build.nics:
+            if not isinstance(nic, TapNic):
+                return "This host has no Open vSwitch."
+            if xml.bus_of(nic.model, h.nic_model) not in xml.NIC_MODELS:
+                return f"This host has no network card {xml.bus_of(nic.model, h.nic_model)}."
+        for disk in build.disks:
+            if xml.bus_of(disk.bus, h.disk_bus) not in xml.BUSES:
+                return f"This host has no disk bus {xml.bus_of(disk.bus, h.disk_bus)}."
+        if h.firmware == "uefi" and facts.uefi() is None:
+            return "This host has no UEFI firmware."
+        if h.video_model not in xml.VIDEO_MODELS:
+            return f"This host has no video device {h.video_model}."
+        if h.virt_type not in (None, self._config.virt_type):
+            return f"This host does not run guests by {h.virt_type}."
+        return disks.refuses(build)
+
+    def build(
+        self, build: GuestBuild, progress: Progress
+    ) -> tuple[int, Hardware, tuple[DeviceAddress, ...]]:
+        """Make disks, define, start; what is there already stays. A guest that runs is left as it is."""
+        server = build.server_id
+        progress("defining the guest")
+        conn = self._connection.get()
+        domain = self._find(server)
+        record = self._disks.record(server)
+        hardware = record.hardware if record and domain is not None else None
+        if hardware is None:
+            hardware = facts.freeze(conn, build.hardware, self._config.virt_type)
+        self._keep(build, hardware, record)
+        if domain is None or not _active(domain):
+            files = self._disks.make(build, progress)
+            domain = self._define(build, hardware, files)
+            devices = self._devices(domain, build)
+            self._make_config_drive(build, devices)
+            if build.start:
+                progress("starting the guest")
+                power.create(domain)
+        else:
+            devices = self._devices(domain, build)
+        return int(power.state_of(domain)), hardware, devices
+
+    def power(
+        self,
+        server_id: str,
+        action: PowerAction,
+        timeout_s: float,
+        build: GuestBuild | None,
+        progress: Progress,
+    ) -> int:
+        """Perform a power action; with a build START and REBOOT_HARD define the guest anew over its disks."""
+        domain = self._find(server_id)
+        if domain is None and build is None:
+            raise GuestMissing("The server has no guest on this host.")
+        match action:
+            case PowerAction.START:
+                domain = self._start(domain, build)
+            case PowerAction.REBOOT_HARD:
+                domain = self._reboot_hard(domain, build)
+            case PowerAction.RESUME:
+                if domain is None or power.state_of(domain) == PowerState.SHUTDOWN:
+                    domain = self._start(domain, build)
+                else:
+                    power.create(domain)
+            case _:
+                self._act(server_id, domain, action, timeout_s, progress)
+        return int(power.state_of(domain))
+
+    def delete(self, server_id: str, progress: Progress) -> bool:
+        """Turn the guest off, undefine it, remove its files. A domain that is not ours makes this fail."""
+        progress("deleting the guest")
+        domain = self._find(server_id)
+        if domain is not None:
+            power.destroy(domain)
+            with telling("The guest could not be undefined."):
+                try:
+                    domain.undefineFlags(
+                        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+                    )
+                except libvirt.libvirtError as exc:
+                    if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                        raise
+        with self._lock:
+            self._marked.discard(server_id)
+        return self._disks.remove(server_id) or domain is not None
+
+    def guests(self) -> dict[str, int]:
+        """Return our domains and their power states, and keep console logs short on the way."""
+        found: dict[str, int] = {}
+        for domain, state in self._domains():
+            server = self._server_of(domain)
+            if server is not None:
+                found[server] = int(power.state_of(domain, state))
+                console.rotate(self._disks.directory(server) / "console.log")
+        return found
+
+    def ports(self, server_id: str) -> tuple[str, ...]:
+        """Return the ports of a guest, from its record or its domain."""
+        record = self._disks.record(server_id)
+        if record is not None:
+            return record.ports
+        domain = self._find(server_id)
+        return () if domain is None else xml.ports_of(_text_of(domain))
+
+    def strangers(self) -> list[str]:
+        """Return the names of domains that are not ours."""
+        return [domain.name() for domain, _ in self._domains() if self._server_of(domain) is None]
+
+    def console_log(self, server_id: str, lines: int | None) -> str:
+        """Return what the guest printed last."""
+        if self._find(server_id) is None:
+            raise GuestMissing("The server has no guest on this host.")
+        return console.read(self._disks.directory(server_id) / "console.log", lines)
+
+    def diagnostics(self, server_id: str) -> dict[str, object]:
+        """Return the counters of a guest that runs."""
+        domain = self._found(server_id)
+        drive = (self._disks.directory(server_id) / "config-drive.iso").exists()
+        return facts.diagnostics(domain, drive)
+
+    def on_event(self, handler: OnEvent) -> None:
+        """Tell ``handler`` of every change; the agent sorts out what its own orders did."""
+        self._handler = handler
+        self._connection.get()
+
+    def vnc_socket(self, server_id: str) -> Path:
+        """Return the unix socket of a guest's display; it exists while the guest runs."""
+        return self._disks.directory(server_id) / "vnc.sock"
+
+    def close(self) -> None:
+        """Let go of libvirtd; guests go on."""
+        self._handler = None
+        self._connection.close()
+
+    # -- domains
+
+    def _find(self, server_id: str) -> Any:
+        """Return our domain of a server or None. Raises DriverError when another's domain has the UUID."""
+        conn = self._connection.get()
+        with telling("The guest cannot be looked up."):
+            try:
+                domain = conn.lookupByUUIDString(server_id)
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return None
+                raise
+        if self._server_of(domain) != server_id.lower():
+            raise DriverError("A domain that is not ours has this server's id.", elsewhere=True)
+        return domain
+
+    def _found(self, server_id: str) -> Any:
+        domain = self._find(server_id)
+        if domain is None:
+            raise GuestMissing("The server has no guest on this host.")
+        return domain
+
+    def _server_of(self, domain: Any) -> str | None:
+        """Return the server whose domain this is, None when it is not ours. What was seen to be ours stays so."""
+        uuid: str = domain.UUIDString()
+        if uuid in self._marked:
+            return uuid
+        with telling("The guest's mark cannot be read."):
+            try:
+                text = facts.ours(domain, xml.MARK)
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return None  # gone since it was listed
+                raise
+        mark = None if text is None else xml.mark_of(text)
+        if mark != (uuid, self._config.tag):
+            return None
+        with self._lock:
+            self._marked.add(uuid)
+        return uuid
+
+    def _domains(self) -> list[tuple[Any, int]]:
+        with telling("The guests cannot be listed."):
+            stats = self._connection.get().getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
+        return [(domain, s.get("state.state", 0)) for domain, s in stats]
+
+    def _define(self, build: GuestBuild, hardware: Hardware, files: dict[str, DiskFile]) -> Any:
+        """Define the domain over files that are there."""
+        directory = self._disks.directory(build.server_id)
+        console.prepare(directory / "console.log")
+        socket = directory / "vnc.sock"
+        text = xml.domain(
+            xml.Facts(
+                build=build,
+                hardware=hardware,
+                files=files,
+                taps={n.port_id: self._taps.tap_of(n.port_id) for n in build.nics},
+                directory=directory,
+                tag=self._config.tag,
+                vnc_socket=socket if len(str(socket).encode()) <= SOCKET_PATH_MOST else None,
+                nvram=self._nvram(directory) if hardware.firmware == "uefi" else None,
+            )
+        )
+        with telling("The guest could not be defined.", elsewhere=True):
+            return self._connection.get().defineXML(text)
+
+    def _nvram(self, directory: Path) -> tuple[Path, Path]:
+        found = facts.uefi()
+        if found is None:
+            raise DriverError("This host has no UEFI firmware.", elsewhere=True)
+        code, template = found
+        variables = directory / "nvram.fd"
+        if not variables.exists():
+            part = directory / "nvram.fd.part"
+            shutil.copyfile(template, part)
+            self._disks.owner.give(part, write=True)
+            part.replace(variables)
+        return code, variables
+
+    def _devices(self, domain: Any, build: GuestBuild) -> tuple[DeviceAddress, ...]:
+        return xml.devices_of(_text_of(domain), build)
+
+    def _keep(self, build: GuestBuild, hardware: Hardware, before: GuestRecord | None) -> None:
+        ports = tuple(n.port_id for n in build.nics)
+        record = GuestRecord(server=build.server_id, ports=ports, hardware=hardware)
+        if record != before:
+            self._disks.put_record(record)
+
+    def _make_config_drive(self, build: GuestBuild, devices: tuple[DeviceAddress, ...]) -> None:
+        """Write the config drive once: a guest's first boot is told by it, later ones see the same."""
+        target = self._disks.directory(build.server_id) / "config-drive.iso"
+        if build.config_drive and not target.exists():
+            part = target.with_suffix(".part")
+            self._config_drive(build.metadata, devices, part, build.metadata.admin_password)
+            self._disks.owner.give(part, write=False)
+            part.replace(target)
+
+    # -- power
+
+    def _start(self, domain: Any, build: GuestBuild | None) -> Any:
+        """Start a guest that is off, defined anew when a build is given; one that runs is left as it is."""
+        if domain is not None and _active(domain):
+            return domain
+        if build is not None and (domain is None or power.state_of(domain) != PowerState.SUSPENDED):
+            domain = self._define_again(build)
+        power.create(domain)
+        return domain
+
+    def _reboot_hard(self, domain: Any, build: GuestBuild | None) -> Any:
+        if domain is not None:
+            power.destroy(domain)
+            power.forget_memory(domain)
+        if build is not None:
+            domain = self._define_again(build)
+        power.create(domain)
+        return domain
+
+    def _define_again(self, build: GuestBuild) -> Any:
+        files = self._disks.existing(build)
+        hardware = facts.freeze(self._connection.get(), build.hardware, self._config.virt_type)
+        self._keep(build, hardware, self._disks.record(build.server_id))
+        domain = self._define(build, hardware, files)
+        self._make_config_drive(build, self._devices(domain, build))
+        return domain
+
+    def _act(
+        self, server_id: str, domain: Any, action: PowerAction, timeout_s: float, progress: Progress
+    ) -> None:
+        if domain is None:
+            raise GuestMissing("The server has no guest on this host.")
+        on = power.state_of(domain) in _ON
+        match action:
+            case PowerAction.STOP:
+                if on:
+                    self._waits.acpi_off(server_id, domain, timeout_s, progress)
+            case PowerAction.REBOOT_SOFT:
+                if on:
+                    self._waits.acpi_off(server_id, domain, timeout_s, progress)
+                power.create(domain)
+            case PowerAction.PAUSE if on:
+                power.pause(domain)
+            case PowerAction.UNPAUSE if on:
+                power.unpause(domain)
+            case PowerAction.SUSPEND:
+                power.suspend(domain)
+            case PowerAction.PAUSE | PowerAction.UNPAUSE:
+                raise DriverError("The server is not running.")
+            case _:
+                raise DriverError("This host does not know that power action.", action=str(action))
+
+    # -- events
+
+    def _lifecycle(self, uuid: str, event: int, detail: int) -> None:
+        """From the event loop: pass on that something changed; what it is now is asked later, from another thread."""
+        handler = self._handler
+        if handler is not None:
+            handler(uuid, int(PowerState.NOSTATE))
+
+    def _tell_all(self) -> None:
+        """After a reconnect events may have been missed: every guest is looked at."""
+        handler = self._handler
+        if handler is not None:
+            for server, state in self.guests().items():
+                handler(server, state)
+
+
+def _active(domain: Any) -> bool:
+    with telling("The state of the guest cannot be read."):
+        return bool(domain.isActive())
+
+
+def _text_of(domain: Any) -> str:
+    with telling("The guest's definition cannot be read."):
+        text: str = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    return text

@@ -1,0 +1,308 @@
+"""A guest's domain XML, built from typed facts by functions, never by pasting text.
+
+source: libvirt documentation, *Domain XML format*; SMBIOS as Nova's, because stock cloud images look for it.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kilonova import __version__
+from kilonova.objects.guest import (
+    DeviceAddress,
+    FileDisk,
+    GuestBuild,
+    Hardware,
+    LocalDisk,
+    NbdDisk,
+)
+from kilonova.virt.libvirt.disks import DiskFile
+
+MARK = "urn:kilonova:guest:1"
+CONFIG_DRIVE_ALIAS = "ua-config-drive"
+_PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
+BUSES = frozenset(_PREFIX)
+NIC_MODELS = frozenset({"virtio", "e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "vmxnet3"})
+VIDEO_MODELS = frozenset({"vga", "cirrus", "virtio", "qxl", "none", "bochs"})
+ET.register_namespace("kilonova", MARK)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a domain is made of. hardware: complete. taps: port id -> tap. tag: of this cloud."""
+
+    build: GuestBuild
+    hardware: Hardware
+    files: Mapping[str, DiskFile]
+    taps: Mapping[str, str]
+    directory: Path
+    tag: str
+    vnc_socket: Path | None
+    nvram: tuple[Path, Path] | None = None  # (code, variables) for UEFI
+
+
+def name_of(server_id: str) -> str:
+    """Return the name of a server's domain."""
+    return f"kn-{server_id}"
+
+
+def bus_of(own: str, usual: str) -> str:
+    """Return what a device is driven by: its own word, or the image's where the device has the default."""
+    return usual if own == "virtio" else own
+
+
+def domain(f: Facts) -> str:
+    """Return the XML to define."""
+    b, h = f.build, f.hardware
+    top = ET.Element("domain", type=h.virt_type or "qemu")
+    _text(top, "name", name_of(b.server_id))
+    _text(top, "uuid", b.server_id)
+    meta = ET.SubElement(top, "metadata")
+    ET.SubElement(meta, f"{{{MARK}}}server", {"id": b.server_id, "tag": f.tag})
+    _text(top, "memory", str(b.memory_mib), unit="MiB")
+    _text(top, "vcpu", str(b.vcpus))
+    _os(top, f)
+    features = ET.SubElement(top, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    _cpu(top, h)
+    ET.SubElement(top, "clock", offset="utc")
+    _text(top, "on_poweroff", "destroy")
+    _text(top, "on_reboot", "restart")
+    _text(top, "on_crash", "destroy")
+    devices = ET.SubElement(top, "devices")
+    _disks(devices, f)
+    _nics(devices, f)
+    _consoles(devices, f)
+    _extras(devices, f)
+    return ET.tostring(top, encoding="unicode")
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Element:
+    child = ET.SubElement(parent, tag, attributes)
+    child.text = text
+    return child
+
+
+def _os(top: ET.Element, f: Facts) -> None:
+    os_ = ET.SubElement(top, "os")
+    kind = _text(os_, "type", "hvm", arch="x86_64")
+    if f.hardware.machine:
+        kind.set("machine", f.hardware.machine)
+    if f.nvram is not None:
+        code, variables = f.nvram
+        _text(os_, "loader", str(code), readonly="yes", type="pflash")
+        _text(os_, "nvram", str(variables))
+    ET.SubElement(os_, "bootmenu", enable="yes" if f.hardware.boot_menu else "no")
+    ET.SubElement(os_, "smbios", mode="sysinfo")
+    system = ET.SubElement(ET.SubElement(top, "sysinfo", type="smbios"), "system")
+    for key, value in (
+        ("manufacturer", "OpenStack Foundation"),
+        ("product", "OpenStack Nova"),
+        ("version", __version__),
+        ("serial", f.build.server_id),
+        ("uuid", f.build.server_id),
+        ("family", "Virtual Machine"),
+    ):
+        _text(system, "entry", value, name=key)
+
+
+def _cpu(top: ET.Element, h: Hardware) -> None:
+    if h.cpu_model in ("host-passthrough", "host-model", "maximum"):
+        ET.SubElement(top, "cpu", mode=h.cpu_model)
+    elif h.cpu_model:
+        cpu = ET.SubElement(top, "cpu", mode="custom", match="exact")
+        _text(cpu, "model", h.cpu_model, fallback="forbid")
+
+
+class _Names:
+    """Gives targets: vda, vdb, sda … in the order of asking; a wanted name is taken as it is."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def next(self, bus: str, wanted: str | None) -> str:
+        prefix = _PREFIX[bus]
+        if wanted is not None and wanted.startswith(prefix) and wanted not in self._used:
+            self._used.add(wanted)
+            return wanted
+        for n in range(26):
+            name = f"{prefix}{chr(ord('a') + n)}"
+            if name not in self._used:
+                self._used.add(name)
+                return name
+        return f"{prefix}z"
+
+
+def _disks(devices: ET.Element, f: Facts) -> None:
+    b, h = f.build, f.hardware
+    names = _Names()
+    drive_bus = h.cdrom_bus if h.cdrom_bus in BUSES else "virtio"
+    buses = {bus_of(d.bus, h.disk_bus) for d in b.disks} | (
+        {drive_bus} if b.config_drive else set()
+    )
+    if "scsi" in buses:
+        ET.SubElement(devices, "controller", type="scsi", index="0", model=h.scsi_model)
+    ordered = any(d.boot_index is not None and d.boot_index >= 0 for d in b.disks)
+    for n, disk in enumerate(b.disks):
+        source: dict[str, str]
+        if isinstance(disk, LocalDisk):
+            file = f.files[disk.name]
+            element = _disk(devices, "file", disk.device_type, file.format)
+            source, alias, serial = {"file": str(file.path)}, f"ua-disk-{disk.name}", disk.name
+        elif isinstance(disk, FileDisk):
+            element = _disk(devices, "file", "disk", disk.format)
+            source, alias, serial = {"file": disk.path}, f"ua-{disk.serial}", disk.serial
+        else:
+            element = _disk(devices, "network", "disk", "raw")
+            source = {"protocol": "nbd", "name": disk.export}
+            alias, serial = f"ua-{disk.serial}", disk.serial
+        place = ET.SubElement(element, "source", source)
+        if isinstance(disk, NbdDisk):
+            ET.SubElement(place, "host", name=disk.host, port=str(disk.port))
+        bus = bus_of(disk.bus, h.disk_bus)
+        ET.SubElement(element, "target", dev=names.next(bus, disk.device), bus=bus)
+        _text(element, "serial", serial)
+        if ordered and disk.boot_index is not None and disk.boot_index >= 0:
+            ET.SubElement(element, "boot", order=str(disk.boot_index + 1))
+        elif not ordered and n == 0:
+            ET.SubElement(element, "boot", order="1")
+        ET.SubElement(element, "alias", name=alias)
+    if b.config_drive:
+        optical = drive_bus in ("ide", "sata", "scsi")
+        element = _disk(devices, "file", "cdrom" if optical else "disk", "raw")
+        ET.SubElement(element, "source", file=str(f.directory / "config-drive.iso"))
+        ET.SubElement(element, "target", dev=f"{_PREFIX[drive_bus]}z", bus=drive_bus)
+        ET.SubElement(element, "readonly")
+        ET.SubElement(element, "alias", name=CONFIG_DRIVE_ALIAS)
+
+
+def _disk(devices: ET.Element, kind: str, device: str, fmt: str) -> ET.Element:
+    element = ET.SubElement(devices, "disk", type=kind, device=device)
+    ET.SubElement(
+        element,
+        "driver",
+        name="qemu",
+        type=fmt,
+        cache="none" if kind == "network" else "writeback",
+        discard="unmap",
+    )
+    return element
+
+
+def _nics(devices: ET.Element, f: Facts) -> None:
+    for nic in f.build.nics:
+        element = ET.SubElement(devices, "interface", type="ethernet")
+        ET.SubElement(element, "mac", address=nic.mac)
+        ET.SubElement(element, "target", dev=f.taps[nic.port_id], managed="no")
+        ET.SubElement(element, "model", type=bus_of(nic.model, f.hardware.nic_model))
+        ET.SubElement(element, "mtu", size=str(nic.mtu))
+        ET.SubElement(element, "rom", enabled="no")
+        ET.SubElement(element, "alias", name=f"ua-{nic.port_id}")
+
+
+def _consoles(devices: ET.Element, f: Facts) -> None:
+    for port in range(max(1, f.hardware.serial_ports)):
+        serial = ET.SubElement(devices, "serial", type="pty")
+        if port == 0:
+            ET.SubElement(serial, "log", file=str(f.directory / "console.log"), append="on")
+        ET.SubElement(serial, "target", type="isa-serial", port=str(port))
+    console = ET.SubElement(devices, "console", type="pty")
+    ET.SubElement(console, "target", type="serial", port="0")
+    if f.hardware.video_model == "none":
+        return
+    video = ET.SubElement(devices, "video")
+    ET.SubElement(video, "model", type=f.hardware.video_model)
+    if f.vnc_socket is not None:
+        graphics = ET.SubElement(devices, "graphics", type="vnc")
+        ET.SubElement(graphics, "listen", type="socket", socket=str(f.vnc_socket))
+    else:
+        graphics = ET.SubElement(devices, "graphics", type="vnc", autoport="yes")
+        ET.SubElement(graphics, "listen", type="address", address="127.0.0.1")
+
+
+def _extras(devices: ET.Element, f: Facts) -> None:
+    h = f.hardware
+    if h.rng:
+        _text(
+            ET.SubElement(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random"
+        )
+    if h.guest_agent:
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    if h.watchdog and h.watchdog != "disabled":
+        ET.SubElement(devices, "watchdog", model="i6300esb", action=h.watchdog)
+    balloon = ET.SubElement(devices, "memballoon", model="virtio")
+    ET.SubElement(balloon, "stats", period="10")
+
+
+# -- reading
+
+
+def mark_of(text: str) -> tuple[str, str] | None:
+    """Return (server id, cloud tag) of a domain's metadata element, None when it is not one of ours."""
+    element = ET.fromstring(text)  # noqa: S314 - libvirt's own
+    server, tag = element.get("id"), element.get("tag")
+    return (server, tag) if server and tag is not None else None
+
+
+def ports_of(text: str) -> tuple[str, ...]:
+    """Return the ids of the ports that a domain is defined with, in order."""
+    return tuple(alias[3:] for _, alias, _ in _devices(text, "interface"))
+
+
+def devices_of(text: str, build: GuestBuild) -> tuple[DeviceAddress, ...]:
+    """Return where the guest sees its NICs and disks; known from define on. text: XMLDesc of the domain."""
+    nics = {n.port_id: n for n in build.nics}
+    local = {f"disk-{d.name}": d for d in build.disks if isinstance(d, LocalDisk)}
+    volumes = {d.serial: d for d in build.disks if not isinstance(d, LocalDisk)}
+    found: list[DeviceAddress] = []
+    for _, alias, address in _devices(text, "interface"):
+        nic = nics.get(alias[3:])
+        if nic is not None:
+            found.append(
+                DeviceAddress(
+                    kind="nic", bus=address[0], address=address[1], tag=nic.tag, mac=nic.mac
+                )
+            )
+    for element, alias, address in _devices(text, "disk"):
+        disk = local.get(alias[3:]) or volumes.get(alias[3:])
+        if disk is None:
+            continue
+        target = element.find("target")
+        device = target.get("dev") if target is not None else None
+        found.append(
+            DeviceAddress(
+                kind="disk",
+                bus=address[0],
+                address=address[1],
+                tag=disk.tag,
+                serial=element.findtext("serial"),
+                path=f"/dev/{device}" if device else None,
+            )
+        )
+    return tuple(found)
+
+
+def _devices(text: str, kind: str) -> list[tuple[ET.Element, str, tuple[str, str]]]:
+    """Return (element, our alias, (bus, address)) of the devices that have an alias of ours."""
+    found = []
+    for element in ET.fromstring(text).iterfind(f"devices/{kind}"):  # noqa: S314 - libvirt's own
+        alias = element.find("alias")
+        name = alias.get("name", "") if alias is not None else ""
+        if name.startswith("ua-"):
+            found.append((element, name, _address(element)))
+    return found
+
+
+def _address(element: ET.Element) -> tuple[str, str]:
+    a = element.find("address")
+    if a is None:
+        return "none", ""
+    if a.get("type") == "pci":
+        d, b, s, f = (int(a.get(k, "0"), 16) for k in ("domain", "bus", "slot", "function"))
+        return "pci", f"{d:04x}:{b:02x}:{s:02x}.{f:x}"
+    target = element.find("target")
+    bus = target.get("bus", "scsi") if target is not None else "scsi"
+    return bus, ":".join(a.get(k, "0") for k in ("controller", "bus", "target", "unit"))
