@@ -1,15 +1,35 @@
 """The compute API as a mounted service: every noun's routes and rules in one list."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from kilonova.api.compute import rules, versions
+from kilonova.api.compute import (
+    flavor_access,
+    flavor_extra_specs,
+    flavors,
+    keypairs,
+    limits,
+    quota_class_sets,
+    quota_sets,
+    rules,
+    versions,
+)
 from kilonova.api.compute.servers import routes as servers
 from kilonova.http import errors as forms
 from kilonova.http.app import Service
 from kilonova.http.policy import Policy
 
 MOUNT = "/compute"
-NOUNS = (servers,)  # each module: ROUTES, RULES
+NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
+    servers,
+    flavors,
+    flavor_extra_specs,
+    flavor_access,
+    keypairs,
+    limits,
+    quota_sets,
+    quota_class_sets,
+)
 
 
 def service(overrides: Mapping[str, str] | None = None) -> Service:
