@@ -1,0 +1,88 @@
+"""Cleanup records: what a host that was down must still remove is sent to it when it is back.
+
+Done, the record goes, and with it what it held: the claim of a server that is gone.
+"""
+
+from kilonova.common.errors import KilonovaError
+from kilonova.common.log import get_logger
+from kilonova.db import mappings
+from kilonova.db.engine import Database, Tx
+from kilonova.objects.base import decode, encode
+from kilonova.objects.order import Answer, AnswerState, Order
+from kilonova.operations import cleanup
+from kilonova.operations.services import Services
+from kilonova.reconcile.finding import Finding
+from kilonova.reconcile.picture import Picture
+
+log = get_logger(__name__)
+EVERY_S = 5.0
+ANSWERS = "cleanup"
+"""Answers come on ``answer.cleanup``."""
+
+
+def look(picture: Picture) -> list[Finding]:
+    """List every record."""
+    found = []
+    for cell, what in picture.cells.items():
+        for r in what["cleanups"]:
+            why = f" It said: {r['last_error']}" if r["last_error"] else ""
+            found.append(
+                Finding(
+                    kind="cleanup_waiting",
+                    subject=r["id"],
+                    where=cell,
+                    message=f"Host {r['host']} must still remove what it has of server {r['server']}.{why}",
+                    repair="The order is sent until the host confirms; forget the host if it never returns.",
+                    since=r["created_at"],
+                )
+            )
+    return found
+
+
+def run(services: Services) -> list[Finding]:
+    """Send every record's order to its host, if that is up. Light: it reads the records alone."""
+    for name in services.real_cells():
+        for r in services.cell(name).read(cleanup.all_records):
+            if not services.hosts.is_up(r["host"]):
+                continue
+            order = decode(r["order"], Order)
+            # A new seq after each failure: a host answers an old one from its memory.
+            order = order.replace(seq=order.seq + 1 + r["tries"], answer_to=ANSWERS)
+            services.bus.publish(f"agent.{order.host}.order", encode(order))
+    return []
+
+
+def answered(services: Services, body: bytes) -> None:
+    """Take a host's answer; one that belongs to no record means nothing."""
+    answer = decode(body, Answer)
+    if answer.state == AnswerState.RUNNING:
+        return
+    try:
+        cell = services.cell(services.hosts.cell_of(answer.host))
+    except KilonovaError:
+        return
+    record = f"{answer.operation}:{answer.step}"
+    rows = cell.read(lambda tx: cleanup.of_host(tx, answer.host))
+    for r in rows:
+        if r["id"] != record:
+            continue
+        if answer.state == AnswerState.DONE:
+            _done(services, cell, r["id"], r["server"])
+        else:
+            _tried(cell, record, answer.message or answer.details or str(answer.state))
+
+
+def _tried(cell: Database, record: str, why: str) -> None:
+    cell.write(lambda tx: cleanup.tried(tx, record, why))
+
+
+def _done(services: Services, cell: Database, record: str, server: str) -> None:
+    """Release what the record held, then forget it: a record disappears last."""
+
+    def release(tx: Tx) -> None:
+        if mappings.find(tx, server) is None:  # else the claim is of the server where it is now
+            services.scheduling.release(tx, server)
+
+    services.world.write(release)
+    cell.write(lambda tx: cleanup.done(tx, record))
+    log.info("a cleanup is done", extra={"server": server})

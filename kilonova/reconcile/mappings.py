@@ -1,0 +1,171 @@
+"""Mappings and cells: the mapping alone says where a server is; what disagrees with it is found here (R11)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.db import mappings as db
+from kilonova.db.engine import Tx
+from kilonova.db.schema.world import server_mapping as m
+from kilonova.db.sql import P, Q
+from kilonova.operations.services import CELL0, Services
+from kilonova.reconcile.finding import Finding, repaired
+from kilonova.reconcile.picture import Picture, flavor_amounts
+from kilonova.saga import journal
+
+EVERY_S = 300.0
+_NOT_DELETED = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"), m.c.epoch == P("epoch_"))
+    .values(delete_requested=0)
+)
+
+
+def look(picture: Picture) -> list[Finding]:
+    """Compare both sides."""
+    mapped, cells = picture.mappings, picture.cells
+    found = []
+    for cell, what in cells.items():
+        for server, row in what["servers"].items():
+            found += of_row(cell, server, row, mapped.get(server))
+    for server, mapping in mapped.items():
+        found += of_mapping(server, mapping, picture)
+    return found
+
+
+def of_row(cell: str, server: str, row: Any, mapping: Any) -> list[Finding]:
+    """Decide what is wrong with a row, from its mapping."""
+    about, since = (server,), float(row["updated_at"] or row["created_at"])
+    if mapping is None:
+        text = f"Cell {cell} has server {server}, which has no mapping: nobody can see it."
+        return [
+            Finding(
+                kind="server_unmapped",
+                subject=server,
+                where=cell,
+                message=text,
+                about=about,
+                since=since,
+            )
+        ]
+    if mapping["cell"] != cell and not row["hidden"]:
+        text = (
+            f"Cell {cell} has server {server}, whose mapping names {mapping['cell'] or 'no cell'}."
+        )
+        return [
+            Finding(
+                kind="server_in_two_cells",
+                subject=server,
+                where=cell,
+                message=text,
+                about=about,
+                since=since,
+            )
+        ]
+    found = []
+    if mapping["host"] != row["host"] and mapping["cell"] == cell and not row["hidden"]:
+        text = f"Server {server} is on {row['host']}, and its mapping says {mapping['host']}."
+        found.append(
+            Finding(
+                kind="host_differs",
+                subject=server,
+                where=cell,
+                message=text,
+                about=about,
+                since=since,
+            )
+        )
+    if flavor_amounts(row["flavor"]) != (mapping["vcpus"], mapping["memory_mib"]):
+        text = f"Server {server} counts in the quota with another flavor than it has."
+        found.append(
+            Finding(
+                kind="quota_differs",
+                subject=server,
+                where=cell,
+                message=text,
+                about=about,
+                since=since,
+            )
+        )
+    return found
+
+
+def of_mapping(server: str, mapping: Any, picture: Picture) -> list[Finding]:
+    """Decide what is wrong with a mapping, from the cells that answered."""
+    about, since = (server,), float(mapping["updated_at"])
+    found = []
+    cell = mapping["cell"]
+    if cell is None:
+        text = f"Server {server} has no cell, and no operation places it."
+        found.append(
+            Finding(
+                kind="unplaced",
+                subject=server,
+                where="global",
+                message=text,
+                about=about,
+                since=since,
+            )
+        )
+    elif cell in picture.cells:
+        servers: Mapping[str, Any] = picture.cells[cell]["servers"]
+        if server not in servers:
+            text = f"The mapping of server {server} names cell {cell}, which has no such server."
+            found.append(
+                Finding(
+                    kind="mapping_without_server",
+                    subject=server,
+                    where=cell,
+                    message=text,
+                    about=about,
+                    since=since,
+                )
+            )
+    elif cell not in picture.services.cells:
+        text = f"The mapping of server {server} names cell {cell}, which is not configured."
+        found.append(
+            Finding(
+                kind="cell_unknown",
+                subject=server,
+                where="global",
+                message=text,
+                about=about,
+                since=since,
+            )
+        )
+    if mapping["delete_requested"]:
+        found.append(
+            Finding(
+                kind="delete_lost",
+                subject=server,
+                where="global",
+                message=f"Server {server} is marked for a delete that was never accepted.",
+                repair="The mark is taken away; delete the server again.",
+                about=about,
+                since=since,
+                extra=(str(mapping["epoch"]),),
+            )
+        )
+    return found
+
+
+def mend(services: Services, finding: Finding) -> bool:
+    """Take the mark of a delete away whose second half was never written, if nothing came since."""
+    server, epoch = finding.subject, int(finding.extra[0])
+    for home in (services.world, *services.cells.values()):
+        if home.read(lambda tx: journal.live_of(tx, server)):
+            return False
+
+    def clear(tx: Tx) -> bool:
+        row = db.find(tx, server)
+        if row is None or row["cell"] in (None, CELL0):
+            return False
+        return tx.run(_NOT_DELETED, server_=server, epoch_=epoch) == 1
+
+    return services.world.write(clear)
+
+
+def run(services: Services) -> list[Finding]:
+    """Look and repair."""
+    return repaired(services, look, mend, young_s=60.0)
