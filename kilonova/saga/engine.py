@@ -4,7 +4,6 @@ Few threads; a waiting operation is a row, not a thread. An operation gets here 
 answer, by its time, or, when all of these were lost, by the sweep. Each is run by one thread at a time.
 """
 
-import collections
 import heapq
 import queue
 import random
@@ -25,7 +24,7 @@ from kilonova.objects.order import Answer, OperationEnded, Order
 from kilonova.saga import journal
 from kilonova.saga.faults import Faults, Killed
 from kilonova.saga.journal import Fenced
-from kilonova.saga.queues import HostQueues, Key
+from kilonova.saga.queues import HostQueues, Key, Ready
 from kilonova.saga.runner import Runner
 from kilonova.saga.state import ANSWER, Live
 from kilonova.saga.transition import Observer, Recorder
@@ -39,27 +38,6 @@ UNKNOWN_S = 60.0
 """How long an operation is left alone whose definition this release does not know."""
 JUMP_S = 5.0
 """A wall clock that moved so far against the monotonic one has jumped."""
-
-
-class _Ready:
-    """Operations for the workers: a token per entry, urgent entries first. None ends one worker."""
-
-    def __init__(self) -> None:
-        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._urgent: collections.deque[Key | None] = collections.deque()
-        self._normal: collections.deque[Key | None] = collections.deque()
-
-    def put(self, key: Key | None, *, urgent: bool = False) -> None:
-        (self._urgent if urgent else self._normal).append(key)
-        self._tokens.put(None)
-
-    def get(self, block: bool = True) -> Key | None:
-        """Return the next one; queue.Empty if there is none and ``block`` is false."""
-        self._tokens.get(block)
-        try:
-            return self._urgent.popleft()
-        except IndexError:
-            return self._normal.popleft()
 
 
 class Engine:
@@ -101,10 +79,11 @@ class Engine:
         self._offset = clock.now() - clock.monotonic()
         self._trust_at = clock.monotonic() + grace_s
         self._fences: dict[str, int] = {}
+        self._silent: set[str] = set()
         self._subscriptions: list[Subscription] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._ready = _Ready()
+        self._ready = Ready()
         self._held: dict[Key, bool] = {}
         self._inbox: dict[Key, list[Answer]] = {}
         self._asked: dict[Key, str] = {}
@@ -118,9 +97,11 @@ class Engine:
     # -- life
 
     def open(self) -> None:
-        """Become the owner of every database's operations and listen; no threads yet. ``start`` does it too."""
-        for name in self.databases:
-            self._open(name)
+        """Become the owner of every database's operations and listen; no threads yet. ``start`` does it too.
+
+        A database that does not answer is opened by a later sweep.
+        """
+        self.sweep(limit=0)
 
     def _open(self, name: str) -> None:
         db, now = self.databases[name], self.now()
@@ -139,8 +120,6 @@ class Engine:
 
     def start(self) -> None:
         """Own, sweep, and run operations on threads until ``stop``."""
-        if not self._fences:
-            self.open()
         self.sweep(limit=1_000_000)
         for n in range(self._workers):
             self._spawn(f"saga-{n}", self._work)
@@ -166,8 +145,8 @@ class Engine:
         self._threads.clear()
         if self.crashed is None:
             now = self.now()
-            for name, fence in self._fences.items():
-                self.databases[name].write(partial(journal.retire, fence=fence, now=now))
+            for db in self._answering():
+                db.write(partial(journal.retire, fence=self._fences[db.name], now=now))
         with self._endings:
             self._endings.notify_all()
 
@@ -183,15 +162,22 @@ class Engine:
         """Seconds since the epoch by a clock that does not jump; ``sweep`` follows the machine's clock."""
         return self._offset + self._clock.monotonic()
 
-    def _follow_clock(self) -> None:
-        """When the wall clock jumped, move every wake-up and deadline with it: nothing is early, late or lost."""
+    def _jump(self) -> float:
+        """Follow the wall clock; return by how much it jumped (0.0: it did not), seconds.
+
+        Every wake-up and deadline moves with it: nothing is early, late or lost.
+        """
         by = self._clock.now() - self.now()
-        if abs(by) > JUMP_S:
-            log.warning("the clock jumped", extra={"by_s": by})
-            for db in self.databases.values():
-                db.write(lambda tx: journal.shift(tx, by))
-            self._kept = {}
         self._offset += by
+        if abs(by) <= JUMP_S:
+            return 0.0
+        log.warning("the clock jumped", extra={"by_s": by})
+        self._kept = {}
+        with self._timer:
+            self._wake_of = {key: at + by for key, at in self._wake_of.items()}
+            self._wakes = [(at, key) for key, at in self._wake_of.items()]
+            heapq.heapify(self._wakes)
+        return by
 
     # -- getting work
 
@@ -227,6 +213,8 @@ class Engine:
             )
             return
         key = (subject.partition(".")[2], answer.operation)
+        if key[0] not in self._fences:
+            return
         with self._lock:
             box = self._inbox.setdefault(key, [])
             if len(box) < 16:
@@ -235,12 +223,32 @@ class Engine:
 
     def sweep(self, limit: int = SWEEP_LIMIT) -> int:
         """Find what is ready, due or forgotten, in every database; return how many operations it woke."""
-        self._follow_clock()
-        now, woken = self.now(), 0
-        for name, db in list(self.databases.items()):
-            for op in db.read(lambda tx: journal.due(tx, now, limit)):
-                woken += self._enqueue((name, op), again=False)
-        return woken
+        by = self._jump()
+        return sum(self._sweep(name, limit, by) for name in list(self.databases))
+
+    def _sweep(self, name: str, limit: int, by: float) -> int:
+        """Sweep one database; one that is dead stops no other, and is opened once it answers."""
+        db = self.databases[name]
+        try:
+            if name not in self._fences:
+                self._open(name)
+            if by:
+                db.write(lambda tx: journal.shift(tx, by))
+            now = self.now()
+            found = db.read(lambda tx: journal.due(tx, now, limit))
+        except Exception as exc:
+            if name not in self._silent:
+                self._silent.add(name)
+                log.error("a database cannot be swept", exc_info=exc, extra={"database": name})
+            return 0
+        self._silent.discard(name)
+        return sum(self._enqueue((name, op), again=False) for op in found)
+
+    def _answering(self) -> list[Database]:
+        """Return the databases that answered at the last sweep."""
+        return [
+            db for name, db in self.databases.items() if name in self._fences.keys() - self._silent
+        ]
 
     def _later(self, key: Key, at: float) -> None:
         """Look at an operation at ``at``; the last call for a key holds."""
@@ -277,10 +285,7 @@ class Engine:
                 if wait > 0:
                     self._timer.wait(wait)
             if self._clock.monotonic() - swept >= pause and not self.stopping:
-                try:
-                    self.sweep()
-                except Exception:
-                    log.exception("a sweep failed; the next one is in a second")
+                self.sweep()
                 swept = self._clock.monotonic()
                 pause = SWEEP_S * random.uniform(0.9, 1.1)  # noqa: S311
 
@@ -424,7 +429,7 @@ class Engine:
         """Return how many operations run (or are about to), wait, and stand in line for a host."""
         with self._lock:
             running = len(self._held)
-        rows = sum(db.read(journal.waiting) for db in self.databases.values())
+        rows = sum(db.read(journal.waiting) for db in self._answering())
         return {"running": running, "waiting": rows, "queued": sum(self.queues.depth().values())}
 
     def wait(self, database: str, operation: str, timeout_s: float = 30.0) -> str:
@@ -481,7 +486,7 @@ class Engine:
         next_due: Callable[[], float | None] = getattr(self._bus, "next_due", lambda: None)
         if move is None:
             return False
-        wakes = [db.read(journal.next_wake) for db in self.databases.values()]
+        wakes = [db.read(journal.next_wake) for db in self._answering()]
         waits = [at - self.now() for at in wakes if at is not None]
         message = next_due()
         if message is not None:

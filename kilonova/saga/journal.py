@@ -20,7 +20,7 @@ from kilonova.db.sql import P, Q, insert
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.saga.definition import find
 from kilonova.saga.schema import TABLES
-from kilonova.saga.state import DO, READY, STATE_COLUMNS, WAITING, Live, State
+from kilonova.saga.state import DO, READY, STATE_COLUMNS, UNDO, WAITING, Live, State
 
 O, S, F, I = TABLES.operation, TABLES.step, TABLES.fence, TABLES.incarnation  # noqa: E741
 
@@ -239,21 +239,29 @@ def list_(
     limit: int = 100,
     before: tuple[float, str] | None = None,
 ) -> list[Row]:
-    """Return operations, newest first. before: (accepted_at, id) of the last one of the page before."""
-    q = sa.select(O).order_by(O.c.accepted_at.desc(), O.c.id.desc()).limit(limit)
+    """Return operations, newest first. before: (accepted_at, id) of the last one of the page before.
+
+    state may be ``unwinding`` too: live and on its way back.
+    """
+    # Of live ones there are few: found by their own index, sorted afterwards.
+    at = O.c.accepted_at + 0.0 if live else O.c.accepted_at
+    q = sa.select(O).order_by(at.desc(), O.c.id.desc()).limit(limit)
     if project_id is not None:
         q = q.where(O.c.project_id == project_id)
     if resource is not None:
         q = q.where(O.c.resource == resource)
-    if state is not None:
+    if state == "unwinding":
+        q = q.where(O.c.direction == UNDO, O.c.wake_at.isnot(None))
+    elif state is not None:
         q = q.where(O.c.state == state)
     if kind is not None:
         q = q.where(O.c.kind == kind)
     if live is not None:
         q = q.where(O.c.wake_at.isnot(None) if live else O.c.ended_at.isnot(None))
     if before is not None:
-        at, id = before
-        q = q.where(sa.or_(O.c.accepted_at < at, sa.and_(O.c.accepted_at == at, O.c.id < id)))
+        moment, id = before
+        same = sa.and_(O.c.accepted_at == moment, O.c.id < id)
+        q = q.where(sa.or_(O.c.accepted_at < moment, same))
     return tx.select(q)
 
 

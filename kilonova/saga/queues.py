@@ -1,9 +1,10 @@
-"""Per-host limits (10 builds, 1 outgoing live migration): queues in the conductor's memory.
+"""Queues in the conductor's memory: what is ready to run, and per-host limits (10 builds, 1 live migration out).
 
-They are a courtesy to hosts, not a truth: after a restart the operations in doubt enter again when they send again.
+The limits are a courtesy to hosts, not a truth: after a restart operations in doubt enter again when they send again.
 """
 
 import collections
+import queue
 import threading
 from collections.abc import Mapping
 
@@ -21,9 +22,9 @@ class HostQueues:
         self._line: dict[tuple[str, str], collections.deque[Key]] = {}
         self._where: dict[Key, tuple[str, str]] = {}
 
-    def enter(self, queue: str, host: str, key: Key, *, force: bool = False) -> bool:
+    def enter(self, name: str, host: str, key: Key, *, force: bool = False) -> bool:
         """Take a place, or stand in line (False). ``force``: its order is out already, it counts in any case."""
-        place = (queue, host)
+        place = (name, host)
         with self._lock:
             old = self._where.get(key)
             if old is not None and old != place:
@@ -32,7 +33,7 @@ class HostQueues:
             if key in inside:
                 return True
             line = self._line.setdefault(place, collections.deque())
-            if force or len(inside) < self._limits.get(queue, 10):
+            if force or len(inside) < self._limits.get(name, 10):
                 if key in line:
                     line.remove(key)
                 inside.add(key)
@@ -74,6 +75,27 @@ class HostQueues:
         """Return queue name -> how many stand in line."""
         with self._lock:
             counts: dict[str, int] = {}
-            for (queue, _), line in self._line.items():
-                counts[queue] = counts.get(queue, 0) + len(line)
+            for (name, _), line in self._line.items():
+                counts[name] = counts.get(name, 0) + len(line)
             return counts
+
+
+class Ready:
+    """Operations for the workers: a token per entry, urgent entries first. None ends one worker."""
+
+    def __init__(self) -> None:
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._urgent: collections.deque[Key | None] = collections.deque()
+        self._normal: collections.deque[Key | None] = collections.deque()
+
+    def put(self, key: Key | None, *, urgent: bool = False) -> None:
+        (self._urgent if urgent else self._normal).append(key)
+        self._tokens.put(None)
+
+    def get(self, block: bool = True) -> Key | None:
+        """Return the next one; queue.Empty if there is none and ``block`` is false."""
+        self._tokens.get(block)
+        try:
+            return self._urgent.popleft()
+        except IndexError:
+            return self._normal.popleft()

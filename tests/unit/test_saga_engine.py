@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from kilonova.common.clock import ManualClock
 from kilonova.common.errors import BadRequest, GenerationMismatch, Unavailable
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import Tx
+from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.versions import ensure
 from kilonova.objects.base import encode
 from kilonova.objects.order import Answer, AnswerState, Direction
 from kilonova.saga import history, journal
@@ -651,6 +652,25 @@ def test_clock_that_jumps_loses_and_hastens_nothing(case: Case) -> None:
         assert row["wake_at"] - w.clock.now() <= 2.0
         w.agent.silent = False
         assert finish(w, engine, op) == "done"
+
+
+def test_dead_database_stops_no_other(case: Case) -> None:
+    """R11: an engine starts, and runs what it can, without the database of one cell; it takes it in when it answers."""
+    w = case.world(case.saga(case.script.step("a")))
+    home, dead = w.home, SqliteDatabase(case.path / "dead.db", "cell9")
+    dead.close()
+    dbs: dict[str, Any] = {"cell9": dead, "global": home}
+    engine = Engine(dbs, w.bus, w.services, clock=w.clock)
+    engine.open()
+    _, op = w.begin()
+    assert finish(w, engine, op) == "done"
+    back = SqliteDatabase(case.path / "back.db", "cell9")
+    ensure(back, sample.HOME)
+    engine.databases = {**engine.databases, "cell9": back}
+    engine.run_until_idle()
+    rows = back.read(lambda tx: tx.select(sa.select(TABLES.incarnation)))
+    assert [r["name"] for r in rows] == [engine.owner]
+    back.close()
 
 
 def test_neighbours_of_an_ended_operation_are_nudged(case: Case) -> None:
