@@ -13,7 +13,7 @@ from kilonova.network.embedded import binding, planning, servers
 from kilonova.network.embedded.faults import Clash
 from kilonova.network.embedded.schema import metadata
 from kilonova.network.embedded.state import Publisher
-from kilonova.network.embedded.store import bound, quotas
+from kilonova.network.embedded.store import bound, quotas, routers
 from kilonova.network.embedded.store.work import Work
 from kilonova.network.interface import Key, Requested
 from kilonova.objects.port import BoundPort, NetworkEvent, NicPlan, PortClaim
@@ -158,6 +158,11 @@ class EmbeddedNetwork:
         """See NetworkService."""
         project = None if ctx.is_admin else ctx.project_id
         self.write(lambda w: servers.disassociate(w, project, server_id, address))
+
+    def rebalance_routers(self) -> int:
+        """Move routers off hosts that are not alive, place those without one; return how many. For a reconciler."""
+        live = list(self.hosts())
+        return self.write(lambda w: routers.rebalance(w, live))
 
     def claims(self, older_than_s: float) -> list[PortClaim]:
         """See NetworkService."""

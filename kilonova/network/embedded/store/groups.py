@@ -84,6 +84,11 @@ def get_rule(tx: Tx, rule_id: str) -> Row:
     return row
 
 
+def has_default(tx: Tx, project_id: str) -> bool:
+    """Tell whether a project has its default group already."""
+    return tx.value(_DEFAULT, project_id=project_id) is not None
+
+
 def ensure_default(work: Work, project_id: str) -> str:
     """Return the project's default group, making it with Neutron's default rules on first use."""
     found = work.tx.value(_DEFAULT, project_id=project_id)

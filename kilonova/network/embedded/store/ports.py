@@ -97,18 +97,29 @@ def is_system(device_owner: str) -> bool:
     return device_owner.startswith("network:")
 
 
+def mac_is_free(tx: Tx, network_id: str, mac: str) -> None:
+    """Raise MacAddressInUse when another port of the network has it."""
+    if tx.one(_MAC, network_id=network_id, mac=mac) is not None:
+        raise Clash(
+            "MacAddressInUse",
+            f"Unable to complete operation for network {network_id}. The mac address {mac} is in use.",
+        )
+
+
 def _mac(tx: Tx, network_id: str, given: str | None) -> str:
     if given is not None:
-        if tx.one(_MAC, network_id=network_id, mac=given) is not None:
-            raise Clash(
-                "MacAddressInUse",
-                f"Unable to complete operation for network {network_id}. The mac address {given} is in use.",
-            )
+        mac_is_free(tx, network_id, given)
         return given
     while True:
         mac = BASE_MAC + ":" + os.urandom(3).hex(":")
         if tx.one(_MAC, network_id=network_id, mac=mac) is None:
             return mac
+
+
+def tell(work: Work, row: Row) -> None:
+    """Tell compute that a server's port changed its addresses."""
+    if row["device_owner"].startswith("compute:") and row["device_id"]:
+        work.event(NetworkEventName.CHANGED, row["device_id"], row["id"])
 
 
 def make(work: Work, new: NewPort) -> str:
