@@ -1,5 +1,7 @@
 """CPU of the engine per step on SQLite (budget 0.15 ms), and of the bus per message; prints only.
 
+bench_asks: all steps but one order a host; its figure includes the toy host's half, two messages and their threads.
+
 python benchmarks/engine.py [operations]
 """
 
