@@ -1,0 +1,199 @@
+"""The view stays right: our own claims at once, the database by generation, in whatever order they come."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from kilonova.common.ids import new_uuid
+from kilonova.placement import claims, inventories, providers
+from kilonova.placement.claims import Change
+from kilonova.placement.inventories import Inventory
+from kilonova.scheduler.select import select
+from kilonova.scheduler.view import HostFacts, View
+from tests.scheduling import Cloud, asks, stock
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path)
+
+
+def take(cloud: Cloud, consumer: str, provider: str, memory: int = 1024) -> Change:
+    return cloud.db.write(
+        lambda tx: claims.claim(
+            tx,
+            consumer=consumer,
+            project="p",
+            user="u",
+            amounts={provider: {"VCPU": 1, "MEMORY_MB": memory}},
+            now=cloud.now,
+        )
+    )
+
+
+def free(view: View, host: str, resource_class: str = "MEMORY_MB") -> int:
+    return int(view.roots.classes[resource_class].free.data[view.row_of_host[host]])
+
+
+def test_a_claim_shows_at_once_and_the_database_adds_nothing(cloud: Cloud) -> None:
+    h = cloud.host("h")
+    view = cloud.view()
+    view.applied(take(cloud, "a", h))
+    assert free(view, "h") == 8192 - 1024
+    assert view.refresh(cloud.db, cloud.now) == 0, (
+        "nothing but our own claim: nothing is read again"
+    )
+    assert free(view, "h") == 8192 - 1024
+    view.applied(cloud.db.write(lambda tx: claims.release(tx, "a", now=cloud.now)))
+    assert free(view, "h") == 8192
+    view.refresh(cloud.db, cloud.now, full=True)
+    assert free(view, "h") == 8192
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["1", "2", "refresh", "stale"])))
+def test_deltas_and_reads_in_any_order(cloud: Cloud, order: tuple[str, ...]) -> None:
+    """A claim of ours may be applied before or after a read that has it, or that has not."""
+    from kilonova.placement import loading
+
+    h = cloud.host("h")
+    view = cloud.view()
+    first = take(cloud, "a", h)
+    stale = cloud.db.read(lambda tx: loading.providers(tx, None))  # has the first, not the second
+    second = take(cloud, "b", h, 2048)
+    if order.index("stale") > order.index("refresh"):
+        return  # reads are made one after another by one refresher: an older one never comes second
+    for what in order:
+        if what == "1":
+            view.applied(first)
+        elif what == "2":
+            view.applied(second)
+        elif what == "stale":
+            for row in stale:
+                view.put_provider(row)
+        else:
+            view.refresh(cloud.db, cloud.now)
+    assert free(view, "h") == 8192 - 1024 - 2048
+
+
+def test_changes_of_others_are_read_by_overlap(cloud: Cloud) -> None:
+    h = cloud.host("h")
+    view = cloud.view()
+    take(cloud, "a", h)  # by another process
+    assert view.refresh(cloud.db, cloud.now) == 1
+    assert free(view, "h") == 8192 - 1024
+
+    def grow(tx: object) -> None:
+        p = providers.get(tx, h)  # type: ignore[arg-type]
+        inventories.write(tx, p.id, "MEMORY_MB", Inventory(16384))  # type: ignore[arg-type]
+        providers.touch(tx, p.id, cloud.now + 1)  # type: ignore[arg-type]
+
+    cloud.db.write(grow)
+    assert view.refresh(cloud.db, cloud.now + 2) == 1
+    assert free(view, "h") == 16384 - 1024
+
+
+def test_a_change_older_than_the_overlap_is_found_by_the_full_comparison(cloud: Cloud) -> None:
+    h = cloud.host("h")
+    view = cloud.view()
+    cloud.now += 30
+    take(cloud, "b", h)
+    view.refresh(cloud.db, cloud.now)
+    cloud.now -= 20  # a transaction that took long: it commits now, its change is dated before
+    take(cloud, "a", h)
+    cloud.now += 20
+    assert view.refresh(cloud.db, cloud.now) == 0
+    cloud.now += 60
+    assert view.refresh(cloud.db, cloud.now) == 1
+    assert free(view, "h") == 8192 - 2048
+
+
+def test_the_clock_may_jump_back(cloud: Cloud) -> None:
+    """R16"""
+    h = cloud.host("h")
+    view = cloud.view()
+    cloud.now -= 3600
+    take(cloud, "a", h)
+    assert view.refresh(cloud.db, cloud.now) == 1
+
+
+def test_providers_come_and_go(cloud: Cloud) -> None:
+    cloud.host("a")
+    b = cloud.host("b")
+    cloud.child("b", "b-card", {"VGPU": Inventory(1)})
+    view = cloud.view()
+    assert view.hosts == 2
+    card = cloud.uuids["b-card"]
+    for uuid in (card, b):
+        cloud.db.write(lambda tx, u=uuid: providers.delete(tx, providers.get(tx, u), cloud.now))
+    view.refresh(cloud.db, cloud.now)
+    assert view.hosts == 1
+    assert card not in view.row_of
+    assert {s.chosen.host for s in select(view, asks(), 3, 0).selections} == {"a"}
+    cloud.host("c", inventory=stock(vcpus=1))
+    view = cloud.view()
+    assert view.roots.n == 2, "the row that was left is used again"
+    assert select(view, asks(only_host="c")).complete
+    assert not select(view, asks(2, only_host="c")).complete
+
+
+def test_facts_may_come_before_the_provider(cloud: Cloud) -> None:
+    view = View()
+    uuid = new_uuid()
+    view.put_host(HostFacts(uuid, "early", "cell1"))
+    assert view.hosts == 0
+    cloud.db.write(
+        lambda tx: providers.ensure_host(
+            tx, uuid=uuid, name="early", inventory=stock(), now=cloud.now
+        )
+    )
+    view.refresh(cloud.db, cloud.now)
+    assert view.hosts == 1
+    assert select(view, asks()).complete
+    view.remove_host(uuid)
+    assert view.hosts == 0
+
+
+def test_it_grows_past_its_first_size(cloud: Cloud) -> None:
+    def many(tx: object) -> None:
+        for i in range(200):
+            providers.ensure_host(
+                tx, uuid=new_uuid(), name=f"h{i}", inventory=stock(), now=cloud.now
+            )  # type: ignore[arg-type]
+
+    cloud.db.write(many)
+    view = cloud.view()
+    for i, uuid in enumerate(list(view.row_of)):
+        view.put_host(HostFacts(uuid, f"h{i}", "cell1"))
+    assert view.hosts == view.roots.n == 200
+    assert len(select(view, asks(8), 250, 0).selections) == 200
+
+
+def test_aggregates_are_followed(cloud: Cloud) -> None:
+    cloud.host("a")
+    view = cloud.view()
+    assert not select(view, asks(availability_zone="east")).complete
+    cloud.aggregate(1, '{"availability_zone": "east"}', "a")
+    view.refresh(cloud.db, cloud.now)
+    assert select(view, asks(availability_zone="east")).complete
+
+
+def test_ensure_host_keeps_what_operators_set(cloud: Cloud) -> None:
+    h = cloud.host("h")
+
+    def operate(tx: object) -> None:
+        p = providers.get(tx, h)  # type: ignore[arg-type]
+        inventories.write(tx, p.id, "VCPU", Inventory(8, 0, 1, 8, 1, 16.0))  # type: ignore[arg-type]
+        providers.disable(tx, h, now=cloud.now)  # type: ignore[arg-type]
+
+    def report(tx: object) -> bool:
+        return providers.ensure_host(tx, uuid=h, name="h", inventory=stock(16), now=cloud.now)  # type: ignore[arg-type]
+
+    cloud.db.write(operate)
+    assert cloud.db.write(report)
+    assert not cloud.db.write(report), "the same report again changes nothing"
+    view = cloud.view()
+    assert free(view, "h", "VCPU") == 16 * 16
+    assert not select(view, asks()).complete, "disabled stays disabled"
+    cloud.db.write(lambda tx: providers.disable(tx, h, False, now=cloud.now))
+    assert select(cloud.view(), asks()).complete
