@@ -166,8 +166,11 @@ class Journal:
             for server_id in old:
                 for operation in self._servers.pop(server_id).operations:
                     self._forget(operation)
-                if self._conn is not None:
-                    self._conn.execute("DELETE FROM server WHERE server = ?", (server_id,))
+            if old and self._conn is not None:
+                self._conn.execute("BEGIN IMMEDIATE")
+                self._conn.executemany("DELETE FROM server WHERE server = ?", [(s,) for s in old])
+                self._sweep(self._conn)
+                self._conn.execute("COMMIT")
             return len(old)
 
     # -- the host itself

@@ -1,0 +1,147 @@
+"""What an agent remembers of its orders over its own death, and which boot it is in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kilonova.agent.bootid import boot_id, runs
+from kilonova.agent.journal import GO, KEEP_S, Journal
+from kilonova.objects import guest as g
+from kilonova.objects.order import Answer, AnswerState, Direction, Order
+from tests.unit.agent_kit import build_of, order_of, undo_of
+
+
+def answer_of(order: Order, state: AnswerState = AnswerState.DONE) -> Answer:
+    return Answer(
+        host=order.host,
+        operation=order.operation,
+        step=order.step,
+        direction=order.direction,
+        seq=order.seq,
+        state=state,
+    )
+
+
+def did(journal: Journal, order: Order, state: AnswerState = AnswerState.DONE) -> None:
+    journal.begin(order, 1000.0)
+    journal.end(order, answer_of(order, state))
+
+
+@pytest.fixture(params=["memory", "file"])
+def reopened(request: pytest.FixtureRequest, tmp_path: Path):
+    """Return a function that gives the journal as the next process sees it."""
+    path = tmp_path / "journal.sqlite" if request.param == "file" else None
+    journals = [Journal(path)]
+
+    def again() -> Journal:
+        if path is not None:
+            journals[-1].close()
+            journals.append(Journal(path))
+        return journals[-1]
+
+    yield again
+    journals[-1].close()
+
+
+def test_answers_and_tombstones_survive(reopened) -> None:
+    """B2 (9), R7"""
+    order = order_of(build_of())
+    did(reopened(), order)
+    stored = reopened().judge(order.replace(seq=5)).stored
+    assert stored is not None
+    assert (stored.state, stored.seq) == (AnswerState.DONE, 5)
+    did(reopened(), undo_of(order, 6))
+    assert reopened().judge(order).refused
+    assert reopened().judge(order.replace(seq=7)) == GO
+    assert reopened().judge(order.replace(fence=0, seq=9)).refused
+
+
+def test_failed_is_tried_again_by_a_newer_seq_only(reopened) -> None:
+    order = order_of(build_of())
+    did(reopened(), order, AnswerState.FAILED)
+    assert reopened().judge(order).stored is not None
+    assert reopened().judge(order.replace(seq=2)) == GO
+
+
+def test_overtaken_answer_is_not_kept(reopened) -> None:
+    order = order_of(build_of())
+    journal = reopened()
+    journal.begin(order, 1.0)
+    journal.begin(undo_of(order, 2), 1.0)
+    journal.end(undo_of(order, 2), answer_of(undo_of(order, 2)))
+    journal.end(order, answer_of(order))
+    assert reopened().judge(order.replace(seq=3)) == GO
+
+
+def test_higher_epoch_makes_the_older_needless(reopened) -> None:
+    order = order_of(build_of())
+    did(reopened(), order)
+    gone = order_of(g.GuestDelete(server_id=order.server_id), "guest_delete", epoch=2)
+    did(reopened(), gone)
+    assert reopened().judge(order.replace(seq=99)).refused
+    assert reopened().judge(undo_of(order, 99)).refused
+    assert set(reopened()._operations) == {gone.operation}
+
+
+def test_ended_operation_takes_a_late_undo_but_no_do(reopened) -> None:
+    order = order_of(build_of(), epoch=3)
+    did(reopened(), order)
+    reopened().operation_ended(order.operation, order.server_id, 3, 5.0)
+    assert reopened().judge(order.replace(seq=2)).refused
+    assert reopened().judge(undo_of(order, 2)) == GO
+    assert reopened().judge(order_of(build_of(order.server_id), epoch=4)) == GO
+
+
+def test_epochs_are_taken_from_the_registration() -> None:
+    """R14: a wiped journal learns what is over."""
+    journal = Journal()
+    order = order_of(build_of(), epoch=3)
+    journal.own(order.server_id, 4, 1.0)
+    assert journal.judge(order).refused
+
+
+def test_purge_forgets_the_gone_after_seven_days(reopened) -> None:
+    order, alive = order_of(build_of()), order_of(build_of())
+    did(reopened(), order)
+    did(reopened(), alive)
+    journal = reopened()
+    assert journal.purge(1000.0 + KEEP_S - 1, frozenset()) == 0
+    assert journal.purge(1000.0 + KEEP_S + 1, frozenset({alive.server_id})) == 1
+    assert reopened().judge(order) == GO
+    assert reopened().judge(alive).stored is not None
+
+
+def test_identity_of_a_file_is_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    assert journal.boot_id is None
+    journal.booted("b1")
+    known = journal.id
+    journal.close()
+    journal = Journal(tmp_path / "j")
+    assert (journal.id, journal.boot_id) == (known, "b1")
+    journal.close()
+    assert (tmp_path / "j").stat().st_mode & 0o077 == 0
+
+
+def test_direction_is_part_of_the_key() -> None:
+    journal = Journal()
+    order = order_of(build_of())
+    did(journal, order)
+    undo = undo_of(order, 2)
+    assert journal.judge(undo) == GO
+    assert undo.direction == Direction.UNDO
+
+
+def test_boot_id_changes_when_nothing_of_ours_is_alive(tmp_path: Path) -> None:
+    token = tmp_path / "boot"
+    first = boot_id(token, lambda: False)
+    assert boot_id(token, lambda: True) == first
+    second = boot_id(token, lambda: False)
+    assert second != first
+    token.unlink()  # the runtime directory does not outlive a boot
+    assert boot_id(token, lambda: True) != second
+    (tmp_path / "a.pid").write_text("not a number")
+    assert not runs(tmp_path)
+    (tmp_path / "b.pid").write_text(str(os.getpid()))
+    assert runs(tmp_path)
