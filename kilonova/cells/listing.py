@@ -225,7 +225,7 @@ class Lists:
         return row
 
     def find(self, server_id: str) -> Rendered | None:
-        """Return a server wherever it is, rendered from its mapping while it has no cell; deleted ones are not found."""
+        """Return a server wherever it is, rendered from its mapping while it has no cell; None if deleted."""
         mapping = self._world.read(lambda tx: mappings.find(tx, server_id))
         if mapping is None:
             return None

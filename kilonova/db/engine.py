@@ -131,6 +131,16 @@ class _FairLock:
                 self._held = False
 
 
+class _Reader:
+    """One thread's connection; the lock keeps ``close`` from closing it in the middle of a question."""
+
+    __slots__ = ("conn", "lock")
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self.conn = conn
+        self.lock = threading.Lock()
+
+
 class SqliteDatabase:
     """One SQLite file.
 
@@ -149,7 +159,7 @@ class SqliteDatabase:
         self.commits = 0
         self._busy_timeout_s = busy_timeout_s
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._readers: list[_Reader] = []
         self._all_lock = threading.Lock()
         self._lock = _FairLock()
         self._queue: collections.deque[_Pending] = collections.deque()
@@ -166,8 +176,6 @@ class SqliteDatabase:
         conn.execute("PRAGMA foreign_keys=ON")
         conn.execute("PRAGMA cache_size=-4000")
         conn.execute("PRAGMA temp_store=MEMORY")
-        with self._all_lock:
-            self._all.append(conn)
         return conn
 
     def write(self, fn: Callable[[Tx], T]) -> T:
@@ -242,21 +250,30 @@ class SqliteDatabase:
         self._writer.execute("RELEASE member")
 
     def read(self, fn: Callable[[Tx], T]) -> T:
-        conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
-        if conn is None:
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._new_reader()
+        conn = reader.conn
+        if conn.in_transaction:  # a question asked inside another one: the same snapshot
+            return fn(Tx(self, conn))
+        with reader.lock:
+            if self._closed:
+                raise Unavailable("the database is closed", database=self.name)
+            conn.execute("BEGIN")
+            try:
+                return fn(Tx(self, conn))
+            finally:
+                conn.execute("ROLLBACK")
+
+    def _new_reader(self) -> "_Reader":
+        with self._all_lock:
             if self._closed:
                 raise Unavailable("the database is closed", database=self.name)
             conn = self._open()
             conn.execute("PRAGMA query_only=ON")
-            self._local.conn = conn
-        nested = conn.in_transaction
-        if not nested:
-            conn.execute("BEGIN")
-        try:
-            return fn(Tx(self, conn))
-        finally:
-            if not nested:
-                conn.execute("ROLLBACK")
+            reader = _Reader(conn)
+            self._readers.append(reader)
+            return reader
 
     def script(self, statements: Iterable[str]) -> None:
         """Run DDL in one transaction; all or nothing."""
@@ -271,9 +288,12 @@ class SqliteDatabase:
                 raise
 
     def close(self) -> None:
+        """Close every connection once the question that uses it is answered; closing twice is fine."""
         with self._lock:
-            self._closed = True
             with self._all_lock:
-                for conn in self._all:
-                    conn.close()
-                self._all.clear()
+                self._closed = True
+                readers, self._readers = self._readers, []
+            for reader in readers:
+                with reader.lock:
+                    reader.conn.close()
+            self._writer.close()

@@ -21,6 +21,8 @@ _MAP = Q(
 )
 _MAPPING = Q(sa.select(hm).where(hm.c.host == P("host")))
 _MAPPINGS = Q(sa.select(hm))
+_UNMAP = Q(sa.delete(hm).where(hm.c.host == P("host")))
+_REMOVE = Q(sa.delete(h).where(h.c.host == P("host")))
 
 
 def find(tx: Tx, host: str) -> Row | None:
@@ -61,3 +63,13 @@ def mapping_of(tx: Tx, host: str) -> Row | None:
 def mappings(tx: Tx) -> list[Row]:
     """Return every host mapping."""
     return tx.all(_MAPPINGS)
+
+
+def unmap(tx: Tx, host: str) -> bool:
+    """Forget which cell a host is in; global database."""
+    return tx.run(_UNMAP, host=host) == 1
+
+
+def remove(tx: Tx, host: str) -> bool:
+    """Delete a host's record."""
+    return tx.run(_REMOVE, host=host) == 1

@@ -1,6 +1,7 @@
 """A server as asked for, and the records that rest inside a server's row."""
 
 from kilonova.objects.base import Versioned
+from kilonova.objects.port import NicPlan
 
 
 class FlavorRecord(Versioned, frozen=True, kw_only=True):
@@ -18,15 +19,6 @@ class FlavorRecord(Versioned, frozen=True, kw_only=True):
     disabled: bool = False
     description: str | None = None
     extra_specs: dict[str, str] = {}
-
-
-class NicRequest(Versioned, frozen=True, kw_only=True):
-    """One NIC as planned before accept: a network to make a port in, or a port that the user made."""
-
-    network_id: str | None = None
-    port_id: str | None = None
-    fixed_ip: str | None = None
-    tag: str | None = None
 
 
 class DiskRequest(Versioned, frozen=True, kw_only=True):
@@ -88,7 +80,7 @@ class RequestedServer(Versioned, frozen=True, kw_only=True):
     user_data: str | None = None
     admin_password: str | None = None
     security_groups: tuple[tuple[str, str], ...] = ()  # (id, name)
-    nics: tuple[NicRequest, ...] = ()
+    nics: tuple[NicPlan, ...] = ()
     disks: tuple[DiskRequest, ...] = ()
     config_drive: bool = False
     access_ip_v4: str = ""

@@ -148,6 +148,14 @@ class Hosts:
         self._put(new)
         return new
 
+    def forget(self, host: str) -> None:
+        """Know nothing of a host any more; its records are gone already."""
+        with self._lock:
+            state = self._hosts.pop(host, None)
+            self._dirty.pop(host, None)
+        if state is not None:
+            self._services.scheduling.host_gone(state.uuid)
+
     def _put(self, state: HostState) -> None:
         with self._lock:
             self._hosts[state.host] = state
@@ -225,15 +233,8 @@ class Hosts:
 
         def put_world(tx: Tx) -> None:
             db.map_host(tx, host=r.host, cell=r.cell, host_id=r.host_id)
-            providers.ensure_host(
-                tx,
-                uuid=row["uuid"],
-                name=r.host,
-                vcpus=r.inventory.vcpus,
-                memory_mib=r.inventory.memory_mib,
-                disk_gib=r.inventory.disk_gib,
-                reserved_memory_mib=r.inventory.reserved_memory_mib,
-                traits=r.inventory.traits,
+            providers.ensure_reported(
+                tx, uuid=row["uuid"], name=r.host, report=r.inventory, now=now
             )
 
         services.world.write(put_world)

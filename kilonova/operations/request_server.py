@@ -23,6 +23,7 @@ from kilonova.operations import server_create
 from kilonova.operations.services import Services
 
 GIB = 1024**3
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,69 @@ class Accepted:
 
 def accept(services: Services, ctx: Context, asked: Asked) -> Accepted:
     """Resolve and accept. Raises what is wrong, by field; QuotaExceeded; nothing is written unless all is accepted."""
+    first = resolve(services, ctx, asked)
+    ports = asked.low * sum(1 for n in first.nics if n.port_id is None)
+    services.network.check_quota(first.project_id, ports)
+    password = asked.admin_password or random.token_urlsafe(9)
+
+    def put(tx: Tx) -> tuple[str, ...]:
+        count = quotas.reserve_servers(
+            tx,
+            first.project_id,
+            first.user_id,
+            low=asked.low,
+            high=asked.high,
+            vcpus=first.flavor.vcpus,
+            memory_mib=first.flavor.memory_mib,
+        )
+        _check_members(tx, first.project_id, first.user_id, first.server_group, count)
+        made = []
+        for i in range(count):
+            server_id = first.server_id if i == 0 else new_uuid()
+            _accept_one(tx, services, ctx, asked, first, server_id, i, password)
+            made.append(server_id)
+        return tuple(made)
+
+    made = services.world.write(put)
+    return Accepted(
+        made, first.reservation_id, password, tuple(n for _, n in first.security_groups)
+    )
+
+
+def _accept_one(
+    tx: Tx,
+    services: Services,
+    ctx: Context,
+    asked: Asked,
+    first: RequestedServer,
+    server_id: str,
+    index: int,
+    password: str,
+) -> None:
+    """Write secrets, mapping and journal of one server of the request."""
+    operation, now = new_uuid(), first.created_at
+    user_data = None
+    if asked.user_data is not None:
+        value = Secret(asked.user_data)
+        user_data = services.vault.put(tx, owner=server_id, kind="user_data", value=value, now=now)
+    sealed = Secret(password)
+    password_ref = services.vault.put(
+        tx, owner=operation, kind="admin_password", value=sealed, now=now
+    )
+    name = asked.name if asked.high == 1 else f"{asked.name}-{index + 1}"
+    requested = first.replace(
+        server_id=server_id,
+        name=name,
+        hostname=_hostname(asked, name, server_id, index),
+        launch_index=index,
+        user_data=user_data,
+        admin_password=password_ref,
+    )
+    server_create.prepare(tx, services, requested, ctx, operation)
+
+
+def resolve(services: Services, ctx: Context, asked: Asked) -> RequestedServer:
+    """Check everything and return the first server of the request, without secrets; touches nothing."""
     project, user = str(ctx.project_id), str(ctx.user_id)
     flavor = _flavor(services, ctx, asked)
     image = _image(services, ctx, asked, flavor)
@@ -83,77 +147,37 @@ def accept(services: Services, ctx: Context, asked: Asked) -> Accepted:
         )
     names = asked.security_groups or (("default",) if nics else ())
     groups = services.network.resolve_groups(ctx, project, names) if nics else []
-    services.network.check_quota(project, asked.low * sum(1 for n in nics if n.port_id is None))
-    password = asked.admin_password or random.token_urlsafe(9)
-    reservation = "r-" + "".join(
-        random.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8)
+    server_id = new_uuid()
+    return RequestedServer(
+        server_id=server_id,
+        project_id=project,
+        user_id=user,
+        request_id=ctx.request_id,
+        name=asked.name,
+        hostname=_hostname(asked, asked.name, server_id, 0),
+        description=asked.description,
+        flavor=flavor,
+        image=image,
+        key_name=asked.key_name,
+        keys=keys,
+        metadata=asked.metadata or {},
+        tags=tuple(sorted(set(asked.tags))),
+        availability_zone=zone,
+        requested_host=host,
+        requested_node=node,
+        force_host=force,
+        hints=asked.hints or {},
+        server_group=group,
+        security_groups=tuple(groups),
+        nics=tuple(nics),
+        disks=_disks(flavor, image, asked),
+        config_drive=asked.config_drive or _wants_config_drive(image),
+        access_ip_v4=asked.access_ip_v4,
+        access_ip_v6=asked.access_ip_v6,
+        reservation_id="r-" + "".join(random.choice(_LETTERS) for _ in range(8)),
+        trusted_certs=asked.trusted_certs,
+        created_at=services.now(),
     )
-    now = services.now()
-    config_drive = asked.config_drive or _wants_config_drive(image)
-
-    def put(tx: Tx) -> tuple[str, ...]:
-        count = quotas.reserve_servers(
-            tx,
-            project,
-            user,
-            low=asked.low,
-            high=asked.high,
-            vcpus=flavor.vcpus,
-            memory_mib=flavor.memory_mib,
-        )
-        _check_members(tx, project, user, group, count)
-        made = []
-        for i in range(count):
-            server_id, operation = new_uuid(), new_uuid()
-            name = asked.name if asked.high == 1 else f"{asked.name}-{i + 1}"
-            user_data = None
-            if asked.user_data is not None:
-                value = Secret(asked.user_data)
-                user_data = services.vault.put(
-                    tx, owner=server_id, kind="user_data", value=value, now=now
-                )
-            password_ref = services.vault.put(
-                tx, owner=operation, kind="admin_password", value=Secret(password), now=now
-            )
-            requested = RequestedServer(
-                server_id=server_id,
-                project_id=project,
-                user_id=user,
-                request_id=ctx.request_id,
-                name=name,
-                hostname=_hostname(asked, name, server_id, i),
-                description=asked.description,
-                flavor=flavor,
-                image=image,
-                key_name=asked.key_name,
-                keys=keys,
-                metadata=asked.metadata or {},
-                tags=tuple(sorted(set(asked.tags))),
-                availability_zone=zone,
-                requested_host=host,
-                requested_node=node,
-                force_host=force,
-                hints=asked.hints or {},
-                server_group=group,
-                user_data=user_data,
-                admin_password=password_ref,
-                security_groups=tuple(groups),
-                nics=tuple(nics),
-                disks=_disks(flavor, image, asked),
-                config_drive=config_drive,
-                access_ip_v4=asked.access_ip_v4,
-                access_ip_v6=asked.access_ip_v6,
-                reservation_id=reservation,
-                launch_index=i,
-                trusted_certs=asked.trusted_certs,
-                created_at=now,
-            )
-            server_create.prepare(tx, services, requested, ctx, operation)
-            made.append(server_id)
-        return tuple(made)
-
-    made = services.world.write(put)
-    return Accepted(made, reservation, password, tuple(n for _, n in groups))
 
 
 def _flavor(services: Services, ctx: Context, asked: Asked) -> FlavorRecord:

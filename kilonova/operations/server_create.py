@@ -28,7 +28,6 @@ from kilonova.operations import guest_orders, rows, states
 from kilonova.operations.addresses import addresses_json
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import CELL0, Services
-from kilonova.placement import allocations
 from kilonova.saga import journal
 from kilonova.saga.definition import (
     Ask,
@@ -59,8 +58,8 @@ def place(run: Run) -> Output:
     """Choose a host; the hosts that failed this server before are not looked at."""
     services: Services = run.services
     _, requested = requested_of(run)
-    avoid = {str(note["host"]) for note in run.outputs.get("retreats", ())}  # type: ignore[union-attr]
-    return services.scheduling.place(requested, avoid=avoid)
+    retreats: Any = run.outputs.get("retreats", ())
+    return services.scheduling.place(requested, avoid={str(note["host"]) for note in retreats})
 
 
 def claim(tx: Tx, run: Run, output: Output) -> None:
@@ -74,9 +73,8 @@ def claim(tx: Tx, run: Run, output: Output) -> None:
 def unclaim(tx: Tx, run: Run) -> None:
     """Give the host's resources back; fine if they were never claimed."""
     services: Services = run.services
-    allocations.release(tx, run.resource)
+    services.scheduling.release(tx, run.resource)
     mappings.place(tx, run.resource, cell=None, host=None, now=services.now())
-    tx.after_commit(lambda: services.scheduling.released(run.resource))
 
 
 def make_ports(run: Run) -> Output:

@@ -21,7 +21,6 @@ from kilonova.operations import guest_orders
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import put_record
 from kilonova.operations.services import Services
-from kilonova.placement import allocations
 from kilonova.saga import journal
 from kilonova.saga.definition import Ask, NotYet, NoUndo, Output, Run, Saga, Step, register
 
@@ -158,10 +157,9 @@ def forget(run: Run) -> Output:
         if run.home != services.world.name:
             journal.fence_foreign(tx, run.operation, run.fence, run.seq)
         if not parked:
-            allocations.release(tx, run.resource)
+            services.scheduling.release(tx, run.resource)
         secrets.drop(tx, run.resource)
         mappings.remove(tx, run.resource)
-        tx.after_commit(lambda: services.scheduling.released(run.resource))
 
     services.world.write(end)
     return {"cell": cell}

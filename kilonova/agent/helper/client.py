@@ -28,12 +28,13 @@ class HelperError(KilonovaError):
 
 
 class HelperClient:
-    """One connection at a time per calling thread; reconnects when the helper was restarted."""
+    """Calls from any thread, one connection each at a time; reconnects when the helper was restarted."""
 
     def __init__(self, socket_path: Path, timeout_s: float = 120.0) -> None:
         self._path = socket_path
         self._timeout_s = timeout_s
-        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._idle: list[socket.socket] = []
 
     def _call(self, request: object, kind: Any = None) -> Any:
         data, fds = self._exchange(msgspec.json.encode(request))
@@ -42,25 +43,29 @@ class HelperClient:
         return msgspec.json.decode(data, type=kind) if kind is not None else None
 
     def _exchange(self, body: bytes) -> tuple[msgspec.Raw, list[int]]:
-        sock: socket.socket | None = getattr(self._local, "sock", None)
-        for attempt in (0, 1):
-            if sock is None:
-                sock = self._connect()
+        while True:
+            sock, used = self._take()
             try:
                 protocol.send(sock, body)
                 raw, fds = protocol.receive(sock)
             except (OSError, protocol.HelperGone) as exc:
                 sock.close()
-                self._local.sock = sock = None
-                if attempt or isinstance(exc, TimeoutError):
-                    raise protocol.HelperGone("the root helper does not answer") from exc
-                continue  # every verb is repeatable
-            self._local.sock = sock
+                if used and not isinstance(exc, TimeoutError):
+                    continue  # the helper was restarted; every verb is repeatable
+                raise protocol.HelperGone("the root helper does not answer") from exc
+            with self._lock:
+                self._idle.append(sock)
             reply = protocol.REPLIES.decode(raw)
             if reply.error is not None:
                 raise HelperError(reply.error, reply.code)
             return reply.data, fds
-        raise protocol.HelperGone("the root helper does not answer")
+
+    def _take(self) -> tuple[socket.socket, bool]:
+        """Return a connection, and whether it was used before."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), True
+        return self._connect(), False
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -134,8 +139,8 @@ class HelperClient:
         return found
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        sock = getattr(self._local, "sock", None)
-        if sock is not None:
+        """Close the idle connections; a later call opens a new one."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for sock in idle:
             sock.close()
-            self._local.sock = None

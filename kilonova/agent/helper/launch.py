@@ -1,6 +1,6 @@
 """Become libvirtd in a private root: own mount and UTS namespace, our directories over libvirt's compiled-in ones.
 
-Run as ``python launch.py PRIVATE_DIR HOSTNAME PID_FILE`` by the root helper, inside the host's network namespace.
+Run as ``python launch.py PRIVATE_DIR RUN_DIR HOSTNAME PID_FILE`` by the root helper, inside the host's network namespace.
 Imports nothing of ours: it lives on as libvirtd.
 """
 
@@ -41,13 +41,13 @@ def _forget_namespaces() -> None:
 
 
 def main() -> None:
-    private, hostname, pid_file = sys.argv[1:4]
+    private, run, hostname, pid_file = sys.argv[1:5]
     _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWUTS), "unshare")
     _check(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
     _forget_namespaces()
     for name, target in DIRECTORIES.items():
         os.makedirs(target, exist_ok=True)
-        _mount(os.path.join(private, name), target, MS_BIND)
+        _mount(run if name == "run" else os.path.join(private, name), target, MS_BIND)
     _mount(os.path.join(private, "hosts"), "/etc/hosts", MS_BIND)
     socket.sethostname(hostname)
     os.umask(0o022)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -183,6 +184,16 @@ def alive(pid_file: Path, mark: str) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if mark in words else None
+
+
+def await_pid_file(pid: int, pid_file: Path, log: Path, timeout_s: float = 10.0) -> None:
+    """Wait until a daemon that was spawned has written its pid file. Raises CommandFailed with the end of its log."""
+    deadline = time.monotonic() + timeout_s
+    while not pid_file.exists() or not pid_file.read_text().strip():
+        if not Path(f"/proc/{pid}").exists() or time.monotonic() > deadline:
+            words = log.read_text(errors="replace")[-800:].strip()
+            raise CommandFailed(f"a daemon did not start: {words}", pid_file=str(pid_file))
+        time.sleep(0.005)
 
 
 def end(pid: int, timeout_s: float = 5.0) -> None:

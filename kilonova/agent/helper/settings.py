@@ -24,6 +24,20 @@ class Settings:
         os.chmod(path, mode)
         return path
 
+    @property
+    def runtime_root(self) -> Path:
+        """What needs to live only until the next boot, and what unprivileged daemons must reach."""
+        return Path(f"/run/kilonova-{self.tag}")
+
+    def runtime(self, *parts: str) -> Path:
+        """Return a directory below the runtime root (root, 0755), made if it is missing."""
+        self.runtime_root.mkdir(mode=0o755, exist_ok=True)
+        path = self.runtime_root
+        for part in parts:
+            path = path / part
+            path.mkdir(mode=0o755, exist_ok=True)
+        return path
+
     def note_once(self, name: str, value: str) -> None:
         """Remember a value of the machine as it was before us; the first one stays."""
         path = self.directory("before") / name

@@ -16,6 +16,7 @@ from kilonova.agent.helper import names
 from kilonova.agent.helper.run import (
     addresses,
     alive,
+    await_pid_file,
     drop_namespace,
     end,
     ensure_namespace,
@@ -55,6 +56,10 @@ table inet kilonova {
 def served(network: NetworkState) -> list[SubnetState]:
     """Return the subnets for which this network has a DHCP address."""
     return [s for s in network.subnets if s.dhcp_server is not None]
+
+
+def _last(address: str) -> tuple[bool, str]:
+    return address.startswith(METADATA), address
 
 
 def _mac(network_id: str) -> str:
@@ -103,7 +108,8 @@ def _namespace(tag: str, network: NetworkState, subnets: list[SubnetState]) -> N
         [
             f"link set dhcp0 mtu {network.mtu} up",
             *(f"address delete {old} dev dhcp0" for old in have - wanted),
-            *(f"address add {new} dev dhcp0" for new in sorted(wanted - have)),
+            # the first one is what broadcasts are sent from: not the metadata address
+            *(f"address add {new} dev dhcp0" for new in sorted(wanted - have, key=_last)),
         ],
         ns,
     )
@@ -203,7 +209,7 @@ def _write(path: Path, lines: list[str]) -> bool:
 def _daemon(
     settings: Settings, network: NetworkState, subnets: list[SubnetState], ports: list[PortState]
 ) -> None:
-    directory = settings.directory("net", network.id, mode=0o755)
+    directory = settings.runtime("net", network.id)
     user = settings.dns_user
     owner = pwd.getpwnam(user)
     os.chown(directory, owner.pw_uid, owner.pw_gid)
@@ -224,7 +230,9 @@ def _daemon(
         _forget(directory / "leases", freed)
     if anew or freed:
         ns = names.dhcp_ns(settings.tag, network.id)
-        spawn(arguments, ns=ns, log=directory / "out")
+        (directory / "pid").unlink(missing_ok=True)
+        pid = spawn(arguments, ns=ns, log=directory / "out")
+        await_pid_file(pid, directory / "pid", directory / "out")
     elif changed and running is not None:
         os.kill(running, signal.SIGHUP)
 
@@ -252,7 +260,7 @@ def _forget(leases: Path, stale: set[str]) -> None:
 
 def remove(settings: Settings, network_id: str) -> None:
     """End dnsmasq and remove the namespace and its files; fine when there is none."""
-    directory = settings.directory_root / "net" / network_id
+    directory = settings.runtime_root / "net" / network_id
     running = alive(directory / "pid", str(directory))
     if running is not None:
         end(running)

@@ -8,6 +8,7 @@ from kilonova.agent.helper.protocol import HostUp
 from kilonova.agent.helper.run import (
     addresses,
     alive,
+    await_pid_file,
     end,
     ensure_namespace,
     ip,
@@ -82,7 +83,7 @@ def _root_links(tag: str, request: HostUp) -> None:
             f"link set {bridge} up",
             f"address replace {wanted} dev {bridge}",
             f"link set {dns} up",
-            f"-6 address replace {DNS_ADDRESS}/64 dev {dns} nodad",
+            f"address replace {DNS_ADDRESS}/64 dev {dns} nodad",
         ]
     )
 
@@ -119,7 +120,7 @@ table inet {name} {{
 
 
 def _resolver(settings: Settings, request: HostUp) -> None:
-    directory = settings.directory("dns", mode=0o755)
+    directory = settings.runtime("dns")
     pid_file = directory / "pid"
     key = f"{request.public_gateway} {settings.resolv_conf}"
     running, known = alive(pid_file, str(directory)), directory / "key"
@@ -128,7 +129,8 @@ def _resolver(settings: Settings, request: HostUp) -> None:
             return
         end(running)
     known.write_text(key)
-    spawn(
+    pid_file.unlink(missing_ok=True)
+    pid = spawn(
         [
             "dnsmasq", "--conf-file=/dev/null", "--no-hosts", f"--resolv-file={settings.resolv_conf}",
             f"--interface={names.public_bridge(settings.tag)}", "--bind-interfaces",
@@ -139,3 +141,4 @@ def _resolver(settings: Settings, request: HostUp) -> None:
         ns=None,
         log=directory / "out",
     )  # fmt: skip
+    await_pid_file(pid, pid_file, directory / "out")

@@ -24,7 +24,8 @@ def _directories(settings: Settings) -> Path:
     settings.directory(mode=0o755)
     private = settings.directory("libvirt", mode=0o755)
     for name in launch.DIRECTORIES:
-        settings.directory("libvirt", name, mode=0o755)
+        if name != "run":
+            settings.directory("libvirt", name, mode=0o755)
     return private
 
 
@@ -66,7 +67,7 @@ vnc_auto_unix_socket = 0
 def start(settings: Settings) -> LibvirtdInfo:
     """Return the libvirtd of this cloud, started unless it answers. Raises LibvirtdDown."""
     private = _directories(settings)
-    run = private / "run"
+    run = settings.runtime("libvirt")
     sock, pid_file = run / "libvirt-sock", run / "libvirtd.pid"
     pid, started = alive(pid_file, "libvirtd"), False
     if pid is None or not _answers(sock):
@@ -103,6 +104,7 @@ def _launch(settings: Settings, private: Path, sock: Path, pid_file: Path) -> in
             "-I",
             str(Path(launch.__file__)),
             str(private),
+            str(settings.runtime("libvirt")),
             f"kilonova-{settings.tag}",
             "/run/libvirt/libvirtd.pid",
         ],
@@ -131,7 +133,7 @@ def _answers(sock: Path) -> bool:
 
 def stop(settings: Settings) -> None:
     """End libvirtd; guests go on. Fine when it does not run."""
-    pid = alive(settings.directory_root / "libvirt" / "run" / "libvirtd.pid", "libvirtd")
+    pid = alive(settings.runtime_root / "libvirt" / "libvirtd.pid", "libvirtd")
     if pid is not None:
         end(pid)
 

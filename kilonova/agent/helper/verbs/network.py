@@ -57,7 +57,7 @@ class HostState:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._file = settings.directory("net", mode=0o755) / "desired.json"
+        self._file = settings.directory("net") / "desired.json"
         self._documents: dict[tuple[str, str], Document] = {}
         self._slots: dict[str, int] = {}  # port or network id -> 1 … 65534
         self._now = _InForce()

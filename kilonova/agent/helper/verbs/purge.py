@@ -18,17 +18,22 @@ from kilonova.agent.helper.run import (
 from kilonova.agent.helper.settings import Settings
 from kilonova.agent.helper.verbs import libvirt
 
+PARTS = ("net", "libvirt", "before")
+
 
 def remove_everything(settings: Settings) -> None:
     """End every process, then remove every namespace, link, table and file of this tag. Repeatable; nothing else."""
-    tag, root = settings.tag, settings.directory_root
+    tag, run_root = settings.tag, settings.runtime_root
     libvirt.stop(settings)
     for pid, _ in libvirt.guests(tag):
         end(pid)
-    for pid_file in (root / "dns" / "pid", *root.glob("net/*/pid")):
+    for pid_file in (run_root / "dns" / "pid", *run_root.glob("net/*/pid")):
         running = alive(pid_file, str(pid_file.parent))
         if running is not None:
             end(running)
+    for pid, text in libvirt.processes(tag):
+        if f"{run_root}/" in text:
+            end(pid)
     for name in sorted(namespaces()):
         if names.is_ours(name, tag) and name != names.host_ns(tag):
             drop_namespace(name)
@@ -44,8 +49,9 @@ def remove_everything(settings: Settings) -> None:
     before = settings.noted("ip_forward")
     if before == "0" and not _other_clouds(tag):
         sysctl({"net/ipv4/ip_forward": before})
-    for part in ("net", "dns", "libvirt", "before"):
-        shutil.rmtree(root / part, ignore_errors=True)
+    for part in PARTS:
+        shutil.rmtree(settings.directory_root / part, ignore_errors=True)
+    shutil.rmtree(run_root, ignore_errors=True)
 
 
 def _other_clouds(tag: str) -> bool:
@@ -64,8 +70,9 @@ def list_leftovers(tag: str, directory: Path | None = None) -> list[str]:
         found += forward.leftovers(tag)
     except CommandFailed as exc:
         found.append(f"unknown: {exc.message}")
+    runtime = Path(f"/run/kilonova-{tag}")
+    if runtime.exists():
+        found.append(f"file {runtime}")
     if directory is not None:
-        for part in ("net", "dns", "libvirt"):
-            if (directory / part).exists():
-                found.append(f"file {directory / part}")
+        found += [f"file {directory / part}" for part in PARTS if (directory / part).exists()]
     return found

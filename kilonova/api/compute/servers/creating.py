@@ -3,6 +3,8 @@
 from typing import Any
 
 from kilonova.api.compute.schemas.common import true
+from kilonova.api.compute.schemas.server_create import schema_at
+from kilonova.api.compute.versions import HIGH as LATEST
 from kilonova.common.errors import BadRequest, NotImplementedHere
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
@@ -179,3 +181,26 @@ def _blank(i: int, b: dict[str, Any], n: int) -> DiskRequest:
         tag=b.get("tag"),
         name="swap" if swap else f"ephemeral{n}",
     )
+
+
+def dry_run(req: Request, services: Services) -> dict[str, Any]:
+    """Decide for a body of POST /servers without accepting anything; the table per host is for admins."""
+    body = req.body if isinstance(req.body, dict) else {}
+    if not isinstance(body.get("server"), dict):
+        raise BadRequest("server: the body of POST /servers is needed")
+    schema_at(LATEST).check({"server": {"networks": "none", "name": "dry-run", **body["server"]}})
+    server = {"name": "dry-run", **body["server"]}
+    requested = request_server.resolve(
+        services, req.ctx, asked(req, server, body.get("os:scheduler_hints") or {})
+    )
+    decision = services.scheduling.decide(requested)
+    out: dict[str, Any] = {
+        "fits": decision.complete,
+        "explanation": decision.explanation.as_json(admin=req.ctx.is_admin),
+        "message": "" if decision.complete else decision.explanation.tenant_text(),
+    }
+    if req.ctx.is_admin:
+        out["hosts"] = [
+            [x.chosen.host, *(a.host for a in x.alternates)] for x in decision.selections
+        ]
+    return {"decision": out}

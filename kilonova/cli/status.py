@@ -1,0 +1,67 @@
+"""Say what runs, at a glance: the cloud, its hosts, its servers, its operations, its databases."""
+
+import argparse
+import time
+
+from kilonova.cli import output
+from kilonova.cli.client import Client, connect
+from kilonova.cli.main import common_options
+from kilonova.server import launch, state
+
+STATUS = "/kilonova/v1/status"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show it; exit code 3 when nothing runs."""
+    directory = state.chosen(args.state_dir)
+    found = state.running(directory)
+    if found is None:
+        if args.json:
+            output.print_json({"running": False, "state_dir": str(directory)})
+        else:
+            made = state.deployment(directory)
+            print(f"No cloud runs on {directory}" + (f" (driver {made.driver})." if made else "; there is none yet."))
+            print("'kilonova up' starts it.")
+        return 3
+    client = connect(directory)
+    seen = client.get(STATUS)
+    what = {**launch.describe(directory, found), **seen, "running": True, "ready": client.ready()}
+    if args.json:
+        output.print_json(what)
+    else:
+        _show(what, found, client)
+    return 0
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()) if n) or "none"
+
+
+def _show(what: dict[str, object], found: state.Run, client: Client) -> None:
+    hosts: list[dict[str, str]] = what["hosts"]  # type: ignore[assignment]
+    up = sum(h["state"] == "up" for h in hosts)
+    cells: list[dict[str, object]] = what["cells"]  # type: ignore[assignment]
+    sizes: dict[str, int] = what["databases"]  # type: ignore[assignment]
+    ready = what["ready"]
+    print(f"{output.mark(bool(ready))} Kilonova {found.version} {'takes work' if ready else 'is not ready'} at {found.url}")
+    output.facts(
+        [
+            ("  runs for", output.age(time.time() - found.started_at)),
+            ("  process", f"{found.pid}" + (f", root helper {found.helper_pid}" if found.helper_pid else "")),
+            ("  driver", found.driver),
+            ("  hosts", f"{up} up of {len(hosts)}, in {len(cells)} cell{'s' * (len(cells) != 1)}"),
+            ("  servers", _counted(what["servers"])),  # type: ignore[arg-type]
+            ("  operations", _counted(what["operations"]) + " under way"),  # type: ignore[arg-type]
+            ("  databases", ", ".join(f"{k} {output.size(v)}" for k, v in sorted(sizes.items()))),
+            ("  state", what["state_dir"]),
+        ]
+    )
+    down = [h for h in hosts if h["state"] != "up"]
+    if down:
+        print()
+        output.table(["host", "cell", "state", "last heard"], [(h["host"], h["cell"], h["state"], h["seen_at"]) for h in down])

@@ -1,0 +1,369 @@
+"""Start a whole cloud in one process: identity, images, networks, compute, hosts. Doing it again is harmless.
+
+As root with libvirt this machine becomes the host of real guests. Without root, or for tests:
+  kilonova up --driver fake                                  a simulated cloud, kept
+  kilonova up --driver fake --ephemeral --port 0 --json      a test double that keeps nothing
+"""
+
+import argparse
+import dataclasses
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kilonova.cli import output
+from kilonova.cli.main import Failed, common_options
+from kilonova.common.config import Settings
+from kilonova.server import launch, privileges, state
+
+_FAKE_HOSTS = 3
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common_options(parser)
+    add = parser.add_argument
+    add("--port", type=_port, metavar="N", help="of the API, default 8774; 0 picks a free one")
+    add("--listen", metavar="ADDRESS", help="default 127.0.0.1; any other address turns TLS on")
+    add("--public-url", metavar="URL", help="what clients are told, when they come through a proxy")
+    add("--tls", metavar="auto|CERT,KEY", help="auto: a certificate authority of our own")
+    add("--cells", type=_count, metavar="N", help="simulated cells, default 1")
+    add("--hosts", type=_count, metavar="N", help="simulated hosts per cell, default 3")
+    add("--driver", choices=("libvirt", "fake"), help="default: libvirt where real guests can run")
+    add("--build-time", type=_seconds, metavar="S", help="how long a simulated build takes")
+    add("--ephemeral", action="store_true", help="keep nothing (simulated clouds)")
+    add("--detach", action="store_true", help="return when the cloud answers")
+    add("--config", metavar="FILE", help="settings in TOML; default: kilonova.toml in the state directory")
+    add("--image", metavar="FILE", help="the qcow2 file to seed as tiny-linux")
+
+
+def _number(text: str, low: int, high: int) -> int:
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"must be a number from {low} to {high}, not {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65535)
+
+
+def _count(text: str) -> int:
+    return _number(text, 1, 10000)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"must be seconds from 0 to 86400, not {text!r}")
+    return value
+
+
+class _Person:
+    """Tells a person, or a program that reads one JSON object from stdout."""
+
+    def __init__(self, json: bool, detach: bool) -> None:
+        self.json = json
+        self.detach = detach
+        self.progress = output.Progress(quiet=json)
+
+    def step(self, text: str) -> None:
+        self.progress.done(text)
+
+    def ready(self, what: dict[str, Any]) -> None:
+        if self.json:
+            output.print_json({**what, "already_running": False})
+        else:
+            summary(what, "Kilonova runs")
+            if not self.detach:
+                print("\nCtrl-C stops it.")
+            sys.stdout.flush()
+
+
+def summary(what: dict[str, Any], headline: str) -> None:
+    """Print what runs and how to use it."""
+    hosts = "this machine is the host" if what["driver"] == "libvirt" else "simulated hosts"
+    print(output.bold(f"\n{headline}: {what['url']}"))
+    output.facts(
+        [
+            ("  driver", f"{what['driver']} ({hosts})"),
+            ("  state", what["state_dir"]),
+            ("  log", what["log"]),
+            ("  process", what["pid"]),
+        ]
+    )
+    print("\nUse it with the openstack client (pip install python-openstackclient):\n")
+    print(f"  export OS_CLIENT_CONFIG_FILE={what['clouds_yaml']}")
+    print("  export OS_CLOUD=kilonova            # or kilonova-admin")
+    print("  openstack server list")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start the cloud, or find the one that runs."""
+    if args.ephemeral:
+        launch.sweep(Path(tempfile.gettempdir()))
+        if args.state_dir:
+            raise Failed("--ephemeral keeps nothing, so it takes no --state-dir", 2)
+        if args.driver == "libvirt":
+            raise Failed("--ephemeral is for simulated clouds: --driver fake", 2)
+        args.driver = "fake"
+        return _start(args, Path(tempfile.mkdtemp(prefix=f"{state.EPHEMERAL}{os.getpid()}-")))
+    directory = state.chosen(args.state_dir)
+    found = state.running(directory)
+    if found is None:
+        return _start(args, directory)
+    what = launch.describe(directory, found)
+    if args.json:
+        output.print_json({**what, "already_running": True})
+    else:
+        summary(what, "Kilonova runs already")
+    return 0
+
+
+def _start(args: argparse.Namespace, directory: Path) -> int:
+    try:
+        start = _decide(args, directory)
+        person = _Person(args.json, args.detach)
+        return launch.detached(start, person) if args.detach else launch.foreground(start, person)
+    except BaseException:
+        if args.ephemeral and state.running(directory) is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _decide(args: argparse.Namespace, directory: Path) -> launch.Start:
+    made = state.deployment(directory)
+    settings = _settings(args, directory)
+    deployment = _deployment(args, made, directory)
+    libvirt = deployment.driver == "libvirt"
+    if libvirt and made is None:
+        settings = _free_networks(settings)
+    elif made is not None and made.public_cidr and made.private_cidr:
+        settings = dataclasses.replace(
+            settings, public_cidr=made.public_cidr, private_cidr=made.private_cidr
+        )
+    deployment = dataclasses.replace(
+        deployment, public_cidr=settings.public_cidr, private_cidr=settings.private_cidr
+    )
+    launch.check_port(deployment.listen, deployment.port)
+    user = _root_user(libvirt, args.ephemeral) if os.geteuid() == 0 else None
+    launch.prepare(directory, user, with_helper=libvirt)
+    if user is not None and not libvirt and not _can_reveal(directory, user):
+        user = None
+        launch.prepare(directory, None, with_helper=False)
+        print("kilonova: note: runs as root; its code is closed to other users", file=sys.stderr)
+    cert, cacert, deployment = _tls(args, deployment, directory, user)
+    return launch.Start(
+        directory=directory,
+        deployment=deployment,
+        settings=settings,
+        tls=cert,
+        cacert=cacert,
+        ephemeral=args.ephemeral,
+        tiny_image=_tiny_image(args, libvirt),
+        root_user=user,
+    )
+
+
+def _settings(args: argparse.Namespace, directory: Path) -> Settings:
+    from kilonova.common import config
+
+    if args.config and not Path(args.config).is_file():
+        raise Failed(f"there is no file {args.config}", 2)
+    own = directory / "kilonova.toml"
+    path = Path(args.config) if args.config else own if own.exists() else None
+    settings = config.load(path)
+    if args.build_time is not None:
+        settings = dataclasses.replace(settings, build_time_s=args.build_time)
+    return settings
+
+
+def _deployment(
+    args: argparse.Namespace, made: state.Deployment | None, directory: Path
+) -> state.Deployment:
+    from kilonova import __version__
+
+    if made is not None and args.driver not in (None, made.driver):
+        raise Failed(
+            f"{directory} was made with --driver {made.driver}; use another --state-dir for {args.driver}."
+        )
+    base = made or state.Deployment(
+        driver=args.driver or _find_driver(), version=__version__, hosts=_FAKE_HOSTS
+    )
+    if base.driver == "libvirt":
+        if args.cells not in (None, 1) or args.hosts not in (None, 1):
+            raise Failed("with libvirt this machine is the one host; --cells and --hosts are for --driver fake", 2)
+        base = dataclasses.replace(base, hosts=1)
+    given = {
+        k: getattr(args, k)
+        for k in ("cells", "hosts", "port", "listen", "public_url", "tls")
+        if getattr(args, k) is not None
+    }
+    return dataclasses.replace(base, version=__version__, **given)
+
+
+def _find_driver() -> str:
+    """Return libvirt where real guests can run, else stop with what is missing."""
+    missing = []
+    if os.geteuid() != 0:
+        missing.append("root (the host's networks and libvirt need it)")
+    if sys.platform != "linux":
+        missing.append("Linux")
+    missing += [
+        f"the program {name}"
+        for name in ("qemu-system-x86_64", "qemu-img", "libvirtd", "dnsmasq", "nft", "ip")
+        if shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") is None
+    ]
+    try:
+        import libvirt  # noqa: F401
+    except ImportError:
+        missing.append("the Python package libvirt-python (pip install 'kilonova[libvirt]')")
+    if not missing:
+        return "libvirt"
+    raise Failed(
+        "real guests cannot run here; missing: "
+        + "; ".join(missing)
+        + ".\n'make up' in a checkout installs what a Debian 12 machine lacks, 'kilonova doctor' says more."
+        + "\nA simulated cloud needs none of it: kilonova up --driver fake"
+    )
+
+
+def _free_networks(settings: Settings) -> Settings:
+    """Choose first networks that do not meet the machine's own routes."""
+    import ipaddress
+
+    taken = _routes()
+
+    def free(wanted: str, others: list[str]) -> str:
+        for text in (wanted, *others):
+            if not any(ipaddress.ip_network(text).overlaps(t) for t in taken):
+                return text
+        return wanted
+
+    public = free(settings.public_cidr, [f"172.24.{n}.0/24" for n in range(5, 255)])
+    private = free(settings.private_cidr, [f"10.{n}.0.0/24" for n in range(11, 250)])
+    return dataclasses.replace(settings, public_cidr=public, private_cidr=private)
+
+
+def _routes() -> list[Any]:
+    """Return the machine's IPv4 routes but the default one. source: proc(5), /proc/net/route."""
+    import ipaddress
+
+    found = []
+    with open("/proc/net/route") as lines:
+        for line in list(lines)[1:]:
+            words = line.split()
+            address, mask = (int.from_bytes(bytes.fromhex(words[i])[::-1], "big") for i in (1, 7))
+            if mask and not words[0].startswith("kn-"):
+                prefix = mask.bit_count()
+                found.append(ipaddress.ip_network((address, prefix), strict=False))
+    return found
+
+
+def _root_user(libvirt: bool, ephemeral: bool) -> str:
+    """Return whom the cloud's process becomes: its own system user, made if needed; nobody where nothing is kept."""
+    if libvirt or not ephemeral:
+        from kilonova.agent.helper import users
+
+        if libvirt:
+            users.ensure_users()
+            return users.CLOUD
+        if privileges.find_user(users.CLOUD) is not None:
+            return users.CLOUD
+    return "nobody"
+
+
+def _can_reveal(directory: Path, name: str) -> bool:
+    """Try, in a process of its own, whether the cloud's user can reach code and state."""
+    user = privileges.find_user(name)
+    if user is None:
+        return False
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            privileges.reveal([*privileges.code_directories(), directory], user)
+            privileges.become(user)
+            launch._probe(directory)
+            code = 0 if os.access(Path(__file__), os.R_OK) else 1
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _tls(
+    args: argparse.Namespace, deployment: state.Deployment, directory: Path, user: str | None
+) -> tuple[tuple[str, str] | None, str | None, state.Deployment]:
+    """Return (certificate, key), the authority's file, and the deployment with what follows from TLS."""
+    listen, wanted = deployment.listen, deployment.tls
+    if wanted is None and not _is_loopback(listen):
+        wanted = "auto"
+        print(f"kilonova: note: TLS is on because {listen} is not loopback", file=sys.stderr)
+    wildcard = listen in ("0.0.0.0", "::")  # noqa: S104
+    if wildcard and deployment.public_url is None:
+        if deployment.port == 0:
+            raise Failed(f"--listen {listen} with --port 0 needs --public-url", 2)
+        address = _own_address()
+        url = f"https://{address}:{deployment.port}"
+        deployment = dataclasses.replace(deployment, public_url=url)
+    if wanted is None:
+        return None, None, deployment
+    if wanted != "auto":
+        cert, comma, key = wanted.partition(",")
+        if not comma or not Path(cert).is_file() or not Path(key).is_file():
+            raise Failed("--tls is 'auto' or CERT,KEY: two PEM files that exist", 2)
+        return (cert, key), None, deployment
+    from kilonova.server import tls
+
+    names = [listen] if not wildcard else [_own_address()]
+    if deployment.public_url:
+        names.append(urlsplit(deployment.public_url).hostname or listen)
+    cert, key, ca = tls.ensure(directory / "tls", names)
+    if user is not None:
+        _give(directory / "tls", user)
+    return (cert, key), ca, dataclasses.replace(deployment, tls="auto")
+
+
+def _give(directory: Path, name: str) -> None:
+    owner = privileges.find_user(name)
+    if owner is not None:
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def _is_loopback(listen: str) -> bool:
+    return listen in ("localhost", "::1") or listen.startswith("127.")
+
+
+def _own_address() -> str:
+    """Return the address that others reach this machine by: that of its default route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return socket.gethostname()
+        return str(probe.getsockname()[0])
+
+
+def _tiny_image(args: argparse.Namespace, libvirt: bool) -> Path | None:
+    if args.image:
+        path = Path(args.image).absolute()
+        if not path.is_file():
+            raise Failed(f"there is no file {path}", 2)
+        return path
+    cached = Path(os.environ.get("KILONOVA_CACHE", "/var/cache/kilonova")) / "tiny-linux.qcow2"
+    if libvirt and cached.is_file():
+        return cached
+    if libvirt:
+        print(
+            "kilonova: note: no image tiny-linux; build one with guest-image/build and name it with --image",
+            file=sys.stderr,
+        )
+    return None

@@ -1,0 +1,118 @@
+"""Configuration: none is needed to start. One typed TOML file, environment overrides, units in names (SM-13).
+
+Each value is read by its own type at start-up; an error names file, key and fault. ``KILONOVA_<KEY>`` overrides a key.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from kilonova.common.errors import KilonovaError
+
+
+class BadConfig(KilonovaError):
+    """A configuration value is wrong; the message names where it stands, the key and the fault."""
+
+    code = "bad_config"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set, with defaults that work.
+
+    synchronous: NORMAL, or FULL (an accepted request also survives a power cut; slower). api_threads, engine_threads:
+    threads. build_time_s: of each build of a simulated host. policy_file: rule name = "rule" overrides in TOML.
+    public_cidr, private_cidr: first content. image_limit_gib, cache_limit_gib: GiB.
+    """
+
+    synchronous: str = "NORMAL"
+    api_threads: int = 4
+    engine_threads: int = 4
+    build_time_s: float = 0.0
+    token_life_s: float = 14400.0
+    heartbeat_s: float = 10.0
+    policy_file: str | None = None
+    public_cidr: str = "172.24.4.0/24"
+    private_cidr: str = "10.10.0.0/24"
+    log_level: str = "INFO"
+    reserved_host_memory_mib: int = 512
+    cache_limit_gib: int = 20
+    dns_servers: tuple[str, ...] = ()
+    fake_host_vcpus: int = 64
+    fake_host_memory_mib: int = 262144
+    fake_host_disk_gib: int = 4096
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.synchronous not in ("NORMAL", "FULL"):
+            raise BadConfig(f"synchronous must be NORMAL or FULL, not {self.synchronous!r}")
+        for name in ("api_threads", "engine_threads"):
+            if not 1 <= getattr(self, name) <= 64:
+                raise BadConfig(f"{name} must be from 1 to 64, not {getattr(self, name)}")
+        if self.build_time_s < 0 or self.heartbeat_s <= 0:
+            raise BadConfig("build_time_s must be at least 0 and heartbeat_s more than 0")
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise BadConfig(
+                f"log_level must be DEBUG, INFO, WARNING or ERROR, not {self.log_level!r}"
+            )
+        _cidr("public_cidr", self.public_cidr)
+        _cidr("private_cidr", self.private_cidr)
+
+
+def _cidr(name: str, text: str) -> None:
+    import ipaddress
+
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise BadConfig(f"{name}: {exc}") from exc
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the file (None: none), then the environment. Raises BadConfig."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as exc:
+            raise BadConfig(f"{path}: {exc.strerror}") from exc
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise BadConfig(f"{path}: {exc}") from exc
+    hints = get_type_hints(Settings)
+    known = {f.name for f in fields(Settings)} - {"extra"}
+    for key in values:
+        if key not in known:
+            raise BadConfig(f"{path}: {key} is not a setting; known are {', '.join(sorted(known))}")
+    where = {k: str(path) for k in values}
+    for key in known:
+        name = f"KILONOVA_{key.upper()}"
+        if name in environment:
+            values[key], where[key] = environment[name], name
+    read = {k: _typed(where[k], k, v, hints[k]) for k, v in values.items()}
+    try:
+        return Settings(**read)
+    except BadConfig as exc:
+        raise BadConfig(f"{path or 'environment'}: {exc.message}") from exc
+
+
+def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
+    options = [t for t in (get_args(hint) or (hint,)) if t is not type(None) and t is not ...]
+    kind = options[0]
+    if hint == tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list) or not all(isinstance(p, str) for p in parts):
+            raise BadConfig(f"{where}: {key} must be a list of texts")
+        return tuple(p.strip() for p in parts if p.strip())
+    try:
+        if kind in (int, float):
+            if isinstance(value, bool):
+                raise ValueError
+            return kind(value)
+        if not isinstance(value, kind):
+            raise ValueError
+    except (ValueError, TypeError):
+        raise BadConfig(f"{where}: {key} must be {kind.__name__}, not {value!r}") from None
+    return value

@@ -1,0 +1,22 @@
+"""Every operation of this release, imported so that the engine knows its saga."""
+
+from importlib import import_module
+
+OPERATIONS = (
+    "server_create",
+    "server_delete",
+    "server_start",
+    "server_stop",
+    "server_reboot_soft",
+    "server_reboot_hard",
+    "server_pause",
+    "server_unpause",
+    "server_suspend",
+    "server_resume",
+)
+
+
+def load() -> None:
+    """Import all operations; a second call does nothing."""
+    for name in OPERATIONS:
+        import_module(f"kilonova.operations.{name}")

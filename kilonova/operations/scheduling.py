@@ -1,0 +1,156 @@
+"""Deciding where a server goes, and claiming it: the scheduler's view of this process and its freshness.
+
+Decisions are made outside every transaction; the claim is conditional. "No valid host" is said only after one decision
+on a freshly read view.
+"""
+
+import random
+import threading
+from collections.abc import Mapping, Set
+from typing import Any
+
+from kilonova.common.log import get_logger
+from kilonova.db.engine import Tx
+from kilonova.objects.server import RequestedServer
+from kilonova.operations.services import Services
+from kilonova.placement import claims
+from kilonova.placement.claims import Change
+from kilonova.scheduler import request as requests
+from kilonova.scheduler.select import Decision, select_fresh
+from kilonova.scheduler.view import HostFacts, HostKind, View
+
+log = get_logger(__name__)
+DEFAULT_ZONE = "nova"
+REFRESH_S = 5.0
+
+
+class Scheduling:
+    """The scheduler of this process. Safe from any thread."""
+
+    def __init__(self, services: Services, rng: random.Random | None = None) -> None:
+        self._services = services
+        self._view = View()
+        self._rng = rng or random.Random()  # noqa: S311 - spreads ties
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read everything, then keep reading what others change."""
+        for state in self._services.hosts.all():
+            self.host_changed(state.host)
+        self.refresh(full=True)
+        self._thread = threading.Thread(target=self._loop, name="scheduler-view", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    @property
+    def view(self) -> View:
+        return self._view
+
+    def _loop(self) -> None:
+        while not self._stop.wait(REFRESH_S):
+            for state in self._services.hosts.all():
+                self._view.change_host(state.host, up=self._services.hosts.is_up(state.host))
+            self.refresh()
+
+    def refresh(self, full: bool = False) -> None:
+        """Read what changed in placement since the last time."""
+        self._view.refresh(self._services.world, self._services.now(), full)
+
+    def aggregates_changed(self) -> None:
+        """An aggregate, its hosts or its metadata changed: read all of it again."""
+        self.refresh(full=True)
+
+    def host_changed(self, host: str) -> None:
+        """Take over what is known of a host now."""
+        state = self._services.hosts.find(host)
+        if state is None:
+            return
+        self._view.put_host(
+            HostFacts(
+                uuid=state.uuid,
+                host=state.host,
+                cell=state.cell,
+                node=state.host,
+                enabled=not state.disabled,
+                up=self._services.hosts.is_up(host),
+                forced_down=state.forced_down,
+                **kind_of(state.inventory),
+            )
+        )
+
+    def host_gone(self, uuid: str) -> None:
+        """Forget a host that was taken out of the cloud."""
+        self._view.remove_host(uuid)
+
+    def zones(self) -> Set[str]:
+        """Return the availability zones that hosts are in."""
+        return {self.zone_of(state.host) for state in self._services.hosts.all()} | {DEFAULT_ZONE}
+
+    def zone_of(self, host: str) -> str:
+        """Return the availability zone of a host."""
+        return (
+            self._view.zone_of(self._view.aggregates_of_host.get(host, frozenset())) or DEFAULT_ZONE
+        )
+
+    # -- decisions
+
+    def decide(
+        self, requested: RequestedServer, avoid: Set[str] = frozenset(), num: int = 1
+    ) -> Decision:
+        """Decide, claiming nothing; the explanation is kept in the decision. Before it says no, it reads all anew."""
+        world = self._services.world
+        request = world.read(
+            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset(avoid))
+        )
+        return select_fresh(
+            self._view, world, request, num, now=self._services.now(), rng=self._rng
+        )
+
+    def place(self, requested: RequestedServer, avoid: Set[str]) -> dict[str, Any]:
+        """Return where the server goes, as a step's output. Raises NoValidHost."""
+        best = self.decide(requested, avoid).require().selections[0].chosen
+        return {
+            "host": best.host,
+            "node": best.node,
+            "cell": best.cell,
+            "zone": best.zone,
+            "amounts": best.amounts,
+            "project": requested.project_id,
+            "user": requested.user_id,
+            "group": requested.server_group,
+        }
+
+    def claim(self, tx: Tx, consumer: str, place: Mapping[str, Any]) -> None:
+        """Claim what ``place`` chose, in the caller's global transaction. Raises GenerationMismatch, OverCapacity."""
+        change = claims.claim(
+            tx,
+            consumer=consumer,
+            project=place["project"],
+            user=place["user"],
+            amounts=place["amounts"],
+            now=self._services.now(),
+        )
+        tx.after_commit(lambda: self._view.applied(change))
+
+    def release(self, tx: Tx, consumer: str) -> None:
+        """Give a consumer's claim back in the caller's global transaction; fine when there is none."""
+        change: Change = claims.release(tx, consumer, now=self._services.now())
+        tx.after_commit(lambda: self._view.applied(change))
+
+
+def kind_of(inventory: Any) -> dict[str, Any]:
+    """Return what the view keeps of a host's inventory besides amounts."""
+    return {
+        "kind": HostKind(
+            hypervisor_type=inventory.hypervisor_type,
+            hypervisor_version=inventory.hypervisor_version,
+            supported=inventory.supported,
+            cpu_info=tuple(sorted(inventory.cpu_info.items())),
+        )
+    }

@@ -1,0 +1,1 @@
+"""Assembles and starts processes: the whole cloud in one, later each role by itself."""

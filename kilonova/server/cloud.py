@@ -1,0 +1,232 @@
+"""One process with everything: databases, services, engine, hosts and the HTTP port, started and stopped in order."""
+
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+from kilonova.api import observability
+from kilonova.api.compute import service as compute
+from kilonova.api.compute.servers.reading import render_unplaced
+from kilonova.bus.memory import MemoryBus
+from kilonova.cells.listing import Lists
+from kilonova.common.log import get_logger
+from kilonova.db import versions
+from kilonova.db.engine import SqliteDatabase
+from kilonova.db.schema import cell as cell_schema
+from kilonova.db.schema import world as world_schema
+from kilonova.db.secrets import Vault
+from kilonova.http.app import Application, Service
+from kilonova.http.serving import HttpServer
+from kilonova.identity.embedded import service as identity_api
+from kilonova.identity.embedded.identity import EmbeddedIdentity
+from kilonova.image.embedded import service as image_api
+from kilonova.image.embedded.store import EmbeddedImages
+from kilonova.network.embedded import service as network_api
+from kilonova.network.embedded.network import EmbeddedNetwork
+from kilonova.operations import registry
+from kilonova.operations.hosts import Hosts
+from kilonova.operations.network_events import NetworkEvents
+from kilonova.operations.scheduling import Scheduling
+from kilonova.operations.services import CELL0, Services
+from kilonova.reconcile.loop import Reconcilers
+from kilonova.saga.engine import Engine
+from kilonova.saga.lease import StateLock
+from kilonova.server.plan import Plan
+
+log = get_logger(__name__)
+
+
+class Cloud:
+    """A whole cloud in this process. ``start`` returns when it answers; ``stop`` leaves guests running."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._closers: list[Any] = []
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Take the state directory, open everything, serve. Raises Conflict when another process has it."""
+        plan = self.plan
+        plan.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._open_stores()
+            self._open_services()
+            self._open_control()
+            self._open_http()
+            self._open_hosts()
+        except BaseException:
+            self.stop()
+            raise
+        gc.collect()
+        gc.freeze()
+
+    def _later(self, closer: Any) -> None:
+        self._closers.append(closer)
+
+    def _database(self, name: str, metadata: Any = None) -> SqliteDatabase:
+        path = self.plan.state_dir / "db"
+        path.mkdir(mode=0o700, exist_ok=True)
+        db = SqliteDatabase(path / f"{name}.db", name, self.plan.settings.synchronous)
+        self._later(db.close)
+        if metadata is not None:
+            versions.ensure(db, metadata)
+        return db
+
+    def _open_stores(self) -> None:
+        plan = self.plan
+        lock = StateLock(plan.state_dir)
+        self._later(lock.close)
+        self.world = self._database("global", world_schema.METADATA)
+        names = [CELL0, *(f"cell{n + 1}" for n in range(plan.cells))]
+        found = sorted(p.stem for p in (plan.state_dir / "db").glob("cell*.db"))
+        names = list(dict.fromkeys([*names, *found]))
+        self.cells = {n: self._database(n, cell_schema.METADATA) for n in names}
+        self.vault = Vault.at(plan.state_dir / "secret.key")
+        self.bus = plan.bus or MemoryBus()
+        self._later(self.bus.close)
+
+    def _open_services(self) -> None:
+        plan = self.plan
+        self.http_socket = HttpServer(
+            self._wsgi,
+            plan.listen,
+            plan.port,
+            threads=plan.settings.api_threads,
+            tls=plan.tls,
+        )
+        self._later(self.http_socket.stop)
+        scheme = "https" if plan.tls else "http"
+        self.url = (plan.public_url or f"{scheme}://{plan.listen}:{self.http_socket.port}").rstrip(
+            "/"
+        )
+        self.identity = EmbeddedIdentity(
+            self._database("identity"),
+            plan.state_dir / "keys",
+            plan.clock,
+            catalog_of(self.url),
+            plan.settings.token_life_s,
+        )
+        self.images = EmbeddedImages(self._database("image"), plan.state_dir / "images", plan.clock)
+        self.network = EmbeddedNetwork(
+            self._database("network"), self.bus, plan.clock, hosts=self._live_hosts
+        )
+        self.services = Services(
+            world=self.world,
+            cells=self.cells,
+            bus=self.bus,
+            vault=self.vault,
+            images=self.images,
+            network=self.network,
+            identity=self.identity,
+            state_dir=plan.state_dir,
+            public_url=self.url,
+            clock=plan.clock,
+            simulated=plan.driver == "fake",
+            settings={"settings": plan.settings},
+        )
+
+    def _live_hosts(self) -> list[str]:
+        hosts = getattr(self, "hosts", None)
+        return [] if hosts is None else [h.host for h in hosts.all() if hosts.is_up(h.host)]
+
+    def _open_control(self) -> None:
+        plan, services = self.plan, self.services
+        registry.load()
+        lists = Lists(self.world, self.cells, render_unplaced)
+        self._later(lists.close)
+        scheduling = Scheduling(services)
+        services.install(lists=lists, scheduling=scheduling)
+        self.hosts = Hosts(services)
+        self._later(self.hosts.close)
+        services.install(hosts=self.hosts)
+        self.network.start()
+        self._later(self.network.stop)
+        events = NetworkEvents(services)
+        self._later(events.close)
+        scheduling.start()
+        self._later(scheduling.close)
+        self.metrics = observability.Metrics(services)
+        self.engine = Engine(
+            {self.world.name: self.world, **self.cells},
+            self.bus,
+            services,
+            clock=plan.clock,
+            workers=plan.settings.engine_threads,
+            faults=plan.faults,
+            observer=self.metrics.step,
+            limits={"build": 10},
+        )
+        services.install(engine=self.engine)
+        self.engine.start()
+        self._later(self.engine.stop)
+        reconcilers = Reconcilers(services)
+        reconcilers.start()
+        self._later(reconcilers.close)
+
+    def _open_http(self) -> None:
+        mounts: list[Service] = [
+            observability.service(self.metrics),
+            identity_api.service(self.identity),
+            compute.service(self._policy()),
+            image_api.service(self.images),
+            network_api.service(self.network, self.url),
+            *optional_services(self.services),
+        ]
+        self.application = Application(
+            mounts, self.services, self.identity.authenticate, self.url, self.metrics.request
+        )
+        self.http_socket.start()
+
+    def _policy(self) -> dict[str, str]:
+        name = self.plan.settings.policy_file
+        if name is None:
+            return {}
+        import tomllib
+
+        rules = tomllib.loads(Path(name).read_text())
+        return {str(k): str(v) for k, v in rules.items()}
+
+    def _wsgi(self, environ: Any, start_response: Any) -> Any:
+        return self.application.wsgi(environ, start_response)
+
+    def _open_hosts(self) -> None:
+        if self.plan.driver == "fake":
+            from kilonova.server.simulated import FakeHosts
+
+            self.fleet: Any = FakeHosts(self.plan, self.bus, self.plan.clock)
+        else:
+            from kilonova.server.real_host import LibvirtHost
+
+            self.fleet = LibvirtHost(self.plan, self.bus, self.images, self.plan.clock)
+        self._later(self.fleet.close)
+        self.fleet.start()
+
+    def stop(self) -> None:
+        """Stop in the reverse order of starting; safe to repeat."""
+        while self._closers:
+            closer = self._closers.pop()
+            try:
+                closer()
+            except Exception:
+                log.exception("a part did not close")
+        self._stopped.set()
+
+
+def catalog_of(url: str) -> list[tuple[str, str, str]]:
+    """Return the catalog: only what works."""
+    return [
+        ("identity", "keystone", f"{url}/identity/v3"),
+        ("compute", "nova", f"{url}/compute/v2.1"),
+        ("image", "glance", f"{url}/image"),
+        ("network", "neutron", f"{url}/network"),
+        ("placement", "placement", f"{url}/placement"),
+    ]
+
+
+def optional_services(services: Services) -> list[Service]:
+    """Return the APIs beside the big four: placement and our own."""
+    from kilonova.api import placement
+    from kilonova.api.operations import service as operations
+
+    return [placement.service(), operations.service()]

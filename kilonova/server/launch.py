@@ -1,0 +1,449 @@
+"""Start the processes of ``kilonova up``: in the foreground or detached, as one user or as root helper and cloud.
+
+Whoever asked hears of it by a ``Tell``: steps while it starts, then what runs, or why nothing does.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kilonova.common.config import Settings
+from kilonova.common.errors import Conflict, KilonovaError
+from kilonova.server import privileges, state
+
+CLOUD_USER, QEMU_USER = "kilonova", "kilonova-qemu"
+_LOG_LIMIT_BYTES = 64 << 20
+
+
+class StartFailed(KilonovaError):
+    """The cloud did not start; the message is for the person who asked."""
+
+    code = "start_failed"
+
+
+class Tell(Protocol):
+    """Who hears how the start goes."""
+
+    def step(self, text: str) -> None:
+        """A part of the start is done."""
+        ...
+
+    def ready(self, what: dict[str, Any]) -> None:
+        """The cloud answers. what: see ``describe``."""
+        ...
+
+
+@dataclass
+class Start:
+    """What to start. root_user: whom the cloud's process becomes when we are root; None: stay who we are."""
+
+    directory: Path
+    deployment: state.Deployment
+    settings: Settings
+    tls: tuple[str, str] | None = None
+    cacert: str | None = None
+    ephemeral: bool = False
+    tiny_image: Path | None = None
+    root_user: str | None = None
+    started_at: float = field(default_factory=time.time)
+
+    @property
+    def with_helper(self) -> bool:
+        return self.deployment.driver == "libvirt"
+
+
+def describe(directory: Path, run: state.Run) -> dict[str, Any]:
+    """Return what a program needs to use a running cloud."""
+    made = state.deployment(directory)
+    return {
+        "url": run.url,
+        "state_dir": str(directory),
+        "clouds_yaml": str(directory / state.CLOUDS),
+        "openrc": str(directory / state.OPENRC),
+        "passwords_file": str(directory / state.PASSWORDS),
+        "cloud": "kilonova",
+        "admin_cloud": "kilonova-admin",
+        "cacert": run.cacert,
+        "pid": run.pid,
+        "helper_pid": run.helper_pid,
+        "driver": run.driver,
+        "cells": made.cells if made else None,
+        "hosts_per_cell": made.hosts if made else None,
+        "version": run.version,
+        "log": str(directory / state.LOG),
+    }
+
+
+# -- the processes ---------------------------------------------------------------------------------------------------
+
+
+def foreground(start: Start, tell: Tell) -> int:
+    """Run the cloud until SIGTERM or SIGINT; as root it runs in a child that gave up root, and we serve as helper."""
+    if start.root_user is None:
+        return _serve(start, tell)
+    return _as_root(start, tell, start.root_user)
+
+
+def detached(start: Start, tell: Tell) -> int:
+    """Run the cloud in the background; return when it answers. Raises StartFailed with what the child said."""
+    reader, writer = os.pipe()
+    first = os.fork()
+    if first == 0:
+        os.close(reader)
+        _daemon(start, writer)
+    os.close(writer)
+    os.waitpid(first, 0)
+    return _listen(reader, tell)
+
+
+def _daemon(start: Start, writer: int) -> None:
+    """Leave the terminal and the parent, then run; never returns."""
+    os.setsid()
+    if os.fork() != 0:
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    errors = os.open(
+        start.directory / "logs" / "crash.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640
+    )
+    os.dup2(errors, 2)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    pipe = _PipeTell(writer)
+    code = 1
+    try:
+        code = foreground(start, pipe)
+    except KilonovaError as exc:
+        pipe.failed(exc.message)
+    except BaseException as exc:
+        pipe.failed(f"{type(exc).__name__}: {exc} (see {start.directory / 'logs' / 'crash.log'})")
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        os._exit(code)
+
+
+class _PipeTell:
+    """Tells through a pipe, a JSON object a line; the pipe closes when the cloud is ready."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    def _send(self, **words: Any) -> None:
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._fd, json.dumps(words).encode() + b"\n")
+
+    def step(self, text: str) -> None:
+        self._send(step=text)
+
+    def ready(self, what: dict[str, Any]) -> None:
+        self._send(ready=what)
+        self._close()
+
+    def failed(self, message: str) -> None:
+        self._send(failed=message)
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _listen(reader: int, tell: Tell) -> int:
+    with os.fdopen(reader) as lines:
+        for line in lines:
+            word = json.loads(line)
+            if "step" in word:
+                tell.step(word["step"])
+            elif "failed" in word:
+                raise StartFailed(word["failed"])
+            else:
+                tell.ready(word["ready"])
+                return 0
+    raise StartFailed("the cloud's process ended before it answered; its log may say why")
+
+
+def _as_root(start: Start, tell: Tell, name: str) -> int:
+    """Be the root helper (with libvirt) and parent of the cloud, which runs as an ordinary user."""
+    user = privileges.find_user(name)
+    if user is None:
+        raise StartFailed(f"there is no user {name}")
+    helper = _open_helper(start) if start.with_helper else None
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if helper is not None:
+                helper.abandon()
+            privileges.reveal([*privileges.code_directories(), start.directory], user)
+            privileges.become(user)
+            code = _serve(start, tell)
+        except KilonovaError as exc:
+            _fail(tell, exc.message)
+        except BaseException as exc:
+            _fail(tell, f"{type(exc).__name__}: {exc}")
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    if isinstance(tell, _PipeTell):
+        tell._close()  # the child's end alone speaks
+    return _parent(child, helper)
+
+
+def _fail(tell: Tell, message: str) -> None:
+    if isinstance(tell, _PipeTell):
+        tell.failed(message)
+    else:
+        print(f"kilonova: {message}", file=sys.stderr)
+
+
+class _Helper:
+    """The root helper inside this process. It listens before the cloud's process is made, so nobody waits for it."""
+
+    def __init__(self, start: Start) -> None:
+        from kilonova.agent.helper.server import HelperServer
+
+        self.server = HelperServer(helper_settings(start.directory), helper_socket(start.directory))
+        self.server.listen()
+
+    def abandon(self) -> None:
+        """In the child: the socket is the parent's."""
+        listener = self.server._listener
+        if listener is not None:
+            listener.close()
+
+
+def _open_helper(start: Start) -> _Helper:
+    from kilonova.common import log
+
+    path = start.directory / "host"
+    path.mkdir(mode=0o755, exist_ok=True)
+    log.set_up((path / "helper.log").open("a"))
+    return _Helper(start)
+
+
+def helper_settings(directory: Path) -> Any:
+    """Return what the root helper of a state directory knows."""
+    from kilonova.agent.helper import names
+    from kilonova.agent.helper.settings import Settings as HelperSettings
+
+    return HelperSettings(
+        tag=names.tag_of(directory),
+        directory_root=directory / "host",
+        owner=CLOUD_USER,
+        qemu_user=QEMU_USER,
+        qemu_group=QEMU_USER,
+    )
+
+
+def helper_socket(directory: Path) -> Path:
+    """Return where the root helper listens; a path of at most 100 characters."""
+    from kilonova.agent.helper import names
+
+    path = directory / "helper.sock"
+    return path if len(str(path)) <= 100 else Path(f"/run/kilonova-{names.tag_of(directory)}.sock")
+
+
+def _parent(child: int, helper: _Helper | None) -> int:
+    """Serve as helper until the cloud's process ends; hand our signals on to it. Return its exit code."""
+
+    def hand_on(number: int, frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, hand_on)
+    if helper is not None:
+        threading.Thread(target=helper.server.serve, name="helper", daemon=True).start()
+    _, status = os.waitpid(child, 0)
+    if helper is not None:
+        helper.server.stop()
+    return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+# -- the cloud -------------------------------------------------------------------------------------------------------
+
+
+def _serve(start: Start, tell: Tell) -> int:
+    """Start the cloud in this process, say so, wait for a signal, stop it."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _log_to_file(start)
+    try:
+        with _cloud(start, tell) as run:
+            if not stop.is_set():
+                tell.ready(describe(start.directory, run))
+                _notify("READY=1")
+            stop.wait()
+            _notify("STOPPING=1")
+    finally:
+        if start.ephemeral:
+            shutil.rmtree(start.directory, ignore_errors=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
+    from kilonova.server import first_content
+    from kilonova.server.cloud import Cloud
+    from kilonova.server.plan import Plan
+
+    made = start.deployment
+    plan = Plan(
+        state_dir=start.directory,
+        driver=made.driver,
+        cells=made.cells,
+        hosts=made.hosts,
+        listen=made.listen,
+        port=made.port,
+        public_url=made.public_url,
+        tls=start.tls,
+        settings=start.settings,
+    )
+    if start.with_helper:
+        from kilonova.agent.helper import names
+
+        plan.helper_socket = helper_socket(start.directory)
+        plan.tag = names.tag_of(start.directory)
+    cloud = Cloud(plan)
+    try:
+        cloud.start()
+    except OSError as exc:
+        raise StartFailed(f"{exc.filename or start.directory}: {exc.strerror or exc}") from exc
+    tell.step("the cloud answers")
+    try:
+        state.save_deployment(start.directory, made)
+        first_content.ensure(cloud, start.tiny_image, start.cacert)
+        tell.step("first content is there")
+        run = _run_of(start, cloud.url)
+        state.save_run(start.directory, run)
+        yield run
+    finally:
+        cloud.stop()
+        state.forget_run(start.directory)
+
+
+def _run_of(start: Start, url: str) -> state.Run:
+    pid = os.getpid()
+    return state.Run(
+        pid=pid,
+        started_ticks=state.ticks(pid) or 0,
+        started_at=time.time(),
+        url=url,
+        driver=start.deployment.driver,
+        version=start.deployment.version,
+        helper_pid=os.getppid() if start.with_helper else None,
+        cacert=start.cacert,
+    )
+
+
+def _log_to_file(start: Start) -> None:
+    import logging
+
+    from kilonova.common import log
+
+    level = logging.getLevelNamesMapping()[start.settings.log_level]
+    if "JOURNAL_STREAM" in os.environ:
+        log.set_up(sys.stderr, level)
+        return
+    path = start.directory / state.LOG
+    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+        path.rename(path.with_suffix(".log.1"))
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
+    log.set_up(os.fdopen(fd, "a"), level)
+
+
+def _notify(message: str) -> None:
+    """Tell systemd, when it asked. source: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(message.encode(), address)
+
+
+# -- before anything starts ------------------------------------------------------------------------------------------
+
+
+def check_port(listen: str, port: int) -> None:
+    """Raise StartFailed when the port cannot be opened, in words."""
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen, port))
+        except OSError as exc:
+            raise StartFailed(
+                f"port {port} of {listen} cannot be used: {exc.strerror}. Choose another with --port, or --port 0 for "
+                "any free one."
+            ) from exc
+
+
+def prepare(directory: Path, root_user: str | None, *, with_helper: bool) -> None:
+    """Make the state directory, usable for the user that the cloud runs as. Raises StartFailed. Repeatable."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if root_user is None:
+            (directory / "logs").mkdir(mode=0o750, exist_ok=True)
+            _probe(directory)
+        else:
+            _hand_over(directory, root_user, with_helper=with_helper)
+    except OSError as exc:
+        raise StartFailed(
+            f"the state directory {directory} cannot be used: {exc.strerror}. Choose another with --state-dir."
+        ) from exc
+
+
+def _probe(directory: Path) -> None:
+    path = directory / ".writable"
+    path.touch()
+    path.unlink()
+
+
+def _hand_over(directory: Path, name: str, *, with_helper: bool) -> None:
+    """Give a directory to the cloud's user; with the sticky bit where root's own part inside must not be replaced."""
+    user = privileges.find_user(name)
+    if user is None:
+        raise StartFailed(f"there is no user {name}")
+    logs = directory / "logs"
+    logs.mkdir(mode=0o750, exist_ok=True)
+    os.chown(logs, user.pw_uid, user.pw_gid)
+    os.chown(directory, 0 if with_helper else user.pw_uid, user.pw_gid)
+    os.chmod(directory, 0o1771 if with_helper else 0o700)
+
+
+def sweep(temporary: Path) -> list[Path]:
+    """Remove ephemeral state directories whose process died; return them. Only our own are touched."""
+    from kilonova.saga.lease import StateLock
+
+    removed = []
+    for path in temporary.glob(f"{state.EPHEMERAL}*"):
+        pid = path.name.removeprefix(state.EPHEMERAL).partition("-")[0]
+        try:
+            mine = path.stat().st_uid == os.geteuid() or os.geteuid() == 0
+            if not mine or path.is_symlink() or not pid.isdigit() or state.ticks(int(pid)):
+                continue
+            if (path / "owner.lock").exists():
+                StateLock(path).close()
+        except (OSError, Conflict):
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+        removed.append(path)
+    return removed

@@ -1,0 +1,29 @@
+"""What a process of Kilonova is asked to start."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kilonova.common.clock import SYSTEM, Clock
+from kilonova.common.config import Settings
+from kilonova.saga.faults import Faults
+
+
+@dataclass
+class Plan:
+    """What to start. hosts: simulated hosts per cell. driver: "fake" or "libvirt"."""
+
+    state_dir: Path
+    driver: str = "fake"
+    cells: int = 1
+    hosts: int = 3
+    listen: str = "127.0.0.1"
+    port: int = 8774
+    public_url: str | None = None
+    tls: tuple[str, str] | None = None
+    settings: Settings = field(default_factory=Settings)
+    clock: Clock = SYSTEM
+    bus: Any = None
+    faults: Faults | None = None
+    helper_socket: Path | None = None
+    tag: str = ""
