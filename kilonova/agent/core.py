@@ -74,6 +74,8 @@ class Agent:
             self._introduction, bus, driver, guests, journal, known, workers, clock, self._replied
         )
 
+        self.pulse.starting = lambda: self._registration.starting
+
     def start(self) -> None:
         """Listen and register; returns at once. ``registered`` is set when a conductor replied."""
         host = self.identity.host
@@ -88,7 +90,9 @@ class Agent:
 
     def close(self) -> None:
         """Stop listening and let go of the driver; guests go on. The Workers are their owner's to close."""
-        self.pulse.stopped = True
+        self.pulse.stopped = self._registration.stopped = True
+        for chore in ("heartbeat", "register"):
+            self._workers.wake((self.identity.host, chore))
         for subscription in self._subscriptions:
             subscription.close()
         self._subscriptions = []
@@ -156,6 +160,8 @@ class Agent:
             self._beating = True
             self._workers.submit((self.identity.host, "heartbeat"), self.pulse.beat)
 
-    def _purge(self) -> float:
+    def _purge(self) -> float | None:
+        if self.pulse.stopped:
+            return None
         self._journal.purge(self._clock.now(), frozenset(self._driver.guests()))
         return PURGE_EVERY_S

@@ -160,7 +160,7 @@ class Guests:
         if not all(self._network.wait_port(port, 0) for port in ports):
             raise Again(PORT_POLL_S)
         for port in ports:
-            self._network.plug(port)
+            self._plug(port)
         state = self._driver.power(server_id, PowerAction.START, 60.0, None, _silent)
         self._known.set(server_id, state)
         return state

@@ -44,6 +44,9 @@ class Pulse:
         self._interval_s = interval_s
         self._told: str | None = None  # digest of the list that was sent last
         self.generation: Callable[[], int] = lambda: 0  # of the desired network state in force
+        self.starting: Callable[[], bool] = lambda: (
+            False
+        )  # after a boot: lists would show guests off
         self.stopped = False
 
     def beat(self) -> float | None:
@@ -54,15 +57,18 @@ class Pulse:
             guests, digest = self._look()
             beat = Heartbeat(host=self._host, boot_id=self._boot, digest=digest)
             self._publish(f"report.{self._host}", encode(Report(host=self._host, body=beat)))
-            if digest != self._told:
+            if digest != self._told and not self.starting():
                 self._send_list(guests, digest)
         except KilonovaError as exc:
             log.warning("no heartbeat", extra={"host": self._host, "why": exc.message})
         return self._interval_s * random.uniform(0.85, 1.15)  # noqa: S311 - jitter
 
     def send_list(self) -> None:
-        """Send the full list of guests and the inventory now."""
-        self._send_list(*self._look())
+        """Send the full list of guests and the inventory now, or with the next heartbeat that may carry it."""
+        if self.starting():
+            self._told = None
+        else:
+            self._send_list(*self._look())
 
     def changed(self, server_id: str, power_state: int) -> None:
         """The driver saw a guest change: report it, once no order for it runs and if it is news."""

@@ -149,6 +149,12 @@ class Journal:
                 self._sweep(self._conn)
                 self._conn.execute("COMMIT")
 
+    def epoch(self, server_id: str) -> int:
+        """Return the highest epoch seen for a server, 0 when it is unknown."""
+        with self._lock:
+            known = self._servers.get(server_id)
+            return 0 if known is None else known.epoch
+
     def own(self, server_id: str, epoch: int, now: float) -> None:
         """Take over what the control plane says of a server's epoch, at registration."""
         with self._lock:

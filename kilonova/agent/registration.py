@@ -20,6 +20,7 @@ log = get_logger(__name__)
 FIRST_RETRY_S = 0.2
 LONGEST_RETRY_S = 10.0
 REPLY_S = 5.0
+START_WITHIN_S = 300.0
 
 
 class Registration:
@@ -48,9 +49,18 @@ class Registration:
         self._clock = clock
         self._done = done
         self._retry_s = FIRST_RETRY_S
+        self._starting: set[str] = set()
+        self.stopped = False
+
+    @property
+    def starting(self) -> bool:
+        """Tell whether guests are still being started after a boot: what is off now may be on in a moment."""
+        return bool(self._starting)
 
     def attempt(self) -> float | None:
         """Ask once; returns as Workers' jobs do: None when replied, else the seconds until the next try."""
+        if self.stopped:
+            return None
         message = self._make()
         body = encode(Report(host=message.host, body=message))
         try:
@@ -83,33 +93,46 @@ class Registration:
         self._done(reply)
 
     def _start_wanted(self, host: str, boot: str, servers: tuple[OwnedServer, ...]) -> None:
-        """After a boot of the host: start what should run, before any order. What an operation owns is left to it.
+        """After a boot of the host: start what should run; what an operation or an order is for is left to it.
 
         The boot counts as handled once all were tried: an agent killed on the way does the rest in its next life.
         """
         states = self._driver.guests()
         wanted = [
-            o.server_id
+            o
             for o in servers
             if o.wanted_power == PowerState.RUNNING
             and not o.busy
             and states.get(o.server_id, PowerState.RUNNING)
             not in (PowerState.RUNNING, PowerState.PAUSED)
         ]
-        pending = set(wanted)
-        if not pending:
+        self._starting.update(o.server_id for o in wanted)
+        if not wanted:
             self._journal.booted(boot)
+        until = self._clock.monotonic() + START_WITHIN_S
+        for owned in wanted:
+            self._workers.submit(
+                (host, owned.server_id),
+                functools.partial(self._try, host, boot, owned, until, True),
+            )
 
-        def job(server_id: str) -> float | None:
-            wait = self._start(host, server_id)
-            if wait is None:
-                pending.discard(server_id)
-                if not pending:
-                    self._journal.booted(boot)
-            return wait
-
-        for server_id in wanted:
-            self._workers.submit((host, server_id), functools.partial(job, server_id))
+    def _try(
+        self, host: str, boot: str, owned: OwnedServer, until: float, first: bool = False
+    ) -> None:
+        """Start one guest; one that must wait stands in line again behind the orders that came meanwhile."""
+        server_id = owned.server_id
+        if self.stopped:
+            return
+        overtaken = not first and self._journal.epoch(server_id) > owned.epoch
+        over = overtaken or self._clock.monotonic() > until
+        wait = None if over else self._start(host, server_id)
+        if wait is not None:
+            again = functools.partial(self._try, host, boot, owned, until)
+            self._workers.after(wait, (host, server_id), again)
+            return
+        self._starting.discard(server_id)
+        if not self._starting:
+            self._journal.booted(boot)
 
     def _start(self, host: str, server_id: str) -> float | None:
         try:

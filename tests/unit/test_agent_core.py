@@ -273,6 +273,35 @@ def test_same_boot_adopts_and_new_boot_starts_what_should_run() -> None:
     cloud.close()
 
 
+def test_start_after_boot_waits_for_ports_and_gives_way_to_orders() -> None:
+    """R2: no list says that guests are off while they are being started; a delete is not kept waiting."""
+    world, journal = World(), Journal()
+    cloud = Cloud(world)
+    agent = cloud.agent(journal=journal)
+    waits, goes = build_of(), build_of()
+    for build in (waits, goes):
+        cloud.conductor.perform(order_of(build))
+    agent.close()
+    world.reboot("host1")
+    cloud.conductor.owned = tuple(
+        OwnedServer(server_id=b.server_id, epoch=1, wanted_power=g.PowerState.RUNNING)
+        for b in (waits, goes)
+    )
+    cloud.ports.closed |= {b.nics[0].port_id for b in (waits, goes)}
+    cloud.conductor.reports.clear()
+    cloud.agent(journal=journal, boot="boot2", heartbeat_s=0.02)
+    heard = cloud.conductor.heard
+    cloud.conductor.until(lambda: len(heard(Heartbeat)) >= 3)
+    assert heard(GuestList) == []
+    gone = order_of(g.GuestDelete(server_id=goes.server_id), "guest_delete", epoch=2)
+    assert cloud.conductor.perform(gone).state == DONE
+    cloud.ports.closed.clear()
+    cloud.conductor.until(lambda: heard(GuestList))
+    assert heard(GuestList)[0].guests == ((waits.server_id, g.PowerState.RUNNING, True),)
+    eventually(lambda: journal.boot_id == "boot2")
+    cloud.close()
+
+
 def test_wrong_registration_destroys_and_starts_nothing(cloud: Cloud) -> None:
     """R14: a host whose state was wiped, or that the cell does not know, keeps all its guests."""
     cloud.agent()
