@@ -41,7 +41,7 @@ def inventory(rng: random.Random, classes: tuple[str, ...]) -> dict[str, Invento
     out = {}
     for rc in classes:
         if rng.random() < 0.9:
-            total = rng.randrange(1, 9)
+            total = rng.randrange(2, 13)
             out[rc] = Inventory(
                 total,
                 rng.randrange(0, 2) if total > 1 else 0,
@@ -74,14 +74,14 @@ def build(rng: random.Random, cloud: Cloud) -> tuple[list[Machine], Thing | None
         stock = inventory(
             rng, ("VCPU", "MEMORY_MB", "DISK_GB") if rng.random() < 0.8 else ("VCPU",)
         )
-        traits = {t for t in TRAITS if rng.random() < 0.4}
+        traits = {t for t in TRAITS if rng.random() < 0.6}
         up = rng.random() < 0.9
         cloud.host(name, inventory=stock or {"VCPU": Inventory(1)}, has=frozenset(traits), up=up)
         own = thing(stock or {"VCPU": Inventory(1)}, traits)
         below = []
-        for c in range(rng.choice((0, 0, 1, 2, 3))):
+        for c in range(rng.choice((0, 1, 2, 3, 4))):
             child = inventory(rng, ("VGPU", "MEMORY_MB") if rng.random() < 0.3 else ("VGPU",))
-            child_traits = {t for t in TRAITS[2:] if rng.random() < 0.5}
+            child_traits = {t for t in TRAITS[2:] if rng.random() < 0.7}
             cloud.child(name, f"{name}-{c}", child, frozenset(child_traits))
             below.append(thing(child, child_traits))
         pooled = pool is not None and rng.random() < 0.5
@@ -98,29 +98,29 @@ def question(rng: random.Random, machines: list[Machine]) -> Request:
     base = {
         rc: rng.randrange(1, 4) for rc in ("VCPU", "MEMORY_MB", "DISK_GB") if rng.random() < 0.7
     }
-    some = [frozenset({t}) for t in TRAITS if rng.random() < 0.15]
+    some = [frozenset({t}) for t in TRAITS if rng.random() < 0.08]
     if rng.random() < 0.1:
         some.append(frozenset(TRAITS[:2]))
     groups = [
         Group(
             resources=base or {"VCPU": 1},
             required=tuple(some),
-            forbidden=frozenset(t for t in TRAITS if rng.random() < 0.08),
+            forbidden=frozenset(t for t in TRAITS if rng.random() < 0.04),
         )
     ]
     for s in ("1", "2", "3")[: rng.choice((0, 0, 1, 2, 3))]:
-        need = {"VGPU": rng.randrange(1, 3)}
+        need = {"VGPU": rng.choice((1, 1, 2))}
         if rng.random() < 0.2:
             need["MEMORY_MB"] = 1
         groups.append(
             Group(s, need, tuple(frozenset({t}) for t in TRAITS[2:] if rng.random() < 0.3))
         )
-    hosts = {m.name: 1 for m in machines if rng.random() < 0.3}
-    policy = rng.choice((None, None, "affinity", "anti-affinity"))
+    hosts = {m.name: 1 for m in machines if rng.random() < 0.2}
+    policy = rng.choice((None, None, None, "affinity", "anti-affinity"))
     return Request(
         groups=tuple(groups),
         group_policy=rng.choice(("none", "isolate")) if len(groups) > 2 else None,
-        availability_zone=rng.choice((None, None, "east", "nova")),
+        availability_zone=rng.choice((None, None, None, "east", "nova")),
         server_group=None if policy is None else ServerGroup("g", policy, hosts),
         different_host=frozenset(hosts) if rng.random() < 0.1 else None,
         ignore_hosts=frozenset(h for h in hosts if rng.random() < 0.2),
