@@ -153,7 +153,7 @@ def _after(keys: Sequence[tuple[str, bool]], marker: Rendered) -> Any:
     for i, (name, descending) in enumerate(keys):
         column, value = s.c[name], marker[name]
         if value is None:
-            beyond = sa.false() if descending else column.isnot(None)
+            beyond: Any = sa.false() if descending else column.isnot(None)
         elif descending:
             beyond = sa.or_(column < value, column.is_(None))
         else:
@@ -210,8 +210,9 @@ class Lists:
         lists: list[list[Rendered]] = [self._visible(rows, cell) for cell, rows in found.items()]
         if filters.deleted is not True:
             lists.append(self._unplaced(filters, keys, start))
-        if len(lists) == 1:
-            merged = lists[0]
+        lists = [rows for rows in lists if rows]
+        if len(lists) < 2:
+            merged = lists[0] if lists else []
         else:
             merged = list(heapq.merge(*lists, key=lambda r: _rank(r, keys)))
         return Page(merged[:limit], len(merged) > limit, tuple(down))
@@ -230,7 +231,9 @@ class Lists:
         if mapping is None:
             return None
         if mapping["cell"] is not None:
-            row = self._cells[mapping["cell"]].read(lambda tx: servers.find(tx, server_id))
+            row: Rendered | None = self._cells[mapping["cell"]].read(
+                lambda tx: servers.find(tx, server_id)
+            )
             if row is not None:
                 return row
         return self._render(mapping)

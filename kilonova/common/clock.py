@@ -1,6 +1,7 @@
 """Time as an argument: wall clock, monotonic clock and their text forms."""
 
 import datetime
+import functools
 import threading
 import time
 from typing import Protocol
@@ -59,6 +60,11 @@ SYSTEM = SystemClock()
 
 def iso(seconds: float) -> str:
     """Return ``2026-11-21T06:23:00Z``, the form the compute API uses."""
+    return _iso(int(seconds))
+
+
+@functools.lru_cache(maxsize=4096)
+def _iso(seconds: int) -> str:
     t = time.gmtime(seconds)
     return (
         f"{t.tm_year:04}-{t.tm_mon:02}-{t.tm_mday:02}T{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}Z"

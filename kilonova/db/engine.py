@@ -16,7 +16,7 @@ from sqlalchemy.sql import ClauseElement
 
 from kilonova.common.errors import Unavailable
 from kilonova.common.log import get_logger
-from kilonova.db.sql import Q, render
+from kilonova.db.sql import Q, render_cached
 
 T = TypeVar("T")
 Row = Any  # sqlite3.Row: by index and by column name
@@ -61,14 +61,14 @@ class Tx:
             self._conn.executemany(text, [{**literals, **r} for r in rows] if literals else rows)
 
     def select(self, statement: ClauseElement) -> list[Row]:
-        """Run a statement composed for this call (lists with filters). Off the hot path: it is compiled each time."""
+        """Run a statement composed for this call (lists with filters). Those of one shape are compiled once."""
         self.database.statements += 1
-        return self._conn.execute(*render(statement)).fetchall()
+        return self._conn.execute(*render_cached(statement)).fetchall()
 
     def change(self, statement: ClauseElement) -> int:
         """Execute a change composed for this call; return how many rows it touched."""
         self.database.statements += 1
-        return self._conn.execute(*render(statement)).rowcount
+        return self._conn.execute(*render_cached(statement)).rowcount
 
     def after_commit(self, hook: Callable[[], None]) -> None:
         """Call ``hook`` once this transaction is committed (nudges); never if it is not."""

@@ -16,9 +16,7 @@ _USED = Q(
     .join(_root, _root.c.id == resource_provider.c.root)
     .group_by(_root.c.name, allocation.c.resource_class)
 )
-_SERVERS = Q(
-    sa.select(m.c.host, sa.func.count()).where(m.c.host.isnot(None)).group_by(m.c.host)
-)
+_SERVERS = Q(sa.select(m.c.host, sa.func.count()).where(m.c.host.isnot(None)).group_by(m.c.host))
 
 
 def used(tx: Tx) -> dict[str, dict[str, int]]:

@@ -1,5 +1,6 @@
 """Server mappings: where each server is, whether it is seen, and its epoch. Global database."""
 
+import msgspec
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
@@ -39,6 +40,14 @@ _USED = Q(
 _USED_BY_USER = Q(
     sa.select(sa.func.count(), sa.func.sum(m.c.vcpus), sa.func.sum(m.c.memory_mib)).where(
         m.c.project_id == P("project"), m.c.user_id == P("user")
+    )
+)
+
+_CELLS_OF = Q(
+    sa.select(m.c.server, m.c.cell).where(
+        m.c.server.in_(
+            sa.select(sa.func.json_each(P("ids")).table_valued("value", name="ids").c.value)
+        )
     )
 )
 
@@ -136,9 +145,5 @@ def unplaced(tx: Tx, *, project_id: str | None) -> list[Row]:
 
 def cells_of(tx: Tx, servers: list[str]) -> dict[str, str | None]:
     """Return server -> cell for those that have a mapping (one query; visibility is decided by it)."""
-    found: dict[str, str | None] = {}
-    for i in range(0, len(servers), 900):
-        part = servers[i : i + 900]
-        for row in tx.select(sa.select(m.c.server, m.c.cell).where(m.c.server.in_(part))):
-            found[row[0]] = row[1]
-    return found
+    ids = msgspec.json.encode(servers).decode()
+    return {row[0]: row[1] for row in tx.all(_CELLS_OF, ids=ids)}

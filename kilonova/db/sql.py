@@ -6,7 +6,7 @@ Column types stay primitive (text, integer, float, blob), so that no bind or res
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as _sqlite
@@ -30,6 +30,33 @@ def render(statement: ClauseElement, dialect: Dialect = SQLITE) -> tuple[str, di
 def _required(compiled: Any, name: str) -> bool:
     bind = compiled.binds.get(name)
     return bool(bind is not None and bind.required)
+
+
+_CACHE: dict[Any, Any] = {}
+_CACHE_LIMIT = 1000
+
+
+def render_cached(statement: ClauseElement) -> tuple[str, Mapping[str, Any]]:
+    """``render`` for statements composed per call: those of one shape share one compilation.
+
+    Uses SQLAlchemy's own cache key (the same that ``Connection.execute`` uses); IN lists are expanded per call.
+    """
+    key: Any = statement._generate_cache_key()
+    if key is None:
+        return render(statement)
+    compiled: Any = _CACHE.get(key.key)
+    if compiled is None:
+        compiled = cast(Any, statement)._compiler(SQLITE, cache_key=key)
+        if len(_CACHE) >= _CACHE_LIMIT:
+            _CACHE.clear()
+        _CACHE[key.key] = compiled
+        parameters = compiled.construct_params()
+    else:
+        parameters = compiled.construct_params(extracted_parameters=key.bindparams)
+    if compiled.post_compile_params:
+        expanded = compiled._process_parameters_for_postcompile(parameters)
+        return str(expanded.statement), expanded.parameters
+    return str(compiled), parameters
 
 
 class Q:

@@ -82,7 +82,9 @@ def reveal(paths: Iterable[Path], user: pwd.struct_passwd) -> None:
         if closed is None:
             continue
         if closed == path:
-            raise NotAllowed(f"user {user.pw_name} may not read {path}; 'chmod o+rx {path}' mends it")
+            raise NotAllowed(
+                f"user {user.pw_name} may not read {path}; 'chmod o+rx {path}' mends it"
+            )
         inside = hidden.setdefault(closed, [])
         if not any(path.is_relative_to(p) for p in inside):
             inside.append(path)
