@@ -122,7 +122,7 @@ def _nat(router: RouterState) -> str:
         v4 = [address for address, _ in gateway.addresses if ":" not in address]
         for outside, fixed in router.floating:
             pre.append(f"ip daddr {outside} dnat to {fixed}")
-            post.append(f'ip saddr {fixed} oifname "{leg}" ct status != dnat snat to {outside}')
+            post.append(f'ip saddr {fixed} oifname "{leg}" snat to {outside}')
         if v4:
             post.append(f'iifname != "{leg}" oifname != "{leg}" ct status dnat snat to {v4[0]}')
         if v4 and gateway.snat:
@@ -131,7 +131,8 @@ def _nat(router: RouterState) -> str:
             )
             if inner:
                 post.append(f'ip saddr {{ {inner} }} oifname "{leg}" snat to {v4[0]}')
-            forward.append(f'meta nfproto ipv4 iifname "{leg}" ct state new ct status != dnat drop')
+            forward.append(f'meta nfproto ipv4 iifname "{leg}" ct status dnat accept')
+            forward.append(f'meta nfproto ipv4 iifname "{leg}" ct state new drop')
     body = """
 table inet kilonova {{ }}
 delete table inet kilonova
