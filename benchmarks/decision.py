@@ -1,8 +1,8 @@
 """CPU time of one scheduling decision, by number of hosts; DESIGN §13 asks <= 0.2 ms at 1,000 and <= 0.4 ms at 10,000.
 
 Run: python -m benchmarks.decision [--quick]. Prints; asserts nothing. "typical": hosts in three zones, two aggregates
-with extra specs, some hosts down, different usage; a request with a zone, an image property and a trait. "all pass": nothing
-is dropped. "none": the explanation of a failure. CPU is time.process_time, explanation kept.
+with extra specs, some hosts down, different usage; a request with a zone, an image property and a trait. "all pass":
+nothing is dropped. "none": the explanation of a failure. CPU is time.process_time, explanation kept.
 """
 
 import random

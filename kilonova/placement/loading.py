@@ -36,6 +36,7 @@ class ProviderRow:
     traits: frozenset[str]
     aggregates: frozenset[str]
     servers: int = 0
+    created_at: float = 0.0
 
     def node(self, sharing: bool = False) -> Node:
         """Return it as the candidates engine takes it."""
@@ -95,6 +96,7 @@ def providers(tx: Tx, ids: Sequence[int] | None) -> list[ProviderRow]:
             shared.setdefault(t := frozenset(traits.get(r["id"], empty)), t),
             shared.setdefault(g := frozenset(groups.get(r["id"], empty)), g),
             servers.get(r["id"], 0),
+            r["created_at"],
         )
         for r in _rows(tx, heads, rp.c.id, ids)
     ]

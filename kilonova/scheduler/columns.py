@@ -140,6 +140,7 @@ class Segment:
         self.parents: list[str | None] = []
         self.names: list[str] = []
         self.generations: list[int] = []
+        self.created: list[float] = []
         self.classes: dict[str, ClassColumn] = {}
         self.traits: Interned[frozenset[str]] = Interned(frozenset())
         self.aggregates: Interned[frozenset[str]] = Interned(frozenset())
@@ -171,6 +172,7 @@ class Segment:
             self.names.append(name)
             self.parents.append(None)
             self.generations.append(-1)
+            self.created.append(0.0)
             self.n += 1
         self.present.data[row] = True
         return row

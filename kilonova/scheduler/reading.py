@@ -22,7 +22,7 @@ OVERLAP_S = 5.0
 FULL_EVERY_S = 60.0
 DOWN_AFTER_S = 60.0
 
-_HEAD = (rp.c.id, rp.c.uuid, rp.c.generation, rp.c.changed_at)
+_HEAD = (rp.c.id, rp.c.uuid, rp.c.generation, rp.c.changed_at, rp.c.created_at)
 _ALL = Q(sa.select(*_HEAD))
 _CHANGED = Q(sa.select(*_HEAD).where(rp.c.changed_at >= P("since")))
 _GONE = Q(sa.select(provider_gone.c.uuid).where(provider_gone.c.changed_at >= P("since")))
@@ -87,11 +87,9 @@ def _read(view: View, tx: Tx, full: bool) -> tuple[list[ProviderRow], list[str],
     wanted: list[int] = []
     with view.lock:
         for h in heads:
-            known = view.generation_known(h[1])
-            if known is None or known < h[2] or (full and known != h[2]):
+            known = view.generation_known(h[1], h[4])
+            if known is None or known < h[2]:
                 wanted.append(h[0])
-            elif known == h[2]:
-                view.forget_applied(h[1], h[2])
         if heads:
             view.changed_at = max(view.changed_at, max(h[3] for h in heads))
         if full:

@@ -7,7 +7,7 @@ One lock guards it: a decision takes a fraction of a millisecond; a refresh read
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,13 +67,6 @@ class Aggregate:
         return hash(self.id)
 
 
-@dataclass
-class _Pending:
-    """Changes of ours that a read taken before their commit does not have."""
-
-    deltas: list[Delta] = field(default_factory=list)
-
-
 class View:
     """See the module. Every public method may be called from any thread."""
 
@@ -99,7 +92,7 @@ class View:
         self.changed_at = 0.0  # the newest change of the database that is in here
         self.synced_at = -1e18  # when everything was compared last
         self._sharing: set[tuple[bool, int]] = set()
-        self._pending: dict[str, _Pending] = {}
+        self._waiting: dict[str, list[Delta]] = {}  # claims of ours after a gap, by provider
         self.refreshing = threading.Lock()
         self.aggregates_signature: tuple[object, ...] = ()
 
@@ -179,8 +172,8 @@ class View:
                 segment = self.roots if found[0] else self.children
                 if delta.generation <= segment.generations[found[1]]:
                     continue  # a read that came later had it
-                self._pending.setdefault(delta.provider, _Pending()).deltas.append(delta)
                 self._add(found, delta)
+                self._known(delta.provider, found, delta)
 
     def _add(self, at: tuple[bool, int], delta: Delta) -> None:
         is_root, row = at
@@ -205,18 +198,22 @@ class View:
         with self.lock:
             is_root = p.root == p.uuid
             found = self.row_of.get(p.uuid)
-            if found is not None and found[0] != is_root:
-                self.drop_provider(p.uuid)
-                found = None
             segment = self.roots if is_root else self.children
+            if found is not None and (
+                found[0] != is_root or segment.created[found[1]] != p.created_at
+            ):
+                self.drop_provider(p.uuid)  # moved in or out of a tree, or another one of that id
+                found = None
             if found is None:
                 row = self._new(segment, p, is_root)
             else:
                 row = found[1]
-            segment.generations[row] = p.generation
+                if p.generation < segment.generations[row]:
+                    return  # read before a claim of ours was committed
+            segment.generations[row], segment.created[row] = p.generation, p.created_at
             segment.names[row], segment.parents[row] = p.name, p.parent
             self._place(segment, row, is_root, p)
-            self._repeat_newer(p, (is_root, row))
+            self._repeat_newer(p.uuid, (is_root, row))
 
     def _new(self, segment: Segment, p: ProviderRow, is_root: bool) -> int:
         row = segment.new_row(p.uuid, p.name)
@@ -268,43 +265,41 @@ class View:
         if root >= 0:
             self.members.setdefault(root, set()).add(row)
 
-    def generation_known(self, uuid: str) -> int | None:
-        """Return up to which generation a provider is known, our own claims counted; None when it is not."""
+    def generation_known(self, uuid: str, created_at: float | None = None) -> int | None:
+        """Return the generation at which a provider is known, our own claims counted; None when it is not known.
+
+        created_at: only if it is the one that was made then.
+        """
         found = self.row_of.get(uuid)
         if found is None:
             return None
-        known = (self.roots if found[0] else self.children).generations[found[1]]
-        pending = self._pending.get(uuid)
-        for delta in sorted(pending.deltas, key=lambda d: d.generation) if pending else ():
-            if delta.generation != known + 1:
-                break
-            known += 1
-        return known
+        segment = self.roots if found[0] else self.children
+        if created_at is not None and segment.created[found[1]] != created_at:
+            return None
+        return segment.generations[found[1]]
 
-    def forget_applied(self, uuid: str, generation: int) -> None:
-        """Say that the database is at ``generation`` and nothing but our own claims led there."""
-        found, pending = self.row_of.get(uuid), self._pending.get(uuid)
-        if found is not None and pending is not None:
-            (self.roots if found[0] else self.children).generations[found[1]] = generation
-            pending.deltas = [d for d in pending.deltas if d.generation > generation]
-            if not pending.deltas:
-                del self._pending[uuid]
+    def _repeat_newer(self, uuid: str, at: tuple[bool, int]) -> None:
+        """Apply what waits and is newer than what was just read."""
+        segment = self.roots if at[0] else self.children
+        waiting = sorted(self._waiting.pop(uuid, ()), key=lambda d: d.generation)
+        for delta in waiting:
+            if delta.generation > segment.generations[at[1]]:
+                self._add(at, delta)
+                self._known(uuid, at, delta)
 
-    def _repeat_newer(self, p: ProviderRow, at: tuple[bool, int]) -> None:
-        pending = self._pending.get(p.uuid)
-        if pending is None:
-            return
-        pending.deltas = [d for d in pending.deltas if d.generation > p.generation]
-        for delta in pending.deltas:
-            self._add(at, delta)
-        if not pending.deltas:
-            del self._pending[p.uuid]
+    def _known(self, uuid: str, at: tuple[bool, int], delta: Delta) -> None:
+        """A change that follows on what is known is part of it; one after a gap waits for the read that fills it."""
+        segment = self.roots if at[0] else self.children
+        if delta.generation == segment.generations[at[1]] + 1 and uuid not in self._waiting:
+            segment.generations[at[1]] = delta.generation
+        else:
+            self._waiting.setdefault(uuid, []).append(delta)
 
     def drop_provider(self, uuid: str) -> None:
         """Forget a provider that is gone; fine when it is not known."""
         with self.lock:
             found = self.row_of.pop(uuid, None)
-            self._pending.pop(uuid, None)
+            self._waiting.pop(uuid, None)
             if found is None:
                 return
             is_root, row = found

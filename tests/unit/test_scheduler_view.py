@@ -197,3 +197,34 @@ def test_ensure_host_keeps_what_operators_set(cloud: Cloud) -> None:
     assert not select(view, asks()).complete, "disabled stays disabled"
     cloud.db.write(lambda tx: providers.disable(tx, h, False, now=cloud.now))
     assert select(cloud.view(), asks()).complete
+
+
+def test_a_provider_made_anew_under_its_old_id_is_read(cloud: Cloud) -> None:
+    h = cloud.host("h")
+    view = cloud.view()
+    for i in range(5):
+        view.applied(take(cloud, f"c{i}", h, 1024))
+        view.applied(cloud.db.write(lambda tx, c=f"c{i}": claims.release(tx, c, now=cloud.now)))
+
+    def anew(tx: object) -> None:
+        providers.delete(tx, providers.get(tx, h), cloud.now)  # type: ignore[arg-type]
+        providers.ensure_host(tx, uuid=h, name="h", inventory=stock(memory=99), now=cloud.now + 1)  # type: ignore[arg-type]
+
+    cloud.db.write(anew)
+    view.refresh(cloud.db, cloud.now)
+    assert free(view, "h") == 99
+    assert view.hosts == 1
+
+
+def test_claims_after_a_gap_wait_for_the_read(cloud: Cloud) -> None:
+    """Two processes claim on one host by turns; each sees its own at once and the other's with the next read."""
+    h = cloud.host("h")
+    view = cloud.view()
+    for i in range(4):
+        change = take(cloud, f"c{i}", h, 1024)
+        if i % 2:
+            view.applied(change)
+    assert free(view, "h") == 8192 - 2 * 1024
+    assert view.refresh(cloud.db, cloud.now) == 1
+    assert free(view, "h") == 8192 - 4 * 1024
+    assert view.refresh(cloud.db, cloud.now) == 0
