@@ -20,8 +20,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(answer)
     elif not findings:
-        print(f"{output.mark(True)} Everything fits: nothing stuck, nothing orphaned, nothing left behind.")
+        print(
+            f"{output.mark(True)} Everything fits: nothing stuck, nothing orphaned, nothing left behind."
+        )
     else:
         keys = sorted({k for f in findings for k in f})
-        output.table([k.replace("_", " ") for k in keys], [[f.get(k) for k in keys] for f in findings])
+        output.table(
+            [k.replace("_", " ") for k in keys], [[f.get(k) for k in keys] for f in findings]
+        )
     return 1 if findings else 0

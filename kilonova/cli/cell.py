@@ -1,6 +1,6 @@
 """List cells: how many hosts and servers each has, and whether its database answers.
 
-  kilonova cell list
+kilonova cell list
 """
 
 import argparse

@@ -16,17 +16,19 @@ MICROVERSION = "2.96"
 
 
 class Refused(Failed):
-    """The cloud answered with an error. status: of HTTP."""
+    """The cloud answered with an error. http_status: of the answer."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, http_status: int, message: str) -> None:
         super().__init__(message)
-        self.status = status
+        self.http_status = http_status
 
 
 class Client:
     """Calls as one user. Raises Refused for an answer of 400 or more, Failed when nothing answers."""
 
-    def __init__(self, url: str, user: str, password: str, project: str, cacert: str | None) -> None:
+    def __init__(
+        self, url: str, user: str, password: str, project: str, cacert: str | None
+    ) -> None:
         self.url = url.rstrip("/")
         self._who = (user, password, project)
         self._cacert = cacert
@@ -55,7 +57,10 @@ class Client:
             answer = link.getresponse()
             raw = answer.read()
         except (OSError, http.client.HTTPException) as exc:
-            raise Failed(f"{self.url} does not answer: {exc}. Is it still starting? Try 'kilonova status'.", 3) from exc
+            raise Failed(
+                f"{self.url} does not answer: {exc}. Is it still starting? Try 'kilonova status'.",
+                3,
+            ) from exc
         finally:
             link.close()
         value = _json(raw)
@@ -133,7 +138,9 @@ def connect(directory: Path, cloud: str = "admin") -> Client:
         raise Failed(f"no cloud runs on {directory}. Start it with 'kilonova up'.", 3)
     passwords = state.read_json(directory / state.PASSWORDS)
     if passwords is None:
-        raise Failed(f"{directory / state.PASSWORDS} is missing; the passwords of this cloud were in it.")
+        raise Failed(
+            f"{directory / state.PASSWORDS} is missing; the passwords of this cloud were in it."
+        )
     project = "admin" if cloud == "admin" else "demo"
     return Client(run.url, cloud, passwords[cloud], project, run.cacert)
 

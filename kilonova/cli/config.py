@@ -1,7 +1,7 @@
 """Check the configuration, or show every setting with its value and where it comes from. None is needed to start.
 
-  kilonova config check [--config FILE]
-  kilonova config show
+kilonova config check [--config FILE]
+kilonova config show
 """
 
 import argparse
@@ -19,7 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common_options(parser)
     parser.add_argument("verb", choices=("check", "show"))
-    parser.add_argument("--config", metavar="FILE", help="default: kilonova.toml in the state directory")
+    parser.add_argument(
+        "--config", metavar="FILE", help="default: kilonova.toml in the state directory"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common_options(parser)
     parser.add_argument("--guests", action="store_true", help="end guests and their networks too")
-    parser.add_argument("--purge", action="store_true", help="end and remove everything that was made")
+    parser.add_argument(
+        "--purge", action="store_true", help="end and remove everything that was made"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
         _remove(directory)
     words = _words(found, made, args, directory)
     if args.json:
-        output.print_json({"stopped": found.pid if found else None, "left": removed, "state_dir": str(directory)})
+        output.print_json(
+            {"stopped": found.pid if found else None, "left": removed, "state_dir": str(directory)}
+        )
     else:
         print(words)
         for item in removed:
@@ -45,10 +49,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _words(
-    found: state.Run | None, made: state.Deployment | None, args: argparse.Namespace, directory: Path
+    found: state.Run | None,
+    made: state.Deployment | None,
+    args: argparse.Namespace,
+    directory: Path,
 ) -> str:
     if args.purge:
-        return f"Stopped, and {directory} is gone." if found or made else "There was nothing to remove."
+        return (
+            f"Stopped, and {directory} is gone."
+            if found or made
+            else "There was nothing to remove."
+        )
     if found is None:
         return f"No cloud runs on {directory}." + (" Its guests were ended." if args.guests else "")
     if made is not None and made.driver == "libvirt" and not args.guests:
@@ -66,7 +77,9 @@ def stop(found: state.Run) -> None:
     except ProcessLookupError:
         return
     except PermissionError as exc:
-        raise Failed(f"process {found.pid} belongs to somebody else; run this as its user or as root") from exc
+        raise Failed(
+            f"process {found.pid} belongs to somebody else; run this as its user or as root"
+        ) from exc
 
     def gone() -> bool:
         return state.ticks(found.pid) != found.started_ticks
@@ -109,7 +122,9 @@ def _remove(directory: Path) -> None:
     if not directory.exists():
         return
     if any(directory.iterdir()) and not any((directory / name).exists() for name in known):
-        raise Failed(f"{directory} does not look like a state directory of Kilonova; nothing was removed")
+        raise Failed(
+            f"{directory} does not look like a state directory of Kilonova; nothing was removed"
+        )
     if os.geteuid() != 0 and directory.stat().st_uid != os.geteuid():
         raise Failed(f"{directory} belongs to somebody else")
     shutil.rmtree(directory)

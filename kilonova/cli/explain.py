@@ -1,6 +1,6 @@
 """Say where a server would go and why, claiming nothing.
 
-  kilonova explain --flavor m1.small [--image tiny-linux] [--zone nova] [--hint group=ID] [--property k=v]
+kilonova explain --flavor m1.small [--image tiny-linux] [--zone nova] [--hint group=ID] [--property k=v]
 """
 
 import argparse

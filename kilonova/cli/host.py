@@ -1,8 +1,8 @@
 """List hosts; take one out of scheduling (its guests go on) or back in.
 
-  kilonova host list
-  kilonova host disable NAME --reason "new memory on Friday"
-  kilonova host enable NAME
+kilonova host list
+kilonova host disable NAME --reason "new memory on Friday"
+kilonova host enable NAME
 """
 
 import argparse
@@ -38,7 +38,15 @@ def run(args: argparse.Namespace) -> int:
     output.table(
         ["host", "cell", "state", "scheduling", "servers", "last heard", "reason"],
         [
-            (h["host"], h["cell"], h["state"], "disabled" if h["disabled"] else "enabled", h["servers"], h["seen_at"], h["disabled_reason"])
+            (
+                h["host"],
+                h["cell"],
+                h["state"],
+                "disabled" if h["disabled"] else "enabled",
+                h["servers"],
+                h["seen_at"],
+                h["disabled_reason"],
+            )
             for h in hosts
         ],
     )

@@ -1,11 +1,12 @@
 """List, show or cancel operations: what they wait for, what would be undone, what went wrong.
 
-  kilonova operation list [--live] [--server ID]
-  kilonova operation show ID
-  kilonova operation cancel ID      it unwinds at its next step
+kilonova operation list [--live] [--server ID]
+kilonova operation show ID
+kilonova operation cancel ID      it unwinds at its next step
 """
 
 import argparse
+import time
 from typing import Any
 
 from kilonova.cli import output
@@ -40,8 +41,19 @@ def run(args: argparse.Namespace) -> int:
             output.print_json(found)
         else:
             output.table(
-                ["id", "kind", "resource", "state", "step", "waits for", "accepted at"],
-                [(o["id"], o["kind"], o["resource"], _state(o), o["step"], o["waits_for"], o["accepted_at"]) for o in found],
+                ["id", "kind", "resource", "state", "step", "waits for", "accepted"],
+                [
+                    (
+                        o["id"],
+                        o["kind"],
+                        o["resource"],
+                        o["state"],
+                        o["step"],
+                        o["waits_for"],
+                        _when(o["accepted_at"]),
+                    )
+                    for o in found
+                ],
             )
         return 0
     if not args.id:
@@ -58,21 +70,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _state(operation: dict[str, Any]) -> str:
-    unwinds = operation["direction"] == "undo" and not operation["ended_at"]
-    return f"{operation['state']}{', unwinding' if unwinds else ''}"
+def _when(moment: float | None) -> str:
+    """Return a time of day, with the date when it is not today; times come as seconds since the epoch."""
+    if moment is None:
+        return ""
+    at = time.localtime(moment)
+    same = at[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if same else "%Y-%m-%d %H:%M:%S", at)
+
+
+def _fact(key: str, value: Any) -> Any:
+    if key.endswith(("_at", "_by", "deadline")):
+        return _when(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {v}" for k, v in value.items())
+    return value
 
 
 def _show(one: dict[str, Any]) -> None:
-    steps, undo = one.pop("steps"), one.pop("would_undo")
-    output.facts([(k.replace("_", " "), v) for k, v in one.items() if v not in (None, 0, "")])
+    steps, undo = one.pop("steps"), one.pop("would_undo", None)
+    shown = {k: v for k, v in one.items() if v not in (None, 0, "", False)}
+    output.facts([(k.replace("_", " "), _fact(k, v)) for k, v in shown.items()])
     if undo:
         print(f"would undo: {', '.join(undo)}")
     print()
     output.table(
-        ["step", "direction", "try", "state", "started at", "seconds", "host", "error"],
+        ["step", "direction", "try", "state", "began", "seconds", "host", "error"],
         [
-            (s["step"], s["direction"], s["attempt"], s["state"], s["started_at"], s["seconds"], s.get("host"), s.get("error"))
+            [
+                s["step"],
+                s["direction"],
+                s["attempt"],
+                s["state"],
+                _when(s["started_at"]),
+                _took(s),
+                s.get("host"),
+                s.get("error"),
+            ]
             for s in steps
         ],
     )
+
+
+def _took(step: dict[str, Any]) -> str:
+    ended = step.get("ended_at")
+    return "" if ended is None else f"{ended - step['started_at']:.3f}"

@@ -43,7 +43,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         print("(none)")
         return
     widths = [max(len(h), *(len(r[i]) for r in cells)) for i, h in enumerate(headers)]
-    print(bold("  ".join(h.upper().ljust(w) for h, w in zip(headers, widths, strict=True)).rstrip()))
+    print(
+        bold("  ".join(h.upper().ljust(w) for h, w in zip(headers, widths, strict=True)).rstrip())
+    )
     for row in cells:
         print("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
 

@@ -2,9 +2,10 @@
 
 import argparse
 import time
+from typing import Any
 
 from kilonova.cli import output
-from kilonova.cli.client import Client, connect
+from kilonova.cli.client import connect
 from kilonova.cli.main import common_options
 from kilonova.server import launch, state
 
@@ -25,7 +26,10 @@ def run(args: argparse.Namespace) -> int:
             output.print_json({"running": False, "state_dir": str(directory)})
         else:
             made = state.deployment(directory)
-            print(f"No cloud runs on {directory}" + (f" (driver {made.driver})." if made else "; there is none yet."))
+            print(
+                f"No cloud runs on {directory}"
+                + (f" (driver {made.driver})." if made else "; there is none yet.")
+            )
             print("'kilonova up' starts it.")
         return 3
     client = connect(directory)
@@ -34,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(what)
     else:
-        _show(what, found, client)
+        _show(what, found)
     return 0
 
 
@@ -42,21 +46,25 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()) if n) or "none"
 
 
-def _show(what: dict[str, object], found: state.Run, client: Client) -> None:
-    hosts: list[dict[str, str]] = what["hosts"]  # type: ignore[assignment]
+def _show(what: dict[str, Any], found: state.Run) -> None:
+    hosts: list[dict[str, str]] = what["hosts"]
     up = sum(h["state"] == "up" for h in hosts)
-    cells: list[dict[str, object]] = what["cells"]  # type: ignore[assignment]
-    sizes: dict[str, int] = what["databases"]  # type: ignore[assignment]
+    cells: list[dict[str, object]] = what["cells"]
+    sizes: dict[str, int] = what["databases"]
     ready = what["ready"]
-    print(f"{output.mark(bool(ready))} Kilonova {found.version} {'takes work' if ready else 'is not ready'} at {found.url}")
+    words = "takes work" if ready else "is not ready"
+    print(f"{output.mark(bool(ready))} Kilonova {found.version} {words} at {found.url}")
     output.facts(
         [
             ("  runs for", output.age(time.time() - found.started_at)),
-            ("  process", f"{found.pid}" + (f", root helper {found.helper_pid}" if found.helper_pid else "")),
+            (
+                "  process",
+                f"{found.pid}" + (f", root helper {found.helper_pid}" if found.helper_pid else ""),
+            ),
             ("  driver", found.driver),
             ("  hosts", f"{up} up of {len(hosts)}, in {len(cells)} cell{'s' * (len(cells) != 1)}"),
-            ("  servers", _counted(what["servers"])),  # type: ignore[arg-type]
-            ("  operations", _counted(what["operations"]) + " under way"),  # type: ignore[arg-type]
+            ("  servers", _counted(what["servers"])),
+            ("  operations", _counted(what["operations"]) + " under way"),
             ("  databases", ", ".join(f"{k} {output.size(v)}" for k, v in sorted(sizes.items()))),
             ("  state", what["state_dir"]),
         ]
@@ -64,4 +72,7 @@ def _show(what: dict[str, object], found: state.Run, client: Client) -> None:
     down = [h for h in hosts if h["state"] != "up"]
     if down:
         print()
-        output.table(["host", "cell", "state", "last heard"], [(h["host"], h["cell"], h["state"], h["seen_at"]) for h in down])
+        output.table(
+            ["host", "cell", "state", "last heard"],
+            [(h["host"], h["cell"], h["state"], h["seen_at"]) for h in down],
+        )

@@ -38,7 +38,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--build-time", type=_seconds, metavar="S", help="how long a simulated build takes")
     add("--ephemeral", action="store_true", help="keep nothing (simulated clouds)")
     add("--detach", action="store_true", help="return when the cloud answers")
-    add("--config", metavar="FILE", help="settings in TOML; default: kilonova.toml in the state directory")
+    add(
+        "--config",
+        metavar="FILE",
+        help="settings in TOML; default: kilonova.toml in the state directory",
+    )
     add("--image", metavar="FILE", help="the qcow2 file to seed as tiny-linux")
 
 
@@ -76,6 +80,9 @@ class _Person:
 
     def step(self, text: str) -> None:
         self.progress.done(text)
+
+    def failed(self, message: str) -> None:
+        print(f"kilonova: {message}", file=sys.stderr)
 
     def ready(self, what: dict[str, Any]) -> None:
         if self.json:
@@ -153,7 +160,9 @@ def _decide(args: argparse.Namespace, directory: Path) -> launch.Start:
         deployment, public_cidr=settings.public_cidr, private_cidr=settings.private_cidr
     )
     launch.check_port(deployment.listen, deployment.port)
-    user = _root_user(libvirt, args.ephemeral) if os.geteuid() == 0 else None
+    user = (
+        launch.cloud_user(libvirt=libvirt, ephemeral=args.ephemeral) if os.geteuid() == 0 else None
+    )
     launch.prepare(directory, user, with_helper=libvirt)
     if user is not None and not libvirt and not _can_reveal(directory, user):
         user = None
@@ -199,7 +208,10 @@ def _deployment(
     )
     if base.driver == "libvirt":
         if args.cells not in (None, 1) or args.hosts not in (None, 1):
-            raise Failed("with libvirt this machine is the one host; --cells and --hosts are for --driver fake", 2)
+            raise Failed(
+                "with libvirt this machine is the one host; --cells and --hosts are for --driver fake",
+                2,
+            )
         base = dataclasses.replace(base, hosts=1)
     given = {
         k: getattr(args, k)
@@ -265,19 +277,6 @@ def _routes() -> list[Any]:
                 prefix = mask.bit_count()
                 found.append(ipaddress.ip_network((address, prefix), strict=False))
     return found
-
-
-def _root_user(libvirt: bool, ephemeral: bool) -> str:
-    """Return whom the cloud's process becomes: its own system user, made if needed; nobody where nothing is kept."""
-    if libvirt or not ephemeral:
-        from kilonova.agent.helper import users
-
-        if libvirt:
-            users.ensure_users()
-            return users.CLOUD
-        if privileges.find_user(users.CLOUD) is not None:
-            return users.CLOUD
-    return "nobody"
 
 
 def _can_reveal(directory: Path, name: str) -> bool:

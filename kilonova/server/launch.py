@@ -42,6 +42,10 @@ class Tell(Protocol):
         """The cloud answers. what: see ``describe``."""
         ...
 
+    def failed(self, message: str) -> None:
+        """The cloud's process ended before it answered."""
+        ...
+
 
 @dataclass
 class Start:
@@ -125,11 +129,8 @@ def _daemon(start: Start, writer: int) -> None:
         code = foreground(start, pipe)
     except KilonovaError as exc:
         pipe.failed(exc.message)
-    except BaseException as exc:
-        pipe.failed(f"{type(exc).__name__}: {exc} (see {start.directory / 'logs' / 'crash.log'})")
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     finally:
-        os._exit(code)
+        _end(code, pipe)
 
 
 class _PipeTell:
@@ -190,23 +191,22 @@ def _as_root(start: Start, tell: Tell, name: str) -> int:
             privileges.become(user)
             code = _serve(start, tell)
         except KilonovaError as exc:
-            _fail(tell, exc.message)
-        except BaseException as exc:
-            _fail(tell, f"{type(exc).__name__}: {exc}")
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            tell.failed(exc.message)
         finally:
-            sys.stdout.flush()
-            os._exit(code)
+            _end(code, tell)
     if isinstance(tell, _PipeTell):
         tell._close()  # the child's end alone speaks
     return _parent(child, helper)
 
 
-def _fail(tell: Tell, message: str) -> None:
-    if isinstance(tell, _PipeTell):
-        tell.failed(message)
-    else:
-        print(f"kilonova: {message}", file=sys.stderr)
+def _end(code: int, tell: Tell) -> None:
+    """End a forked process at its outermost frame, inside ``finally``: what nobody expected is told and shown."""
+    kind, exc, trace = sys.exc_info()
+    if kind is not None and exc is not None:
+        tell.failed(f"{kind.__name__}: {exc}; logs/crash.log of the state directory may say more")
+        sys.excepthook(kind, exc, trace)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 class _Helper:
@@ -394,6 +394,22 @@ def check_port(listen: str, port: int) -> None:
                 f"port {port} of {listen} cannot be used: {exc.strerror}. Choose another with --port, or --port 0 for "
                 "any free one."
             ) from exc
+
+
+def cloud_user(*, libvirt: bool, ephemeral: bool) -> str:
+    """Return whom the cloud's process becomes when root starts it: a system user, made if it is missing.
+
+    Where nothing is kept and there is no such user yet, it is nobody.
+    """
+    from kilonova.agent.helper import users
+
+    if libvirt:
+        users.ensure_users()
+    elif privileges.find_user(CLOUD_USER) is None:
+        if ephemeral:
+            return "nobody"
+        users.add_user(CLOUD_USER)
+    return CLOUD_USER
 
 
 def prepare(directory: Path, root_user: str | None, *, with_helper: bool) -> None:

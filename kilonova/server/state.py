@@ -93,7 +93,9 @@ def deployment(directory: Path) -> Deployment | None:
             "this one. Start that release, or restore a backup made by this one."
         )
     known = {f.name for f in fields(Deployment)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in known}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in known
+    }
     return Deployment(**values)
 
 

@@ -24,8 +24,7 @@ def ensure_users() -> list[str]:
     """Make the missing users (system, no login, no home); return their names. Needs root. Raises CommandFailed."""
     made = missing_users()
     for name in made:
-        shell = ["--shell", "/usr/sbin/nologin", "--home-dir", "/nonexistent", "--no-create-home"]
-        run(["useradd", "--system", "--user-group", *shell, name])
+        add_user(name)
     groups = {QEMU: CLOUD}
     if _has_group("kvm"):
         run(["usermod", "--append", "--groups", "kvm", QEMU])
@@ -33,6 +32,12 @@ def ensure_users() -> list[str]:
         if member not in grp.getgrnam(group).gr_mem:
             run(["usermod", "--append", "--groups", group, member])
     return made
+
+
+def add_user(name: str) -> None:
+    """Make a system user without login or home. Needs root. Raises CommandFailed."""
+    shell = ["--shell", "/usr/sbin/nologin", "--home-dir", "/nonexistent", "--no-create-home"]
+    run(["useradd", "--system", "--user-group", *shell, name])
 
 
 def _has_group(name: str) -> bool:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.api.operations.status import show_status
+from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.db.engine import Database, Row
 from kilonova.http import errors as forms
 from kilonova.http.app import Service

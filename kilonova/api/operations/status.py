@@ -14,7 +14,7 @@ from kilonova.http.request import Request
 from kilonova.operations.services import CELL0, Services
 from kilonova.saga import journal
 
-_LIVE = server.c.deleted == 0
+_KEPT = server.c.deleted == 0
 
 
 def show_status(req: Request) -> Any:
@@ -22,7 +22,7 @@ def show_status(req: Request) -> Any:
     services: Services = req.cloud
     states: dict[str, int] = {}
     per_host: dict[str, int] = {}
-    live: dict[str, int] = {services.world.name: services.world.read(journal.live_count)}
+    live: dict[str, int] = {services.world.name: services.world.read(_live)}
     cells = []
     for name, db in services.cells.items():
         try:
@@ -55,14 +55,21 @@ def show_status(req: Request) -> Any:
 
 
 _UNPLACED = sa.select(sa.func.count()).where(server_mapping.c.cell.is_(None))
-_BY_STATE = sa.select(server.c.vm_state, sa.func.count()).where(_LIVE).group_by(server.c.vm_state)
-_BY_HOST = sa.select(server.c.host, sa.func.count()).where(_LIVE).group_by(server.c.host)
+_BY_STATE = sa.select(server.c.vm_state, sa.func.count()).where(_KEPT).group_by(server.c.vm_state)
+_BY_HOST = sa.select(server.c.host, sa.func.count()).where(_KEPT).group_by(server.c.host)
+
+
+_OPERATIONS = sa.select(sa.func.count()).where(journal.O.c.wake_at.isnot(None))
+
+
+def _live(tx: Tx) -> int:
+    return int(tx.select(_OPERATIONS)[0][0])
 
 
 def _count(tx: Tx) -> tuple[dict[str, int], dict[str, int], int]:
     by_state = {str(r[0]): r[1] for r in tx.select(_BY_STATE)}
     by_host = {r[0]: r[1] for r in tx.select(_BY_HOST) if r[0]}
-    return by_state, by_host, journal.live_count(tx)
+    return by_state, by_host, _live(tx)
 
 
 def _add(total: dict[str, int], more: Iterable[tuple[str, int]]) -> None:
@@ -90,6 +97,7 @@ def _sizes(databases: Iterable[Database]) -> dict[str, int]:
     sizes = {}
     for db in databases:
         path = getattr(db, "path", None)
-        if path is not None and path.exists():
-            sizes[db.name] = path.stat().st_size
+        if path is not None:
+            parts = (path, path.with_name(f"{path.name}-wal"))
+            sizes[db.name] = sum(p.stat().st_size for p in parts if p.exists())
     return sizes
