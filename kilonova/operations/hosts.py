@@ -307,7 +307,9 @@ class Hosts:
             dirty, self._dirty = self._dirty, {}
         by_cell: dict[str, dict[str, float]] = {}
         for host, at in dirty.items():
-            by_cell.setdefault(self._hosts[host].cell, {})[host] = at
+            state = self._hosts.get(host)
+            if state is not None:
+                by_cell.setdefault(state.cell, {})[host] = at
         for cell, when in by_cell.items():
             self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
 

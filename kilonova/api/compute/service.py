@@ -4,14 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from kilonova.api.compute import (
+    aggregates,
+    availability_zones,
+    compute_services,
     flavor_access,
     flavor_extra_specs,
     flavors,
+    hosts,
+    hypervisors,
     keypairs,
     limits,
     quota_class_sets,
     quota_sets,
     rules,
+    server_groups,
+    tenant_usage,
     versions,
 )
 from kilonova.api.compute.servers import routes as servers
@@ -29,6 +36,13 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
     limits,
     quota_sets,
     quota_class_sets,
+    tenant_usage,
+    availability_zones,
+    aggregates,
+    server_groups,
+    hypervisors,
+    compute_services,
+    hosts,
 )
 
 
