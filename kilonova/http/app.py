@@ -6,7 +6,7 @@ Nothing is stored, and no body is read, before authentication.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
@@ -19,6 +19,7 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_request_id
 from kilonova.http import errors as forms
 from kilonova.http.microversion import Microversion
+from kilonova.http.openapi import Describe, route_of
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Query, Request, Response
 from kilonova.http.routing import FIRST, Route, check
@@ -45,7 +46,10 @@ class Microversions:
 
 @dataclass(frozen=True)
 class Service:
-    """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none)."""
+    """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none).
+
+    answers: (method, path) -> microversion -> schema of the answer's body, for the API document.
+    """
 
     name: str
     mount: str
@@ -55,6 +59,7 @@ class Service:
     microversions: Microversions | None = None
     id_header: str = "x-openstack-request-id"
     extra_headers: dict[str, str] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str], Describe] = field(default_factory=dict)
 
 
 class Application:
@@ -80,7 +85,8 @@ class Application:
         self.wsgi.add_error_handler(falcon.HTTPError, self._unrouted)
         for s in services:
             by_path: dict[str, list[Route]] = {}
-            for r in check(s.routes):
+            own = [route_of(s)] if s.mount else []
+            for r in check([*s.routes, *own]):
                 by_path.setdefault(r.path, []).append(r)
             for path, routes in by_path.items():
                 self.wsgi.add_route(
