@@ -2,12 +2,13 @@
 
 The network service publishes a Change on ``agent.<host>.state`` and answers a StateRequest on ``network.state``
 (full state, at start and on reconnect). The agent applies a document atomically and reports on
-``network.report.<host>`` which generation is in force. Documents of a lower generation than the one in force are dropped.
+``network.report.<host>`` which generation is in force. Documents of a lower generation than the one in force are
+dropped.
 """
 
-from typing import Union
+from typing import ClassVar, Union
 
-from kilonova.objects.base import Versioned
+from kilonova.objects.base import Version, Versioned, since
 
 
 class SubnetState(Versioned, frozen=True, kw_only=True):
@@ -115,12 +116,19 @@ Document = Union[NetworkState, PortState, RouterState, GroupState]  # noqa: UP00
 
 
 class Change(Versioned, frozen=True, kw_only=True):
-    """Documents that changed and (kind, id, generation) of those to remove."""
+    """Documents that changed and (kind, id, generation) of those to remove.
+
+    seq: grows with each Change that the network service makes (0: not given). A full one that is older than what came
+    already must not remove anything: ask again.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     host: str
     documents: tuple[Document, ...] = ()
     removed: tuple[tuple[str, str, int], ...] = ()
     full: bool = False  # all that this host should have: anything else is removed
+    seq: int = since(1, 1, default=0)
 
 
 class StateRequest(Versioned, frozen=True, kw_only=True):

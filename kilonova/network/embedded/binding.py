@@ -135,7 +135,7 @@ def remove(work: Work, key: Key | None, port_id: str | None) -> int:
             if device:
                 work.event(NetworkEventName.VIF_UNPLUGGED, device, row["id"])
         else:
-            ports.delete(work, row)
+            ports.delete(work, row, by_compute=True)
     return len(rows)
 
 

@@ -86,7 +86,12 @@ class EmbeddedNetwork:
     ) -> list[tuple[str, str]]:
         """See NetworkService."""
         wanted = list(dict.fromkeys(names))
-        return self.write(lambda w: servers.resolve_groups(w, project_id, wanted)) if wanted else []
+        if not wanted:
+            return []
+        found = self.database.read(lambda tx: servers.known_groups(tx, project_id, wanted))
+        if found is not None:
+            return found
+        return self.write(lambda w: servers.resolve_groups(w, project_id, wanted))
 
     def check_quota(self, project_id: str, ports: int) -> None:
         """See NetworkService."""

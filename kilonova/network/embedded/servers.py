@@ -18,7 +18,7 @@ _GROUPS_OF = Q(
     .distinct()
     .join(port_group, port_group.c.port_id == port.c.id)
     .join(security_group, security_group.c.id == port_group.c.group_id)
-    .where(among(port.c.device_id, "ids"), port.c.device_owner.like("compute:%"))
+    .where(among(port.c.device_id, "ids"), port.c.operation > "")
     .order_by(security_group.c.name, security_group.c.id)
 )
 
@@ -29,6 +29,17 @@ def groups_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[tuple[str, st
     for r in tx.all(_GROUPS_OF, ids=listed(server_ids)):
         out.setdefault(r["device_id"], []).append((r["id"], r["name"]))
     return out
+
+
+def known_groups(tx: Tx, project_id: str, names: list[str]) -> list[tuple[str, str]] | None:
+    """Return (id, name) per name when each stands for exactly one group; None when it takes a closer look."""
+    out: dict[tuple[str, str], None] = {}
+    for given in names:
+        found = tx.all(groups.NAMED, project_id=project_id, given=given)
+        if len(found) != 1:
+            return None
+        out[found[0]["id"], found[0]["name"]] = None
+    return list(out)
 
 
 def resolve_groups(work: Work, project_id: str, names: list[str]) -> list[tuple[str, str]]:
@@ -62,11 +73,7 @@ def one_group(work: Work, project_id: str, given: str) -> tuple[str, str]:
 
 
 def _server_ports(tx: Tx, server_id: str) -> list[Row]:
-    return [
-        r
-        for r in tx.all(ports.OF_DEVICE, device_id=server_id)
-        if r["device_owner"].startswith("compute:")
-    ]
+    return [r for r in tx.all(ports.OF_DEVICE, device_id=server_id) if r["operation"]]
 
 
 def set_group(work: Work, project_id: str, server_id: str, given: str, add: bool) -> None:

@@ -17,7 +17,7 @@ from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Tx
 from kilonova.db.sql import P, Q
 from kilonova.network.embedded import documents
-from kilonova.network.embedded.schema import port, router
+from kilonova.network.embedded.schema import port, router, rule
 from kilonova.network.embedded.store.reports import take_report
 from kilonova.network.embedded.store.work import Work
 from kilonova.objects.base import decode, encode
@@ -39,11 +39,13 @@ _PENDING = Q(
     .where(
         sa.text("host <> '' AND applied < generation"),
         port.c.updated_at < P("before"),
+        port.c.updated_at >= P("since"),
         port.c.device_owner.not_like("network:%"),
     )
     .order_by(port.c.updated_at)
     .limit(500)
 )
+_REMOTE = Q(sa.select(rule.c.remote_group).distinct().where(rule.c.remote_group.is_not(None)))
 _PENDING_ROUTERS = Q(
     sa.select(router.c.id).where(router.c.host != "", router.c.applied < router.c.generation)
 )
@@ -70,7 +72,8 @@ class Publisher:
         self.clock = clock
         self.emit = emit
         self.batch_s = batch_s
-        self._order = threading.Lock()
+        self._order = threading.RLock()
+        self._seq = 0
         self._dirty: set[str] = set()
         self._guard = threading.Lock()
         self._wake = threading.Event()
@@ -84,6 +87,8 @@ class Publisher:
             self.bus.subscribe("network.state", self._asked, queue="network"),
             self.bus.subscribe("network.report.*", self._reported, queue="network"),
         ]
+        self._dirty |= {r[0] for r in self.database.read(lambda tx: tx.all(_REMOTE))}
+        self._wake.set()
         self._thread = threading.Thread(target=self._loop, name="network-state", daemon=True)
         self._thread.start()
 
@@ -139,6 +144,7 @@ class Publisher:
                     host=host,
                     documents=tuple(docs[at : at + CHUNK]),
                     removed=tuple(removed) if at == 0 else (),
+                    seq=self._next(),
                 )
                 self.bus.publish(f"agent.{host}.state", encode(change))
 
@@ -159,13 +165,17 @@ class Publisher:
         with self._order:
             self._send(self.database.read(collect))
 
-    def resend(self) -> int:
-        """Send again what its host did not report in time; return how many documents were due."""
+    def resend(self, within_s: float = float("inf")) -> int:
+        """Send again what its host did not report in time; return how many documents were due.
+
+        within_s: leave alone what has been waiting for longer; that is looked at once a minute.
+        """
+        since = self.clock.now() - within_s
         before = self.clock.now() - RESEND_AFTER_S
 
         def due(tx: Tx) -> Work:
             work = Work(tx, self.clock.now())
-            work.ports.update(r[0] for r in tx.all(_PENDING, before=before))
+            work.ports.update(r[0] for r in tx.all(_PENDING, before=before, since=since))
             work.routers.update(r[0] for r in tx.all(_PENDING_ROUTERS))
             return work
 
@@ -174,7 +184,7 @@ class Publisher:
         return len(work.ports) + len(work.routers)
 
     def _loop(self) -> None:
-        last = self.clock.monotonic()
+        last, passes = self.clock.monotonic(), 0
         while not self._stop.is_set():
             self._wake.wait(RESEND_EVERY_S)
             if self._stop.wait(self.batch_s):  # gather what comes together
@@ -184,13 +194,20 @@ class Publisher:
                 self.send_groups()
                 if self.clock.monotonic() - last >= RESEND_EVERY_S:
                     last = self.clock.monotonic()
-                    self.resend()
+                    passes += 1
+                    self.resend(within_s=float("inf") if passes % 12 == 0 else 120.0)
             except Exception:
                 log.exception("the network's desired state could not be sent; trying again")
 
     def full(self, host: str) -> Change:
         """Return everything that a host should have."""
-        return self.database.read(lambda tx: _full(tx, host))
+        with self._order:
+            return self.database.read(lambda tx: _full(tx, host)).replace(seq=self._next())
+
+    def _next(self) -> int:
+        """Return a number that grows with time, across restarts too; the order lock is held."""
+        self._seq = max(self._seq + 1, int(self.clock.now() * 1000))
+        return self._seq
 
     def _asked(self, subject: str, body: bytes) -> bytes | None:
         request = decode(body, StateRequest)
@@ -198,7 +215,8 @@ class Publisher:
             if request.port_id is None:
                 return encode(self.full(request.host))
             wanted = request.port_id
-            return encode(self.database.read(lambda tx: _one(tx, request.host, wanted)))
+            one = self.database.read(lambda tx: _one(tx, request.host, wanted))
+            return encode(one.replace(seq=self._next()))
 
     def _reported(self, subject: str, body: bytes) -> None:
         report = decode(body, Applied)

@@ -166,7 +166,7 @@ class Cloud:
     def applied(self, host: str) -> None:
         """Report everything that a host was told as in force."""
         items = tuple(
-            (type(d).__struct_config__.tag, d.id, d.generation, None)
+            (str(type(d).__struct_config__.tag), d.id, d.generation, None)
             for c in self.bus.changes(host)
             for d in c.documents
         )

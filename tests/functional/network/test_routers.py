@@ -103,7 +103,7 @@ def test_gateway(seeded: Cloud) -> None:
         "PUT", f"/floatingips/{second['id']}", body={"floatingip": {"port_id": port["id"]}}
     )
     assert kind(taken) == "FloatingIPPortAlreadyAssociated"
-    cleared = {"router": {"external_gateway_info": {}}}
+    cleared: dict[str, Any] = {"router": {"external_gateway_info": {}}}
     assert kind(seeded.call("PUT", path, body=cleared)) == "RouterExternalGatewayInUseByFloatingIp"
     inside = leg(seeded, router["id"], "remove", subnet_id=port["fixed_ips"][0]["subnet_id"])
     assert kind(inside) == "RouterInterfaceInUseByFloatingIP"

@@ -10,9 +10,9 @@ from kilonova.db.sql import Q
 from kilonova.network.embedded.faults import Refused, missing
 from kilonova.network.embedded.routes import ports as ports_api
 from kilonova.network.embedded.routes.resource import (
+    DNS,
     MAYBE_TEXT,
     MAYBE_UUID,
-    TEXT,
     UUID,
     Act,
     Attr,
@@ -37,8 +37,8 @@ ATTRS = (
     Attr("fixed_ip_address", floating.c.fixed_ip, post=MAYBE_TEXT, put=MAYBE_TEXT),
     Attr("router_id", floating.c.router_id),
     Attr("status", floating.c.status),
-    Attr("dns_name", floating.c.dns_name, post=TEXT),
-    Attr("dns_domain", floating.c.dns_domain, post=TEXT),
+    Attr("dns_name", floating.c.dns_name, post=DNS),
+    Attr("dns_domain", floating.c.dns_domain, post=DNS),
 )
 _PORTS = Q(sa.select(port).where(among(port.c.id, "ids")))
 

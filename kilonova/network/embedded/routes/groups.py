@@ -14,7 +14,6 @@ from kilonova.network.embedded.faults import Clash, Denied, Refused, missing
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.routes.engine import Engine
 from kilonova.network.embedded.routes.resource import (
-    FLAG,
     MAYBE_TEXT,
     MAYBE_UUID,
     UUID,
@@ -22,7 +21,6 @@ from kilonova.network.embedded.routes.resource import (
     Attr,
     Resource,
     common,
-    flag,
     own,
     plain_target,
     standard,
@@ -39,12 +37,13 @@ _NUMBER: Json = {
     ]
 }
 _PROTOCOL: Json = {"type": ["string", "integer", "null"], "maxLength": 40}
+_STATEFUL: Json = {"enum": [True, "true", "True"]}  # stateless groups are not offered
 _WAYS: Json = {"enum": ["ingress", "egress"]}
 _KINDS: Json = {"enum": ["IPv4", "IPv6", "ipv4", "ipv6", None]}
 
 GROUP_ATTRS = (
     *standard(security_group),
-    Attr("stateful", security_group.c.stateful, "bool", FLAG, FLAG),
+    Attr("stateful", security_group.c.stateful, "bool", _STATEFUL, _STATEFUL),
 )
 RULE_ATTRS = (
     *standard(rule, named=False),
@@ -110,7 +109,6 @@ def create_group(act: Act, item: dict[str, Any], project: str) -> str:
         project,
         item["name"],
         item.get("description", ""),
-        stateful=flag(item.get("stateful", True)),
     )
 
 
@@ -123,8 +121,6 @@ def update_group(act: Act, row: Row, item: dict[str, Any]) -> None:
     if item.get("name", "").lower() == "default" and not row["default_of"]:
         raise Clash("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
     values: dict[str, Any] = {k: item[k] for k in ("name", "description") if k in item}
-    if "stateful" in item:
-        values["stateful"] = int(flag(item["stateful"]))
     changed(act.tx, security_group, row["id"], act.work.now, values)
 
 

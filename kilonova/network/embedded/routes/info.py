@@ -53,7 +53,6 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "standard-attr-revisions": ("Resource revision numbers", "Display the revision number of resources."),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Enables to set tag on resources"),
     "standard-attr-timestamp": ("Resource timestamps", "This extension can be used for recording timestamps"),
-    "stateful-security-group": ("Stateful security group", "Indicates if the security group is stateful or not"),
     "subnet-dns-publish-fixed-ip": ("Subnet DNS publish fixed IP", "Adds dns_publish_fixed_ip to subnets"),
 }  # fmt: skip
 

@@ -10,10 +10,10 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import Q
 from kilonova.network.embedded.faults import Clash, invalid
 from kilonova.network.embedded.routes.resource import (
+    DNS,
     FLAG,
     MAYBE_TEXT,
     NUMBER,
-    TEXT,
     Act,
     Attr,
     Clause,
@@ -44,7 +44,7 @@ ATTRS = (
     Attr("is_default", network.c.is_default, "bool", FLAG, FLAG),
     Attr("mtu", network.c.mtu, "int", NUMBER, NUMBER),
     Attr("port_security_enabled", network.c.port_security, "bool", FLAG, FLAG),
-    Attr("dns_domain", network.c.dns_domain, post=TEXT, put=TEXT),
+    Attr("dns_domain", network.c.dns_domain, post=DNS, put=DNS),
     Attr("availability_zone_hints", post=_ZONES),
     Attr("provider:network_type", post=MAYBE_TEXT),
     Attr("provider:physical_network", network.c.physical, post=MAYBE_TEXT),

@@ -13,6 +13,7 @@ from kilonova.db.sql import Q
 from kilonova.http.schema import Json
 from kilonova.network.embedded.faults import Clash, Refused, invalid, missing
 from kilonova.network.embedded.routes.resource import (
+    DNS,
     FLAG,
     MAYBE_TEXT,
     TEXT,
@@ -76,9 +77,6 @@ _OPTIONS: Json = {
         "additionalProperties": False,
     },
 }
-_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = rf"^$|^{_LABEL}(\.{_LABEL})*\.?$"
-_DNS: Json = {"type": "string", "maxLength": 255, "pattern": _HOST}
 _PROFILE: Json = {"type": ["object", "null"], "maxProperties": 50}
 _VNIC: Json = {"enum": ["normal"]}
 
@@ -95,7 +93,7 @@ ATTRS = (
     Attr("allowed_address_pairs", post=_PAIRS, put=_PAIRS),
     Attr("extra_dhcp_opts", post=_OPTIONS, put=_OPTIONS),
     Attr("port_security_enabled", port.c.port_security, "bool", FLAG, FLAG),
-    Attr("dns_name", port.c.dns_name, post=_DNS, put=_DNS),
+    Attr("dns_name", port.c.dns_name, post=DNS, put=DNS),
     Attr("binding:host_id", port.c.host, post=MAYBE_TEXT, put=MAYBE_TEXT),
     Attr("binding:profile", post=_PROFILE, put=_PROFILE),
     Attr("binding:vnic_type", port.c.vnic_type, post=_VNIC, put=_VNIC),
@@ -108,6 +106,7 @@ _ADDRESSES = Q(
 _MEMBER = Q(sa.select(port_group).where(among(port_group.c.port_id, "ids")))
 _DOMAINS = Q(sa.select(network.c.id, network.c.dns_domain).where(among(network.c.id, "ids")))
 DOMAIN = "openstacklocal."
+ROUTER_OWNERS = ("network:router_interface", "network:router_gateway")
 
 
 def seen(ctx: Context) -> Clause:
@@ -254,6 +253,7 @@ def _mac(text: str) -> str:
 def update(act: Act, row: Row, item: dict[str, Any]) -> None:
     """Change a port; its host applies it anew."""
     _guard(act, "update", item, target(act.tx, row), row["device_owner"])
+    _stays_in_use(act, row, item)
     values: dict[str, Any] = {
         k: item[k]
         for k in ("name", "description", "device_id", "device_owner", "dns_name")
@@ -286,6 +286,22 @@ def update(act: Act, row: Row, item: dict[str, Any]) -> None:
             ports.leave_host(act.work, row)
     if {"fixed_ips", "mac_address"} & set(item):
         ports.tell(act.work, row)
+        if row["device_owner"] == "network:dhcp":
+            networks.touch(act.work, row["network_id"])
+        elif row["device_owner"] in ROUTER_OWNERS:
+            ports.touch_router(act.work, row["device_id"])
+
+
+def _stays_in_use(act: Act, row: Row, item: dict[str, Any]) -> None:
+    """A port of a server, a router or DHCP keeps its device: only whoever uses it lets go of it."""
+    moved = any(item.get(k, row[k]) != row[k] for k in ("device_id", "device_owner"))
+    system = ports.is_system(row["device_owner"])
+    if moved and (system or (row["operation"] and not act.req.may("admin_only", {}))):
+        raise Clash(
+            "PortInUse",
+            f"Unable to complete operation on port {row['id']} for network {row['network_id']}. "
+            f"Port already has an attached device {row['device_id']}.",
+        )
 
 
 def _new_mac(act: Act, row: Row, mac: str) -> str:
@@ -310,7 +326,17 @@ def _security(act: Act, row: Row, item: dict[str, Any], values: dict[str, Any], 
     values["pairs"] = json.dumps(ports.checked_pairs(pairs, secure, mac))
     have = groups.of_port(act.tx, row["id"])
     wanted = item["security_groups"] or [] if "security_groups" in item else have
-    if wanted and (not secure or not addresses.of_port(act.tx, row["id"])):
+    if not secure and have and "security_groups" not in item:
+        raise Clash(
+            "PortSecurityPortHasSecurityGroup",
+            "Port has security group associated. Cannot disable port security or IP address until security group is "
+            "removed.",
+        )
+    if (
+        wanted
+        and "security_groups" in item
+        and not (secure and addresses.of_port(act.tx, row["id"]))
+    ):
         raise Refused(
             "PortSecurityAndIPRequiredForSecurityGroups",
             "Port security must be enabled and port must have an IP address in order to use security groups.",
@@ -322,7 +348,7 @@ def _security(act: Act, row: Row, item: dict[str, Any], values: dict[str, Any], 
 def delete(act: Act, row: Row) -> None:
     """Delete a port; those that routers and floating addresses need are refused."""
     owner = row["device_owner"]
-    if owner in ("network:router_interface", "network:router_gateway", "network:floatingip"):
+    if owner in (*ROUTER_OWNERS, "network:floatingip", "network:dhcp"):
         raise Clash(
             "ServicePortInUse",
             f"Port {row['id']} cannot be deleted directly via the port API: has device owner {owner}.",

@@ -29,6 +29,12 @@ FLAG: Json = {
     ]
 }
 NUMBER: Json = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^-?[0-9]{1,18}$"}]}
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+DNS: Json = {
+    "type": "string",
+    "maxLength": 255,
+    "pattern": rf"^$|^{_LABEL}(\.{_LABEL})*\.?$",
+}
 MAYBE_TEXT: Json = {"type": ["string", "null"], "maxLength": 255}
 
 

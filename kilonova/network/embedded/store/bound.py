@@ -1,4 +1,8 @@
-"""Ports as compute sees them: a handful of questions for any number of ports."""
+"""Ports as compute sees them: a handful of questions for any number of ports.
+
+A server's ports are those that were made or adopted for it by key: a tenant may write any device_id on a port of its
+own, and must not appear on somebody else's server by it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +25,7 @@ from kilonova.objects.port import BoundPort, FixedIp, SubnetInfo
 
 _OF_DEVICES = Q(
     sa.select(port)
-    .where(among(port.c.device_id, "ids"), port.c.device_owner.like("compute:%"))
+    .where(among(port.c.device_id, "ids"), port.c.operation > "")
     .order_by(port.c.created_at, port.c.id)
 )
 _ADDRESSES = Q(

@@ -62,8 +62,22 @@ def _unasked(tx: Tx, network_id: str, subnets: list[Row], mac: str) -> list[tupl
         else:
             if pooled:
                 raise exhausted(network_id)
-        taken += [(s, eui64(s["cidr"], mac)) for s in mine if s["ipv6_address_mode"] in SLAAC]
+        taken += [(s, _own(tx, s, mac)) for s in mine if s["ipv6_address_mode"] in SLAAC]
     return taken
+
+
+def _own(tx: Tx, s: Row, mac: str) -> int:
+    number = eui64(s["cidr"], mac)
+    if addresses.holder(tx, s["id"], number) is not None:
+        raise _taken(addresses.text_of(number, 6), s["id"])
+    addresses.take_exact(tx, s["id"], number)
+    return number
+
+
+def _taken(ip: str, subnet_id: str) -> Clash:
+    return Clash(
+        "IpAddressAlreadyAllocated", f"IP address {ip} already allocated in subnet {subnet_id}"
+    )
 
 
 def exhausted(network_id: str) -> Clash:
@@ -86,7 +100,7 @@ def _asked(
     s = _subnet_for(network_id, subnets, r.subnet_id, ip)
     if ip is None:
         if s["ipv6_address_mode"] in SLAAC and not router:
-            return s, eui64(s["cidr"], mac)
+            return s, _own(tx, s, mac)
         number = addresses.take_lowest(tx, s["id"])
         if number is None:
             raise exhausted(network_id)
@@ -95,10 +109,7 @@ def _asked(
     if addresses.holder(tx, s["id"], number) is not None or (s["id"], number) in [
         (t["id"], n) for t, n in taken
     ]:
-        raise Clash(
-            "IpAddressAlreadyAllocated",
-            f"IP address {ip} already allocated in subnet {s['id']}",
-        )
+        raise _taken(str(ip), s["id"])
     addresses.take_exact(tx, s["id"], number)
     return s, number
 

@@ -191,7 +191,7 @@ def disassociate(work: Work, row: Row) -> None:
 
 
 def _tell(work: Work, port_row: Row) -> None:
-    if port_row["device_owner"].startswith("compute:") and port_row["device_id"]:
+    if port_row["operation"]:
         work.event(NetworkEventName.CHANGED, port_row["device_id"], port_row["id"])
 
 

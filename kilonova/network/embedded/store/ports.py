@@ -118,7 +118,7 @@ def _mac(tx: Tx, network_id: str, given: str | None) -> str:
 
 def tell(work: Work, row: Row) -> None:
     """Tell compute that a server's port changed its addresses."""
-    if row["device_owner"].startswith("compute:") and row["device_id"]:
+    if row["operation"]:
         work.event(NetworkEventName.CHANGED, row["device_id"], row["id"])
 
 
@@ -284,8 +284,11 @@ def leave_host(work: Work, row: Row) -> None:
         )
 
 
-def delete(work: Work, row: Row) -> None:
-    """Delete a port: its addresses and groups are free at once, its floating addresses lead nowhere."""
+def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
+    """Delete a port: its addresses and groups are free at once, its floating addresses lead nowhere.
+
+    by_compute: compute asked for it and need not be told.
+    """
     tx, port_id = work.tx, row["id"]
     for f in tx.all(_FLOATING, port_id=port_id):
         tx.run(_UNLEAD, id=f["id"], now=work.now)
@@ -300,7 +303,7 @@ def delete(work: Work, row: Row) -> None:
         if not is_system(row["device_owner"]):
             _let_go(work, row, row["generation"] + 1)
         leave_host(work, row)
-    if row["device_owner"].startswith("compute:") and row["device_id"]:
+    if row["operation"] and not by_compute:
         work.event(NetworkEventName.VIF_DELETED, row["device_id"], port_id)
 
 

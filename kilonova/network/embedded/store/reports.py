@@ -13,7 +13,7 @@ log = get_logger(__name__)
 
 _PORT = Q(
     sa.select(
-        port.c.status, port.c.generation, port.c.device_id, port.c.device_owner, port.c.admin_up
+        port.c.status, port.c.generation, port.c.device_id, port.c.operation, port.c.admin_up
     ).where(port.c.id == P("id"), port.c.host == P("host"))
 )
 _PORT_APPLIED = Q(
@@ -78,16 +78,16 @@ def _port(
         return None
     up = row["status"] == "ACTIVE"
     if error is not None:
-        return None if up else _event(row["device_id"], row["device_owner"], port_id, "failed")
+        return None if up else _event(row["device_id"], row["operation"], port_id, "failed")
     status = "ACTIVE" if row["admin_up"] else "DOWN"
     tx.run(_PORT_APPLIED, id=port_id, generation=row["generation"], status=status)
     if up or status != "ACTIVE":
         return None
-    return _event(row["device_id"], row["device_owner"], port_id, "completed")
+    return _event(row["device_id"], row["operation"], port_id, "completed")
 
 
-def _event(device_id: str, owner: str, port_id: str, status: str) -> NetworkEvent | None:
-    if not owner.startswith("compute:"):
+def _event(device_id: str, operation: str, port_id: str, status: str) -> NetworkEvent | None:
+    if not operation:
         return None
     return NetworkEvent(
         name=NetworkEventName.VIF_PLUGGED, server_id=device_id, port_id=port_id, status=status

@@ -159,13 +159,20 @@ def _checked_gateway(net: IpNetwork, given: str | None) -> str | None:
 
 
 def _checked_lists(values: dict[str, Any], version: int) -> None:
-    for server in values.get("dns_nameservers") or []:
-        parse_ip(server, "dns_nameservers")
-    for r in values.get("host_routes") or []:
+    """Put name servers and routes into canonical form; they end up in a DHCP server's files."""
+    if "dns_nameservers" in values:
+        values["dns_nameservers"] = [
+            str(parse_ip(x, "dns_nameservers")) for x in values["dns_nameservers"]
+        ]
+    routes = []
+    for r in values.get("host_routes", []):
         destination = parse_cidr(r["destination"], "host_routes destination")
         hop = parse_ip(r["nexthop"], "host_routes nexthop")
         if destination.version != version or hop.version != version:
             raise invalid(f"host_routes: {destination} does not match the ip_version '{version}'")
+        routes.append({"destination": str(destination), "nexthop": str(hop)})
+    if "host_routes" in values:
+        values["host_routes"] = routes
 
 
 def make(work: Work, new: NewSubnet) -> str:
@@ -181,9 +188,12 @@ def make(work: Work, new: NewSubnet) -> str:
             raise invalid(
                 f"cidr: Requested subnet with cidr: {net} for network: {new.network_id} overlaps with another subnet"
             )
-    _checked_modes(new)
+    _checked_modes(new, net)
     gateway = _checked_gateway(net, new.gateway_ip)
-    values = {"dns_nameservers": new.dns_nameservers, "host_routes": new.host_routes}
+    values: dict[str, Any] = {
+        "dns_nameservers": new.dns_nameservers,
+        "host_routes": new.host_routes,
+    }
     _checked_lists(values, net.version)
     pools = (
         _default_pools(net, gateway)
@@ -205,8 +215,8 @@ def make(work: Work, new: NewSubnet) -> str:
         cidr=str(net),
         gateway_ip=gateway,
         enable_dhcp=int(new.enable_dhcp),
-        dns_nameservers=json.dumps(new.dns_nameservers),
-        host_routes=json.dumps(new.host_routes),
+        dns_nameservers=json.dumps(values["dns_nameservers"]),
+        host_routes=json.dumps(values["host_routes"]),
         allocation_pools=json.dumps(pools),
         ipv6_address_mode=new.ipv6_address_mode,
         ipv6_ra_mode=new.ipv6_ra_mode,
@@ -220,7 +230,7 @@ def make(work: Work, new: NewSubnet) -> str:
     return subnet_id
 
 
-def _checked_modes(new: NewSubnet) -> None:
+def _checked_modes(new: NewSubnet, net: IpNetwork) -> None:
     modes = (new.ipv6_ra_mode, new.ipv6_address_mode)
     if new.ip_version == 4 and any(modes):
         raise invalid("ipv6_ra_mode or ipv6_address_mode cannot be set when ip_version is 4")
@@ -228,6 +238,8 @@ def _checked_modes(new: NewSubnet) -> None:
         raise invalid(
             "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False"
         )
+    if "slaac" in modes and net.prefixlen != 64:
+        raise invalid("cidr: a subnet with SLAAC addresses is a /64")
     if all(modes) and modes[0] != modes[1]:
         raise invalid(
             f"ipv6_ra_mode set to '{modes[0]}' with ipv6_address_mode set to '{modes[1]}' is not valid"
@@ -271,7 +283,7 @@ def change(work: Work, row: Row, values: dict[str, Any]) -> None:
     tx = work.tx
     net = ipaddress.ip_network(row["cidr"])
     out = dict(values)
-    _checked_lists(values, net.version)
+    _checked_lists(out, net.version)
     gateway = row["gateway_ip"]
     if "gateway_ip" in values:
         gateway = _checked_gateway(net, values["gateway_ip"])
