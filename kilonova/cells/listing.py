@@ -209,7 +209,7 @@ class Lists:
         found, down = self.ask_cells(lambda tx: tx.select(statement))
         lists: list[list[Rendered]] = [self._visible(rows, cell) for cell, rows in found.items()]
         if filters.deleted is not True:
-            lists.append(self._unplaced(filters, keys, start))
+            lists.append(self._unplaced(filters, keys, start, limit + 1))
         lists = [rows for rows in lists if rows]
         if len(lists) < 2:
             merged = lists[0] if lists else []
@@ -239,18 +239,33 @@ class Lists:
         return self._render(mapping)
 
     def _unplaced(
-        self, f: Filters, keys: Sequence[tuple[str, bool]], start: Rendered | None
+        self, f: Filters, keys: Sequence[tuple[str, bool]], start: Rendered | None, limit: int
     ) -> list[Rendered]:
-        rows = [
-            self._render(m)
-            for m in self._world.read(lambda tx: mappings.unplaced(tx, project_id=f.project_id))
-        ]
-        kept = [r for r in rows if fits(r, f)]
-        kept.sort(key=lambda r: _rank(r, keys))
-        if start is not None:
-            after = _rank(start, keys)
-            kept = [r for r in kept if after < _rank(r, keys)]
-        return kept
+        """Return the servers that have no cell. In order of creation only as many are rendered as the page takes."""
+        names = [k for k, _ in keys]
+        if names != ["created_at", "uuid"] or keys[0][1] != keys[1][1]:
+            found = self._world.read(lambda tx: mappings.unplaced(tx, project_id=f.project_id))
+            kept = [r for r in map(self._render, found) if fits(r, f)]
+            kept.sort(key=lambda r: _rank(r, keys))
+            after = None if start is None else _rank(start, keys)
+            return [r for r in kept if after is None or after < _rank(r, keys)][:limit]
+        after = None if start is None else (start["created_at"], start["uuid"])
+        kept = []
+        while len(kept) < limit:
+            found = self._world.read(
+                lambda tx, after=after: mappings.unplaced(  # type: ignore[misc]
+                    tx,
+                    project_id=f.project_id,
+                    newest_first=keys[0][1],
+                    limit=limit,
+                    after=after,
+                )
+            )
+            kept += [r for r in map(self._render, found) if fits(r, f)]
+            if len(found) < limit:
+                break
+            after = (found[-1]["created_at"], found[-1]["server"])
+        return kept[:limit]
 
     def _visible(self, rows: list[Row], cell: str) -> list[Rendered]:
         """Drop rows whose mapping names another cell (a move or an unwind is under way)."""

@@ -135,12 +135,25 @@ def used(tx: Tx, project: str, user: str | None = None) -> tuple[int, int, int]:
     return (0, 0, 0) if row is None else (int(row[0]), int(row[1] or 0), int(row[2] or 0))
 
 
-def unplaced(tx: Tx, *, project_id: str | None) -> list[Row]:
-    """Return the mappings of servers that have no cell yet, newest first."""
-    stmt = sa.select(m).where(m.c.cell.is_(None)).order_by(m.c.created_at.desc(), m.c.server.desc())
+def unplaced(
+    tx: Tx,
+    *,
+    project_id: str | None,
+    newest_first: bool = True,
+    limit: int | None = None,
+    after: tuple[float, str] | None = None,
+) -> list[Row]:
+    """Return mappings of servers without a cell in order of creation. after: (created_at, server) of the one before."""
+    stmt = sa.select(m).where(m.c.cell.is_(None))
     if project_id is not None:
         stmt = stmt.where(m.c.project_id == project_id)
-    return tx.select(stmt)
+    key = sa.tuple_(m.c.created_at, m.c.server)
+    if after is not None:
+        bound = sa.tuple_(*after)
+        stmt = stmt.where(key < bound if newest_first else key > bound)
+    by = [c.desc() if newest_first else c.asc() for c in (m.c.created_at, m.c.server)]
+    stmt = stmt.order_by(*by)
+    return tx.select(stmt if limit is None else stmt.limit(limit))
 
 
 def cells_of(tx: Tx, servers: list[str]) -> dict[str, str | None]:

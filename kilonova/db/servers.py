@@ -97,6 +97,11 @@ _DELETED = Q(
     )
 )
 _ON_HOST = Q(sa.select(s).where(s.c.host == P("host"), s.c.deleted == 0))
+_POWERS = Q(
+    sa.select(s.c.uuid, s.c.vm_state, s.c.task_state, s.c.power_state).where(
+        s.c.host == P("host"), s.c.deleted == 0
+    )
+)
 _COUNTS = Q(
     sa.select(s.c.host, sa.func.count())
     .where(s.c.deleted == 0, s.c.host.isnot(None))
@@ -177,6 +182,11 @@ def mark_deleted(tx: Tx, uuid: str, now: float) -> bool:
 def on_host(tx: Tx, host: str) -> list[Row]:
     """Return the servers of a host."""
     return tx.all(_ON_HOST, host=host)
+
+
+def powers_on(tx: Tx, host: str) -> list[Row]:
+    """Return (uuid, vm_state, task_state, power_state) of a host's servers."""
+    return tx.all(_POWERS, host=host)
 
 
 def counts(tx: Tx) -> dict[str, int]:

@@ -269,12 +269,20 @@ class Hosts:
         self._power_is(event.host, event.server_id, event.power_state)
 
     def _guest_list(self, report: GuestList) -> None:
+        """Compare all guests with the records in one read; write only what differs."""
+        state = self._hosts.get(report.host)
+        if state is None:
+            return
+        rows = self._services.cell(state.cell).read(lambda tx: servers.powers_on(tx, report.host))
+        recorded = {
+            r["uuid"]: (r["vm_state"], r["power_state"]) for r in rows if not r["task_state"]
+        }
         for name, power, known in report.guests:
-            if known:
+            if known and name in recorded and power_change(*recorded[name], power) is not None:
                 self._power_is(report.host, name, power)
 
     def _power_is(self, host: str, server_id: str, power: int) -> None:
-        """Record a guest's power state when no operation owns the server: off means SHUTOFF, crashed too."""
+        """Record a guest's power state when no operation owns the server."""
         state = self._hosts.get(host)
         if state is None:
             return
@@ -283,13 +291,8 @@ class Hosts:
             row = servers.find(tx, server_id)
             if row is None or row["host"] != host or row["deleted"] or row["task_state"]:
                 return
-            vm_state = row["vm_state"]
-            off = power in (PowerState.SHUTDOWN, PowerState.CRASHED)
-            if off and vm_state in (states.ACTIVE, states.PAUSED):
-                vm_state = states.STOPPED
-            elif power == PowerState.RUNNING and vm_state == states.STOPPED:
-                vm_state = states.ACTIVE
-            if vm_state != row["vm_state"] or power != row["power_state"]:
+            vm_state = power_change(row["vm_state"], row["power_state"], power)
+            if vm_state is not None:
                 servers.set_power(
                     tx, server_id, vm_state=vm_state, power_state=power, now=self._services.now()
                 )
@@ -312,6 +315,19 @@ class Hosts:
                 by_cell.setdefault(state.cell, {})[host] = at
         for cell, when in by_cell.items():
             self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
+
+
+def power_change(vm_state: str, recorded: int, power: int) -> str | None:
+    """Return the vm_state that a guest's power state asks for (off: SHUTOFF); None: nothing to record."""
+    wanted = vm_state
+    if power in (PowerState.SHUTDOWN, PowerState.CRASHED) and vm_state in (
+        states.ACTIVE,
+        states.PAUSED,
+    ):
+        wanted = states.STOPPED
+    elif power == PowerState.RUNNING and vm_state == states.STOPPED:
+        wanted = states.ACTIVE
+    return None if wanted == vm_state and power == recorded else wanted
 
 
 def _state_of(row: Row, cell: str) -> HostState:
