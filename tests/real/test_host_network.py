@@ -15,7 +15,10 @@ from kilonova.agent.helper import names
 from kilonova.agent.helper.client import HelperError
 from kilonova.agent.helper.run import drop_namespace, inside, ip, links, nft, run, spawn
 from kilonova.agent.helper.verbs.purge import list_leftovers
+from kilonova.agent.metadata.server import MetadataService
+from kilonova.agent.metadata.store import FileMetadataStore
 from kilonova.agent.network.applier import PortNotReady, RealHostNetwork
+from kilonova.objects.guest import AddressConfig, MetadataDocument, NicConfig
 from kilonova.objects.netstate import (
     Change,
     Document,
@@ -533,3 +536,38 @@ def test_a_document_with_a_bad_field_is_refused_by_name(cloud: Cloud) -> None:
     assert errors[net.id] == ""
     with pytest.raises(HelperError):
         cloud.helper.client.tap_ensure("../../etc")
+
+
+def test_metadata_is_told_by_network_and_source_address(cloud: Cloud, tmp_path: Path) -> None:
+    """Walk 1.5: guests with equal addresses in two networks each read their own; a restart serves on."""
+    red, blue = Net(cloud, 100), Net(cloud, 200)
+    r, b = red.port(11), blue.port(11)
+    cloud.apply(red.state(), blue.state(), r, b)
+    in_red, in_blue = cloud.guest(r), cloud.guest(b)
+    for guest in (in_red, in_blue):
+        ip(["route add 169.254.169.254/32 via 192.168.7.2"], guest.ns)
+    store = FileMetadataStore(tmp_path / "metadata")
+    for port, name in ((r, "red"), (b, "blue")):
+        nic = NicConfig(
+            port_id=port.id, network_id=port.network_id, mac=port.mac, mtu=1400,
+            addresses=(AddressConfig(address="192.168.7.11", cidr="192.168.7.0/24"),),
+        )  # fmt: skip
+        store.put(
+            MetadataDocument(
+                server_id=new_id(), generation=1, name=name, hostname=name, project_id="p",
+                availability_zone="nova", networks=(nic,),
+            ),
+            (),
+        )  # fmt: skip
+    for _ in range(2):  # the second one stands for the agent's next life
+        service = MetadataService(
+            FileMetadataStore(tmp_path / "metadata"), cloud.helper.client.metadata_socket
+        )
+        try:
+            service.serve_networks(cloud.network.networks())
+            until(lambda s=service: s.served() == {red.id, blue.id}, "sockets open")  # type: ignore[misc]
+            assert in_red.http("/latest/meta-data/hostname") == (200, b"red")
+            assert in_blue.http("/latest/meta-data/hostname") == (200, b"blue")
+            assert in_red.http("/openstack/latest/nothing")[0] == 404
+        finally:
+            service.close()

@@ -1,6 +1,6 @@
 """Become libvirtd in a private root: own mount and UTS namespace, our directories over libvirt's compiled-in ones.
 
-Run as ``python launch.py PRIVATE_DIR RUN_DIR HOSTNAME PID_FILE`` by the root helper, inside the host's network namespace.
+Run as ``python launch.py PRIVATE_DIR RUN_DIR HOSTNAME PID_FILE`` by the root helper, inside the host's namespace.
 Imports nothing of ours: it lives on as libvirtd.
 """
 
