@@ -82,6 +82,18 @@ class Candidate:
     mappings: dict[str, tuple[str, ...]]
 
 
+@dataclass
+class Budget:
+    """How many choices a search may still try. Groups over many providers can combine without end; this ends them."""
+
+    left: int
+
+    @property
+    def spent(self) -> bool:
+        """Whether the search was cut short: what was not found may still be there."""
+        return self.left <= 0
+
+
 class _Need(NamedTuple):
     suffix: str
     resources: Mapping[str, int]
@@ -89,9 +101,12 @@ class _Need(NamedTuple):
 
 
 def solve(
-    nodes: Sequence[Node], groups: Sequence[Group], rules: Rules | None = None
+    nodes: Sequence[Node],
+    groups: Sequence[Group],
+    rules: Rules | None = None,
+    budget: Budget | None = None,
 ) -> Iterator[Candidate]:
-    """Yield every candidate of one tree. nodes: the root first, then the others in any order."""
+    """Yield every candidate of one tree, as far as the budget goes. nodes: the root first, then the others."""
     rules = rules or Rules()
     root = nodes[0]
     if rules.root_required - root.traits or rules.root_forbidden & root.traits:
@@ -105,7 +120,8 @@ def solve(
         needs += own
     needs.sort(key=lambda n: len(n.options))
     by_suffix = {g.suffix: g for g in groups}
-    search = _Search(needs, by_suffix, rules, {n.uuid: n for n in nodes})
+    by_uuid = {n.uuid: n for n in nodes}
+    search = _Search(needs, by_suffix, rules, by_uuid, budget or Budget(1_000_000))
     for chosen in search.run(0):
         yield _candidate(root.uuid, chosen)
 
@@ -154,8 +170,10 @@ class _Search:
         groups: Mapping[str, Group],
         rules: Rules,
         nodes: Mapping[str, Node],
+        budget: Budget,
     ) -> None:
         self.needs, self.groups, self.rules, self.nodes = needs, groups, rules, nodes
+        self.budget = budget
         self.taken: dict[tuple[str, str], int] = {}
         self.chosen: list[tuple[_Need, Node]] = []
 
@@ -167,6 +185,9 @@ class _Search:
             return
         need = self.needs[at]
         for node in need.options:
+            self.budget.left -= 1
+            if self.budget.left < 0:
+                return
             if not self._allowed(need, node):
                 continue
             for rc, n in need.resources.items():

@@ -13,7 +13,7 @@ import numpy as np
 
 from kilonova.common.errors import Conflict
 from kilonova.db.engine import Database
-from kilonova.placement.candidates import Candidate, Node, Rules, solve
+from kilonova.placement.candidates import Budget, Candidate, Node, Rules, solve
 from kilonova.scheduler import weighers
 from kilonova.scheduler.columns import Floats
 from kilonova.scheduler.explain import Dropped, Explanation, dropped_by, explain_failure
@@ -22,6 +22,9 @@ from kilonova.scheduler.request import Request
 from kilonova.scheduler.view import CLASS_OF, INSTANCES, View
 
 CHECKED_FIRST = 64
+MOST_CHOICES = (
+    500_000  # that a decision tries over all trees: about a second, and only for hopeless flavors
+)
 DEFAULTS = Settings()
 
 
@@ -170,12 +173,14 @@ def _best(
     found: list[Selected] = []
     size = max(1, asked.settings.host_subset_size)
     simple = _simple(asked)
-    tried = 0
+    tried, budget = 0, Budget(MOST_CHOICES)
     order = _by_weight(weights, size, rng)
     while (at := next(order, None)) is not None:
         row = int(at if rows is None else rows[at])
-        amounts = _flat_amounts(asked, row) if simple else _tree_amounts(asked, row)
+        amounts = _flat_amounts(asked, row) if simple else _tree_amounts(asked, row, budget)
         tried += 1
+        if budget.spent:
+            break
         if amounts is None:
             continue
         found.append(_selected(asked, row, amounts, float(weights[at])))
@@ -186,7 +191,8 @@ def _best(
             order = _by_weight(weights, 1, None)
     if not found:
         many = "has" if tried == 1 else "have"
-        text = f"{many} what is asked for, but not on resource providers that go together"
+        cut = " (the search was cut short)" if budget.spent else ""
+        text = f"{many} what is asked for, but not on resource providers that go together{cut}"
         explanation.dropped.append(Dropped("Placement:tree", count, 0, None, text))
     return found
 
@@ -250,11 +256,13 @@ def _flat_amounts(asked: Asked, row: int) -> dict[str, dict[str, int]]:
     return {asked.view.roots.uuids[row]: dict(asked.request.groups[0].resources)}
 
 
-def _tree_amounts(asked: Asked, row: int) -> dict[str, dict[str, int]] | None:
+def _tree_amounts(asked: Asked, row: int, budget: Budget) -> dict[str, dict[str, int]] | None:
     """Return what to take in one tree, or None when its providers do not go together."""
     nodes = [_less_taken(asked, node) for node in asked.view.tree(row)]
     rules = Rules(asked.request.group_policy, asked.request.same_subtree)
-    first: Candidate | None = next(islice(solve(nodes, asked.request.groups, rules), 1), None)
+    first: Candidate | None = next(
+        islice(solve(nodes, asked.request.groups, rules, budget), 1), None
+    )
     return None if first is None else first.amounts
 
 

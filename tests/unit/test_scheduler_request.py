@@ -10,8 +10,8 @@ from kilonova.db import mappings
 from kilonova.db.engine import Tx
 from kilonova.db.schema.world import server_group
 from kilonova.db.sql import insert
-from kilonova.objects.server import FlavorRecord, ImageRecord
-from kilonova.scheduler.request import Request, assemble, groups_of
+from kilonova.objects.server import FlavorRecord, ImageRecord, RequestedServer
+from kilonova.scheduler.request import Request, assemble, build, groups_of
 from tests.scheduling import NOW, world
 
 
@@ -143,3 +143,25 @@ def test_hints_groups_and_images(tmp_path: Path) -> None:
     for bad in ({"query": ("[]",)}, {"same_host": ("x",)}, {"build_near_host_ip": ("nowhere",)}):
         with pytest.raises(BadRequest):
             ask(**bad)
+
+
+def test_the_request_of_a_create(tmp_path: Path) -> None:
+    db = world(tmp_path)
+    asked = RequestedServer(
+        server_id=new_uuid(),
+        project_id="p",
+        user_id="u",
+        request_id="r",
+        name="n",
+        hostname="n",
+        flavor=flavor(),
+        image=None,
+        availability_zone="east",
+        requested_host="h1",
+        force_host=True,
+    )
+    r = db.read(lambda tx: build(tx, asked, ignore_hosts=frozenset({"h2"})))
+    assert (r.availability_zone, r.only_host, r.force) == ("east", "h1", True)
+    assert r.ignore_hosts == {"h2"}
+    assert r.project == "p"
+    assert r.server_group is None

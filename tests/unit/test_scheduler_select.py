@@ -1,5 +1,6 @@
 """Decisions: alternates, several at once, and what the tenant and the admin are told."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from tests.scheduling import NOW, Cloud, asks, stock
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Cloud:
-    return Cloud(tmp_path)
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    made = Cloud(tmp_path)
+    yield made
+    made.db.close()
 
 
 def test_alternates_are_in_the_same_cell(cloud: Cloud) -> None:

@@ -1,22 +1,32 @@
 """The view stays right: our own claims at once, the database by generation, in whatever order they come."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from kilonova.common.ids import new_uuid
+from kilonova.db.engine import SqliteDatabase
+from kilonova.db.schema import cell as cell_schema
+from kilonova.db.sql import insert
+from kilonova.db.versions import ensure
+from kilonova.objects.host import Inventory as HostInventory
 from kilonova.placement import claims, inventories, providers
 from kilonova.placement.claims import Change
 from kilonova.placement.inventories import Inventory
+from kilonova.scheduler import reading
 from kilonova.scheduler.select import select
 from kilonova.scheduler.view import HostFacts, View
 from tests.scheduling import Cloud, asks, stock
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Cloud:
-    return Cloud(tmp_path)
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    made = Cloud(tmp_path)
+    yield made
+    made.db.close()
 
 
 def take(cloud: Cloud, consumer: str, provider: str, memory: int = 1024) -> Change:
@@ -228,3 +238,60 @@ def test_claims_after_a_gap_wait_for_the_read(cloud: Cloud) -> None:
     assert view.refresh(cloud.db, cloud.now) == 1
     assert free(view, "h") == 8192 - 4 * 1024
     assert view.refresh(cloud.db, cloud.now) == 0
+
+
+def test_hosts_of_a_cell_are_taken_over(cloud: Cloud, tmp_path: Path) -> None:
+    cell = SqliteDatabase(tmp_path / "cell1.db", "cell1")
+    ensure(cell, cell_schema.METADATA)
+    view = cloud.view()
+
+    def add(name: str, seen: float, disabled: int = 0) -> None:
+        uuid = new_uuid()
+        row = {
+            "host": name,
+            "uuid": uuid,
+            "id": len(name),
+            "host_id": uuid,
+            "boot_id": "b",
+            "journal_id": "j",
+            "driver": "fake",
+            "release": "1",
+            "versions": "{}",
+            "inventory": '{"vcpus": 4, "memory_mib": 1024, "disk_gib": 10, "hypervisor_version": 7}',
+            "digest": "",
+            "disabled": disabled,
+            "disabled_reason": None,
+            "forced_down": 0,
+            "seen_at": seen,
+            "created_at": 0.0,
+            "updated_at": 0.0,
+        }
+        known = cell_schema.host.c.keys()
+        cell.write(
+            lambda tx: tx.run(insert(cell_schema.host, *known), **{k: row.get(k) for k in known})
+        )
+        cloud.db.write(
+            lambda tx: providers.ensure_reported(
+                tx,
+                uuid=uuid,
+                name=name,
+                report=HostInventory(vcpus=4, memory_mib=1024, disk_gib=10),
+                now=cloud.now,
+            )
+        )
+
+    add("up", cloud.now - 5)
+    add("silent", cloud.now - 61)
+    add("disabled", cloud.now, 1)
+    assert reading.hosts(view, "cell1", cell, cloud.now) == 3
+    view.refresh(cloud.db, cloud.now)
+    assert view.hosts == 3
+    chosen = [s.chosen.host for s in select(view, asks(4), 9, 0).selections]
+    assert set(chosen) == {"up"}
+    assert len(chosen) == 2, "1024 MiB are two servers of 512, and four cores at ratio 4 are enough"
+    cell.write(
+        lambda tx: tx.change(sa.delete(cell_schema.host).where(cell_schema.host.c.host == "up"))
+    )
+    reading.hosts(view, "cell1", cell, cloud.now, up=["silent"])
+    assert {s.chosen.host for s in select(view, asks(), 1, 0).selections} == {"silent"}
+    cell.close()

@@ -1,6 +1,7 @@
 """Which of several hosts is chosen, and how ties are spread."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from tests.scheduling import Cloud, asks, stock
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Cloud:
-    return Cloud(tmp_path)
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    made = Cloud(tmp_path)
+    yield made
+    made.db.close()
 
 
 def best(cloud: Cloud, multipliers: dict[str, float] | None = None, **more: Any) -> list[str]:

@@ -11,7 +11,7 @@ from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
 from kilonova.placement import classes, loading, traits
-from kilonova.placement.candidates import Candidate, Group, Node, Rules, solve
+from kilonova.placement.candidates import Budget, Candidate, Group, Node, Rules, solve
 from kilonova.placement.loading import ProviderRow
 
 _KINDS = ("resources", "required", "member_of", "in_tree")
@@ -143,9 +143,10 @@ def list_(req: Request) -> Response:
     rows = common.read(req, load)
     found: list[Candidate] = []
     summaries: dict[str, Node] = {}
+    budget = Budget(2_000_000)
     seen: set[tuple[Any, ...]] = set()
     for nodes in loading.trees(rows, nested=req.version >= V(1, 29)):
-        for c in islice(solve(nodes, groups, rules), limit - len(found)):
+        for c in islice(solve(nodes, groups, rules, budget), limit - len(found)):
             taken = sorted((p, tuple(sorted(a.items()))) for p, a in c.amounts.items())
             key = (tuple(taken), tuple(c.mappings.items()))
             if key in seen:
@@ -157,7 +158,7 @@ def list_(req: Request) -> Response:
             for n in nodes:
                 if n.uuid in involved or (req.version >= V(1, 29) and n.root in trees):
                     summaries[n.uuid] = n
-        if len(found) >= limit:
+        if len(found) >= limit or budget.spent:
             break
     body = {
         "allocation_requests": [_request(req, c) for c in found],

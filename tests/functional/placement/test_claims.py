@@ -1,6 +1,7 @@
 """Claims: exactly one wins the last slot, repeating is harmless, totals are what the rows say (R10)."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from tests.scheduling import NOW, Cloud, asks, stock
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Cloud:
-    return Cloud(tmp_path)
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    made = Cloud(tmp_path)
+    yield made
+    made.db.close()
 
 
 def claim(
