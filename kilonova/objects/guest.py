@@ -122,7 +122,7 @@ class ImageSource(Versioned, frozen=True, kw_only=True):
 
 
 class Hardware(Versioned, frozen=True, kw_only=True):
-    """A guest's hardware, frozen at its first build and stored with the server; None: the driver chooses and reports."""
+    """A guest's hardware, frozen at its first build and stored with the server; None: the driver chooses."""
 
     machine: str | None = None  # a versioned machine type: "pc-i440fx-7.2"
     cpu_model: str | None = None

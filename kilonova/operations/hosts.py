@@ -318,15 +318,17 @@ class Hosts:
 
 
 def power_change(vm_state: str, recorded: int, power: int) -> str | None:
-    """Return the vm_state that a guest's power state asks for (off: SHUTOFF); None: nothing to record."""
+    """Return the vm_state that a guest's power state asks for; None: nothing to record.
+
+    The record follows the guest: off or crashed is SHUTOFF. ERROR, and what is no state of a guest, only an
+    operation leaves; so does SUSPENDED when the guest is off.
+    """
     wanted = vm_state
-    if power in (PowerState.SHUTDOWN, PowerState.CRASHED) and vm_state in (
-        states.ACTIVE,
-        states.PAUSED,
-    ):
-        wanted = states.STOPPED
-    elif power == PowerState.RUNNING and vm_state == states.STOPPED:
-        wanted = states.ACTIVE
+    if vm_state in _WANTED:
+        if power in (PowerState.SHUTDOWN, PowerState.CRASHED):
+            wanted = vm_state if vm_state == states.SUSPENDED else states.STOPPED
+        else:
+            wanted = next((s for s, p in _WANTED.items() if p == power), vm_state)
     return None if wanted == vm_state and power == recorded else wanted
 
 

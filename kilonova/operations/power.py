@@ -10,7 +10,9 @@ from kilonova.common.errors import Conflict
 from kilonova.common.ids import new_uuid
 from kilonova.db import actions, servers
 from kilonova.db.engine import Tx
+from kilonova.objects.base import encode
 from kilonova.objects.guest import GuestPower, GuestState, PowerAction, PowerState
+from kilonova.objects.host import HostAsk
 from kilonova.objects.order import Answer, Order, unpack
 from kilonova.objects.server import ServerParams
 from kilonova.operations import accept, guest_orders, states
@@ -81,7 +83,7 @@ def _recorder(transition: states.Transition) -> Callable[[Tx, Run, Output], None
 
 def _restore(transition: states.Transition) -> Callable[[Tx, Run], None]:
     def restore(tx: Tx, run: Run) -> None:
-        """Put the previous state back; say why it failed."""
+        """Put the previous state back; say why it failed. What the guest became is asked of its host."""
         now = run.services.now()
         row = servers.find(tx, run.resource)
         if row is None or row["deleted"]:
@@ -95,6 +97,10 @@ def _restore(transition: states.Transition) -> Callable[[Tx, Run], None]:
         )
         _event(tx, run, now, transition, ok=False)
         actions.finish(tx, run.operation, now, error=True)
+        if row["host"] is not None:
+            ask = HostAsk(host=row["host"], what="guests")
+            bus = run.services.bus
+            tx.after_commit(lambda: bus.publish(f"agent.{ask.host}.state", encode(ask)))
         if not run.cancelled:
             actions.add_fault(
                 tx,

@@ -1,5 +1,7 @@
 """Simulated hosts of this process: many agents over one world of guests, one pool of threads."""
 
+from pathlib import Path
+
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.journal import Journal
 from kilonova.agent.network.fake import FakeHostNetwork
@@ -34,7 +36,7 @@ class FakeHosts:
         self.workers = Workers(4)
         self.networks: dict[str, FakeHostNetwork] = {}
         self.agents: list[Agent] = []
-        boot = new_uuid()
+        boot = _boot_id()
         for c in range(plan.cells):
             for k in range(plan.hosts):
                 host = f"cell{c + 1}-host{k + 1}"
@@ -59,6 +61,8 @@ class FakeHosts:
 
     def start(self) -> None:
         """Start every agent and wait until all are registered (at most 30 s)."""
+        for network in self.networks.values():
+            network.resync()
         for agent in self.agents:
             agent.start()
         for agent in self.agents:
@@ -70,3 +74,11 @@ class FakeHosts:
             agent.close()
         self.workers.close()
         self.world.close()
+
+
+def _boot_id() -> str:
+    """Simulated hosts boot when this machine does: a restart of the process leaves their guests alone."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return new_uuid()

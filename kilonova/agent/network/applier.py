@@ -1,6 +1,7 @@
 """The network of a real host: documents go to the root helper, reports to the network service."""
 
 import threading
+from collections.abc import Callable
 
 from kilonova.agent.helper import names
 from kilonova.agent.helper.client import HelperClient, HelperError
@@ -35,6 +36,7 @@ class RealHostNetwork:
         self._in_force = InForce(self._ask if bus else None)
         self._networks: dict[str, NetworkState] = {}
         self._lock = threading.Lock()
+        self.on_networks: Callable[[], None] = lambda: None
         self._subscription = bus.subscribe(f"agent.{host}.state", self._on_state) if bus else None
 
     # -- documents
@@ -57,6 +59,7 @@ class RealHostNetwork:
                 )
                 return Applied(host=self.host, items=items)
             self._note_networks(change)
+        self.on_networks()
         self._in_force.took(change, applied)
         return applied
 

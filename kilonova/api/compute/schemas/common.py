@@ -19,8 +19,10 @@ METADATA: Json = {
     "additionalProperties": False,
 }
 BOOLEAN: Json = {
-    "enum": [True, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"]
-    + [False, "False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no"]
+    "enum": [
+        *(True, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"),
+        *(False, "False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no"),
+    ]
 }
 TAG: Json = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 POSITIVE: Json = {

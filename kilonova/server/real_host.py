@@ -1,0 +1,179 @@
+"""This machine as the one host of a cloud: root helper, private libvirtd, host networking, metadata service, agent."""
+
+import grp
+import os
+import platform
+import threading
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import cast
+
+from kilonova.agent import bootid, libvirtd
+from kilonova.agent.core import Agent, Identity
+from kilonova.agent.helper.client import HelperClient
+from kilonova.agent.images import ImageCache, Reader
+from kilonova.agent.journal import Journal
+from kilonova.agent.metadata import configdrive
+from kilonova.agent.metadata.server import MetadataService
+from kilonova.agent.metadata.store import FileMetadataStore
+from kilonova.agent.network.applier import RealHostNetwork
+from kilonova.agent.workers import Workers
+from kilonova.bus.interface import Bus
+from kilonova.common.clock import Clock
+from kilonova.common.errors import Unavailable
+from kilonova.common.ids import new_uuid
+from kilonova.common.log import get_logger
+from kilonova.image.interface import ImageService
+from kilonova.image.safe_convert import convert_to_qcow2
+from kilonova.server.plan import Plan
+from kilonova.virt.libvirt.driver import LibvirtConfig, LibvirtDriver
+
+log = get_logger(__name__)
+GIB = 1 << 30
+
+
+class NetworkWatch(threading.Thread):
+    """Keeps the metadata service on the networks that are in force on this host."""
+
+    def __init__(self, network: RealHostNetwork, service: MetadataService) -> None:
+        super().__init__(name="metadata-networks", daemon=True)
+        self._network = network
+        self._service = service
+        self._wake = threading.Event()
+        self._stop = False
+        network.on_networks = self._wake.set
+
+    def run(self) -> None:
+        """Serve what is there, again after each change."""
+        while not self._stop:
+            self._service.serve_networks(self._network.networks())
+            self._wake.wait()
+            self._wake.clear()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop = True
+        self._wake.set()
+
+
+class LibvirtHost:
+    """The parts of one real host. ``start`` registers it; ``close`` leaves guests and networks running."""
+
+    def __init__(self, plan: Plan, bus: Bus, images: ImageService, clock: Clock) -> None:
+        if plan.helper_socket is None:
+            raise Unavailable("real guests need the root helper: start the cloud as root")
+        s, base = plan.settings, plan.state_dir / "agent"
+        base.mkdir(mode=0o710, exist_ok=True)
+        self.helper = HelperClient(plan.helper_socket)
+        self.host = platform.node().partition(".")[0] or "host1"
+        alive = bool(self.helper.guest_processes()) or libvirtd_runs(plan.tag)
+        boot = bootid.boot_id(base / "boot", lambda: alive)
+        gateway = _first_address(s.public_cidr)
+        self.changes = self.helper.host_up(s.public_cidr, gateway)
+        group = _group()
+        self.network = RealHostNetwork(self.helper, self.host, bus)
+        self.store = FileMetadataStore(base / "metadata")
+        self.metadata = MetadataService(self.store, self.helper.metadata_socket)
+        self.watch = NetworkWatch(self.network, self.metadata)
+        self.cache = ImageCache(
+            _shared(base / "cache", group),
+            convert_to_qcow2,
+            open_image=lambda image: cast(AbstractContextManager[Reader], images.open(image)),
+            limit_bytes=s.cache_limit_gib * GIB,
+            group=group,
+        )
+        config = LibvirtConfig(
+            uri=lambda: libvirtd.ensure(self.helper).uri,
+            instances=_shared(base / "instances", group),
+            tag=plan.tag,
+            virt_type=virt_type(),
+            group=group,
+            reserved_memory_mib=s.reserved_host_memory_mib,
+        )
+        _shared_parents(base, plan.state_dir, group)
+        self.driver = LibvirtDriver(config, self.cache, self.network, configdrive.build)
+        self.workers = Workers(4)
+        self.agent = Agent(
+            Identity(host=self.host, host_id=_host_id(base), cell="cell1", boot_id=boot),
+            self.driver,
+            self.network,
+            bus,
+            Journal(base / "journal.db"),
+            self.workers,
+            metadata=self.store,
+            clock=clock,
+            heartbeat_s=s.heartbeat_s,
+        )
+
+    def start(self) -> None:
+        """Bring networks back, serve metadata, register; wait at most 60 s for the registration."""
+        self.network.resync()
+        self.watch.start()
+        self.agent.start()
+        if not self.agent.registered.wait(60):
+            log.error("this host is not registered yet; the agent goes on trying")
+
+    def close(self) -> None:
+        """Let go; guests, networks and libvirtd go on."""
+        self.agent.close()
+        self.workers.close()
+        self.watch.close()
+        self.metadata.close()
+        self.network.close()
+        self.helper.close()
+
+
+def virt_type() -> str:
+    """Return "kvm" where a guest was seen to run by it, else "qemu" (KILONOVA_VIRT_TYPE overrides)."""
+    forced = os.environ.get("KILONOVA_VIRT_TYPE")
+    if forced in ("kvm", "qemu"):
+        return forced
+    from kilonova.agent import kvm
+
+    return "kvm" if kvm.works() else "qemu"
+
+
+def libvirtd_runs(tag: str) -> bool:
+    """Tell whether our libvirtd runs already (before anything is started)."""
+    return bootid.runs(Path(f"/run/kilonova-{tag}"), "**/libvirtd.pid")
+
+
+def _first_address(cidr: str) -> str:
+    import ipaddress
+
+    return str(next(ipaddress.ip_network(cidr).hosts()))
+
+
+def _group() -> int | None:
+    """Return QEMU's group when we run as another user and are a member of it."""
+    try:
+        gid = grp.getgrnam("kilonova-qemu").gr_gid
+    except KeyError:
+        return None
+    return gid if os.geteuid() == 0 or gid in os.getgroups() else None
+
+
+def _shared(path: Path, group: int | None) -> Path:
+    """Make a directory that QEMU's group may pass, and nobody else."""
+    path.mkdir(mode=0o710, exist_ok=True)
+    if group is not None:
+        os.chown(path, -1, group)
+        os.chmod(path, 0o2750)
+    return path
+
+
+def _shared_parents(base: Path, state_dir: Path, group: int | None) -> None:
+    """QEMU's user must be able to walk to its disks: execute for its group, nothing to read."""
+    if group is None:
+        return
+    for path in (state_dir, base):
+        os.chown(path, -1, group)
+        os.chmod(path, 0o710)
+
+
+def _host_id(base: Path) -> str:
+    """Return the id of this host, made once."""
+    path = base / "host-id"
+    if not path.exists():
+        path.write_text(new_uuid())
+    return path.read_text()
