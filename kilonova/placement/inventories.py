@@ -49,8 +49,8 @@ class Inventory:
 
     @property
     def capacity(self) -> int:
-        """What can be allocated in all."""
-        return int((self.total - self.reserved) * self.allocation_ratio)
+        """What can be allocated in all; a ratio may be absurd, the number stays one that fits a column."""
+        return min(int((self.total - self.reserved) * self.allocation_ratio), 2**62)
 
 
 def of_row(row: Row) -> Inventory:

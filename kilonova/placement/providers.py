@@ -150,7 +150,10 @@ def bump(tx: Tx, provider: Provider, now: float, generation: int | None = None) 
     generation: what the caller read (None: whatever it is). Raises GenerationMismatch when it is another by now.
     """
     expected = provider.generation if generation is None else generation
-    if tx.run(_BUMP, id_=provider.id, generation_=expected, changed_at=now) != 1:
+    bumped = expected == provider.generation and tx.run(
+        _BUMP, id_=provider.id, generation_=expected, changed_at=now
+    )
+    if bumped != 1:
         raise GenerationMismatch(
             f"resource provider generation conflict: {expected} is not its generation any more"
         )

@@ -3,6 +3,7 @@
 import pytest
 
 from kilonova.common.ids import new_uuid
+from kilonova.scheduler.view import View
 from tests.functional.placement.conftest import Api
 
 AGG = "11111111-1111-1111-1111-111111111111"
@@ -278,3 +279,27 @@ def test_resource_classes(api: Api) -> None:
 @pytest.mark.parametrize("uuid", [AGG, "nonsense", "%F0%9F%98%80"])
 def test_missing_providers(api: Api, uuid: str, tail: str) -> None:
     assert api.call("GET", f"/resource_providers/{uuid}{tail}").status_code == 404
+
+
+def test_absurd_numbers(api: Api) -> None:
+    """R19: nothing is a 500, and the scheduler's columns can hold what the API takes."""
+    uuid = api.provider("a", VCPU=1)
+    path = f"/resource_providers/{uuid}/inventories/VCPU"
+    huge = {"total": 2**31 - 1, "allocation_ratio": 3.4e38}
+    assert (
+        api.call("PUT", path, {**huge, "resource_provider_generation": 10**30}).status_code == 409
+    )
+    assert api.call("PUT", path, {**huge, "resource_provider_generation": -1}).status_code == 409
+    assert api.call("PUT", path, {**huge, "resource_provider_generation": 1}).status_code == 200
+    assert (
+        api.call("PUT", path, {"total": 10**30, "resource_provider_generation": 2}).status_code
+        == 400
+    )
+    assert api.allocate(new_uuid(), {uuid: {"VCPU": 10**30}}).status_code == 400
+    assert (
+        api.allocate(new_uuid(), {uuid: {"VCPU": 1}}, consumer_generation=10**30).status_code == 409
+    )
+    assert api.call("GET", "/allocation_candidates?resources=VCPU:9999999999").status_code == 200
+    view = View()
+    view.refresh(api.db, 0.0, full=True)
+    assert view.roots.n == 1
