@@ -51,6 +51,20 @@ _CELLS_OF = Q(
     )
 )
 
+_REQUESTS_OF = Q(
+    sa.select(m.c.server, m.c.requested).where(
+        m.c.server.in_(
+            sa.select(sa.func.json_each(P("ids")).table_valued("value", name="ids").c.value)
+        )
+    )
+)
+
+
+def requests_of(tx: Tx, ids: list[str]) -> dict[str, bytes]:
+    """Return what was asked for (an encoded RequestedServer) per server that is known."""
+    rows = tx.all(_REQUESTS_OF, ids=msgspec.json.encode(ids).decode())
+    return {r["server"]: r["requested"] for r in rows}
+
 
 def add(
     tx: Tx,

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from kilonova.common.context import Context
-from kilonova.objects.port import BoundPort, NetworkEvent, NicPlan, PortClaim, RequestedNic
+from kilonova.objects.port import (
+    BoundPort,
+    GroupInfo,
+    NetworkEvent,
+    NicPlan,
+    PortClaim,
+    RequestedNic,
+)
 
 Key = tuple[str, str]  # (operation id, item)
 Requested = Sequence[RequestedNic] | Literal["auto", "none"] | None
@@ -79,10 +86,14 @@ class NetworkService(Protocol):
         """Return (id, name) of the groups on the ports of many servers, each once."""
         ...
 
+    def describe_groups(self, server_id: str) -> list[GroupInfo]:
+        """Return the groups on a server's ports with their ingress rules, by name."""
+        ...
+
     def set_security_group(self, ctx: Context, server_id: str, name_or_id: str, add: bool) -> None:
         """Put every port of a server into a group of the caller's project, or take it out.
 
-        NotFound: unknown group, or (on removal) no port has it. Conflict: two groups of one name. BadRequest: a
+        NotFound: unknown group, no port, or (on removal) no port has it. Conflict: two groups of one name. BadRequest: a
         server without a port that can have groups.
         """
         ...

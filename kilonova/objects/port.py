@@ -75,6 +75,27 @@ class BoundPort(Versioned, frozen=True, kw_only=True):
     tag: str | None = None
 
 
+class GroupRule(Versioned, frozen=True, kw_only=True):
+    """One ingress rule of a security group. cidr, or remote_group: (name, project) of the group that it names."""
+
+    id: str
+    protocol: str | None = None
+    port_min: int | None = None
+    port_max: int | None = None
+    cidr: str | None = None
+    remote_group: tuple[str, str] | None = None
+
+
+class GroupInfo(Versioned, frozen=True, kw_only=True):
+    """A security group as the compute API shows it on a server: ingress rules only."""
+
+    id: str
+    name: str
+    project_id: str
+    description: str = ""
+    rules: tuple[GroupRule, ...] = ()
+
+
 class PortClaim(Versioned, frozen=True, kw_only=True):
     """A port that was made or adopted for a key, as reconcilers see it. created_at: seconds since the epoch."""
 

@@ -1,6 +1,7 @@
 """The metadata document of a placed server: read it, push its next generation to the host."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from kilonova.common.errors import NotFound
@@ -27,11 +28,11 @@ def user_data_of(services: Services, rows: Iterable[Mapping[str, Any]]) -> dict[
         homes.setdefault(home.name, (home, []))[1].append(row)
     out: dict[str, str] = {}
     for home, wanted in homes.values():
-        out.update(home.read(lambda tx, wanted=wanted: _open(services, tx, wanted)))
+        out.update(home.read(partial(_open, services, wanted)))
     return out
 
 
-def _open(services: Services, tx: Tx, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def _open(services: Services, rows: Iterable[Mapping[str, Any]], tx: Tx) -> dict[str, str]:
     out = {}
     for row in rows:
         try:

@@ -3,17 +3,20 @@
 While a server has no cell, its request is changed instead; an operation that is about to place it sees the new one.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from kilonova.common.context import Context
 from kilonova.common.errors import Conflict, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, servers
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode, encode
 from kilonova.objects.server import RequestedServer
-from kilonova.operations import metadata
-from kilonova.operations.accept import Found, check_lock
+from kilonova.operations import metadata, states
+from kilonova.operations.accept import Found, check_lock, wrong_state
 from kilonova.operations.services import Services
 
 _UNPLACED = frozenset(("name", "description", "hostname", "access_ip_v4", "access_ip_v6"))
@@ -52,6 +55,58 @@ def change_server(
     cell.write(put)
     if guest_sees:
         metadata.push(services, found.id)
+
+
+SETTLED = frozenset((states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOPPED))
+Decide = Callable[[Row], Mapping[str, Any]]
+
+
+def change_by(
+    services: Services,
+    ctx: Context,
+    found: Found,
+    verb: str,
+    decide: Decide,
+    *,
+    while_busy: bool = False,
+) -> Row:
+    """Change a server's metadata or tags by what they are now; return the row as it is after.
+
+    decide: row -> columns to set; it may raise, and {} changes nothing. ``tags`` is a list of names here. Atomic:
+    two callers never undo each other's change. Conflict when the server is locked, not built, or busy.
+    """
+    check_lock(ctx, found)
+    if found.row is None:
+        raise wrong_state(found.id, verb, None)
+    now = services.now()
+    cell = services.cell(found.mapping["cell"])
+
+    def put(tx: Tx) -> tuple[Row, bool]:
+        row = servers.find(tx, found.id)
+        if row is None or row["deleted"]:
+            raise NotFound(f"Instance {found.id} could not be found.")
+        if row["vm_state"] not in SETTLED:
+            raise Conflict(
+                f"Cannot '{verb}' instance {found.id} while it is in vm_state {row['vm_state']}"
+            )
+        if row["task_state"] is not None and not while_busy:
+            raise wrong_state(found.id, verb, row)
+        values = dict(decide(row))
+        tags = values.pop("tags", None)
+        if tags is not None:
+            names = sorted(set(tags))
+            servers.set_tags(tx, found.id, names, msgspec.json.encode(names).decode(), now)
+        guest_sees = bool(_SHOWN_TO_GUEST & set(values))
+        if guest_sees:
+            values["metadata_generation"] = row["metadata_generation"] + 1
+        if values:
+            servers.set_columns(tx, found.id, **values, updated_at=now)
+        return servers.find(tx, found.id), guest_sees
+
+    row, guest_sees = cell.write(put)
+    if guest_sees:
+        metadata.push(services, found.id)
+    return row
 
 
 def _change_unplaced(services: Services, found: Found, values: dict[str, Any], now: float) -> None:

@@ -312,6 +312,7 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
         public_url=made.public_url,
         tls=start.tls,
         settings=start.settings,
+        probe_image=start.tiny_image,
     )
     if start.with_helper:
         from kilonova.agent.helper import names

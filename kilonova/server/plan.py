@@ -27,3 +27,4 @@ class Plan:
     faults: Faults | None = None
     helper_socket: Path | None = None
     tag: str = ""
+    probe_image: Path | None = None  # boots to prove that KVM works

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
 
-from kilonova.agent import bootid, libvirtd
+from kilonova.agent import bootid, kvm, libvirtd
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.helper.client import HelperClient
 from kilonova.agent.images import ImageCache, Reader
@@ -86,7 +86,7 @@ class LibvirtHost:
             uri=lambda: libvirtd.ensure(self.helper).uri,
             instances=_shared(base / "instances", group),
             tag=plan.tag,
-            virt_type=virt_type(),
+            virt_type=virt_type(base, plan.probe_image),
             group=group,
             reserved_memory_mib=s.reserved_host_memory_mib,
         )
@@ -123,14 +123,12 @@ class LibvirtHost:
         self.helper.close()
 
 
-def virt_type() -> str:
+def virt_type(base: Path, image: Path | None) -> str:
     """Return "kvm" where a guest was seen to run by it, else "qemu" (KILONOVA_VIRT_TYPE overrides)."""
     forced = os.environ.get("KILONOVA_VIRT_TYPE")
     if forced in ("kvm", "qemu"):
         return forced
-    from kilonova.agent import kvm
-
-    return "kvm" if kvm.works() else "qemu"
+    return "kvm" if kvm.remembered(base / "kvm.json", image) else "qemu"
 
 
 def libvirtd_runs(tag: str) -> bool:
@@ -158,7 +156,7 @@ def _shared(path: Path, group: int | None) -> Path:
     path.mkdir(mode=0o710, exist_ok=True)
     if group is not None:
         os.chown(path, -1, group)
-        os.chmod(path, 0o2750)
+        os.chmod(path, 0o2750)  # noqa: S103 - new files belong to QEMU's group
     return path
 
 
@@ -168,7 +166,7 @@ def _shared_parents(base: Path, state_dir: Path, group: int | None) -> None:
         return
     for path in (state_dir, base):
         os.chown(path, -1, group)
-        os.chmod(path, 0o710)
+        os.chmod(path, 0o710)  # noqa: S103 - QEMU walks through, nobody reads
 
 
 def _host_id(base: Path) -> str:

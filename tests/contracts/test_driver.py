@@ -17,7 +17,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.objects import guest as g
 from kilonova.virt.driver import Aborted, Again, Driver, DriverError, GuestMissing
 from kilonova.virt.fake import World
-from tests.real.private_libvirtd import possible, private_libvirtd
+from tests.real.private_libvirtd import QEMU_ID, possible, private_libvirtd
 
 GUARD_S = 120.0
 RUNNING, PAUSED, OFF = g.PowerState.RUNNING, g.PowerState.PAUSED, g.PowerState.SHUTDOWN
@@ -106,7 +106,7 @@ def by_libvirt(stack: ExitStack, tmp_path: Path) -> Host:
     stack.callback(taps.close)
     instances = daemon.root / "instances"
     driver = LibvirtDriver(
-        LibvirtConfig(lambda: daemon.uri, instances, "test-cloud"),
+        LibvirtConfig(lambda: daemon.uri, instances, "test-cloud", group=QEMU_ID),
         NoImages(),
         taps,
         configdrive.build,

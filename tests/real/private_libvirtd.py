@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GUARD_S = 30.0
+QEMU_ID = 64058
+"""User and group of QEMU, known inside the private root only: guests are never root."""
 PLACES = ("etc", "run", "lib", "log", "cache")
 _LAUNCH = """
 mount --make-rprivate /
@@ -35,8 +37,8 @@ log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
 """
 _QEMU = """
 security_driver = "none"
-user = "root"
-group = "root"
+user = "kn-test-qemu"
+group = "kn-test-qemu"
 dynamic_ownership = 0
 remember_owner = 0
 cgroup_controllers = []
@@ -123,6 +125,7 @@ def _add(root: Path, name: str, *lines: str) -> None:
 def private_libvirtd() -> Iterator[Libvirtd]:
     """Run one; at the end its guests, it and its files are gone."""
     root = Path(tempfile.mkdtemp(prefix="kn-", dir="/tmp"))
+    root.chmod(0o711)
     for place in PLACES:
         (root / place).mkdir()
     for place in ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt"):
@@ -131,8 +134,21 @@ def private_libvirtd() -> Iterator[Libvirtd]:
     (root / "etc" / "libvirtd.conf").write_text(_DAEMON)
     (root / "etc" / "qemu.conf").write_text(_QEMU)
     (root / "hosts").write_text("127.0.0.1 localhost kn-test\n")
-    _add(root, "passwd", "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin")
-    _add(root, "group", "libvirt-qemu:x:64055:", "kvm:x:64056:", "libvirt:x:64057:")
+    nobody = ":/nonexistent:/usr/sbin/nologin"
+    _add(
+        root,
+        "passwd",
+        f"libvirt-qemu:x:64055:64055:{nobody}",
+        f"kn-test-qemu:x:{QEMU_ID}:{QEMU_ID}:{nobody}",
+    )
+    _add(
+        root,
+        "group",
+        "libvirt-qemu:x:64055:",
+        "kvm:x:64056:",
+        "libvirt:x:64057:",
+        f"kn-test-qemu:x:{QEMU_ID}:",
+    )
     daemon = Libvirtd(root)
     daemon.start()
     try:

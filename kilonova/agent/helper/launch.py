@@ -48,7 +48,9 @@ def main() -> None:
     for name, target in DIRECTORIES.items():
         os.makedirs(target, exist_ok=True)
         _mount(run if name == "run" else os.path.join(private, name), target, MS_BIND)
-    _mount(os.path.join(private, "hosts"), "/etc/hosts", MS_BIND)
+    for name in ("hosts", "passwd", "group"):
+        if os.path.exists(os.path.join(private, name)):
+            _mount(os.path.join(private, name), f"/etc/{name}", MS_BIND)
     socket.sethostname(hostname)
     os.umask(0o022)
     os.execv("/usr/sbin/libvirtd", ["/usr/sbin/libvirtd", "--pid-file", pid_file])  # noqa: S606

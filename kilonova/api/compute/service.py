@@ -5,6 +5,7 @@ from typing import Any
 
 from kilonova.api.compute import (
     aggregates,
+    answers,
     availability_zones,
     compute_services,
     flavor_access,
@@ -61,4 +62,5 @@ def service(overrides: Mapping[str, str] | None = None) -> Service:
         render=forms.compute,
         microversions=versions.MICROVERSIONS,
         id_header="x-compute-request-id",
+        answers=answers.ANSWERS,
     )

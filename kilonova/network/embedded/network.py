@@ -16,7 +16,7 @@ from kilonova.network.embedded.state import Publisher
 from kilonova.network.embedded.store import bound, quotas, routers
 from kilonova.network.embedded.store.work import Work
 from kilonova.network.interface import Key, Requested
-from kilonova.objects.port import BoundPort, NetworkEvent, NicPlan, PortClaim
+from kilonova.objects.port import BoundPort, GroupInfo, NetworkEvent, NicPlan, PortClaim
 
 T = TypeVar("T")
 
@@ -147,6 +147,10 @@ class EmbeddedNetwork:
     def security_groups_of(self, server_ids: Sequence[str]) -> Mapping[str, list[tuple[str, str]]]:
         """See NetworkService."""
         return self.database.read(lambda tx: servers.groups_of(tx, server_ids))
+
+    def describe_groups(self, server_id: str) -> list[GroupInfo]:
+        """See NetworkService."""
+        return self.database.read(lambda tx: servers.describe_groups(tx, server_id))
 
     def set_security_group(self, ctx: Context, server_id: str, name_or_id: str, add: bool) -> None:
         """See NetworkService."""

@@ -90,6 +90,7 @@ port = Table(
     Index("port_key", "operation", "item"),
     Index("port_host", "host"),
     Index("port_place", "network_id", "host"),
+    Index("port_owner", "network_id", "device_owner"),
     Index(
         "port_pending",
         "updated_at",

@@ -12,6 +12,7 @@ from kilonova.network.embedded.schema import port, port_group, security_group
 from kilonova.network.embedded.store import addresses, floating, groups, ports
 from kilonova.network.embedded.store.common import among, listed
 from kilonova.network.embedded.store.work import Work
+from kilonova.objects.port import GroupInfo, GroupRule
 
 _GROUPS_OF = Q(
     sa.select(port.c.device_id, security_group.c.id, security_group.c.name)
@@ -29,6 +30,36 @@ def groups_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[tuple[str, st
     for r in tx.all(_GROUPS_OF, ids=listed(server_ids)):
         out.setdefault(r["device_id"], []).append((r["id"], r["name"]))
     return out
+
+
+def describe_groups(tx: Tx, server_id: str) -> list[GroupInfo]:
+    """Return the groups on a server's ports with their ingress rules."""
+    ids = [i for i, _ in groups_of(tx, [server_id]).get(server_id, [])]
+    rules = [r for r in groups.rules_of(tx, ids) if r["direction"] == "ingress"]
+    named = {i: groups.get(tx, i) for i in {*ids, *(r["remote_group"] for r in rules)} if i}
+
+    def one(r: Row) -> GroupRule:
+        remote = named.get(r["remote_group"])
+        anywhere = "::/0" if r["ethertype"] == "IPv6" else "0.0.0.0/0"
+        return GroupRule(
+            id=r["id"],
+            protocol=r["protocol"],
+            port_min=r["port_min"],
+            port_max=r["port_max"],
+            cidr=(r["remote_cidr"] or anywhere) if remote is None else None,
+            remote_group=None if remote is None else (remote["name"], remote["project_id"]),
+        )
+
+    return [
+        GroupInfo(
+            id=i,
+            name=named[i]["name"],
+            project_id=named[i]["project_id"],
+            description=named[i]["description"] or "",
+            rules=tuple(one(r) for r in rules if r["group_id"] == i),
+        )
+        for i in ids
+    ]
 
 
 def known_groups(tx: Tx, project_id: str, names: list[str]) -> list[tuple[str, str]] | None:
@@ -81,8 +112,10 @@ def set_group(work: Work, project_id: str, server_id: str, given: str, add: bool
     group_id, _ = one_group(work, project_id, given)
     touched = False
     rows = _server_ports(work.tx, server_id)
+    if add and not rows:
+        raise NotFound(f"instance_id {server_id} could not be found as device id on any ports")
     fit = [r for r in rows if r["port_security"] and addresses.of_port(work.tx, r["id"])]
-    if add and rows and not fit:
+    if add and not fit:
         raise BadRequest(
             f"Security group {given[:255]} cannot be added to a server without a port that can have groups."
         )

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 from kilonova.agent.helper import launch, names
-from kilonova.agent.helper.run import NETNS, alive, end, spawn
+from kilonova.agent.helper.run import NETNS, CommandFailed, alive, end, run, spawn
 from kilonova.agent.helper.settings import Settings
 from kilonova.agent.libvirtd import LibvirtdDown, LibvirtdInfo
 
@@ -67,8 +67,8 @@ vnc_auto_unix_socket = 0
 def start(settings: Settings) -> LibvirtdInfo:
     """Return the libvirtd of this cloud, started unless it answers. Raises LibvirtdDown."""
     private = _directories(settings)
-    run = settings.runtime("libvirt")
-    sock, pid_file = run / "libvirt-sock", run / "libvirtd.pid"
+    runtime = settings.runtime("libvirt")
+    sock, pid_file = runtime / "libvirt-sock", runtime / "libvirtd.pid"
     pid, started = alive(pid_file, "libvirtd"), False
     if pid is None or not _answers(sock):
         if pid is not None:
@@ -93,6 +93,21 @@ def _write_configuration(settings: Settings, private: Path) -> None:
     name = f"kilonova-{settings.tag}"
     (private / "hosts").write_text(f"127.0.0.1 localhost {name}\n::1 localhost\n")
     settings.directory("libvirt", "etc", "qemu", mode=0o755)
+    _compiled_in_user(settings, private)
+
+
+def _compiled_in_user(settings: Settings, private: Path) -> None:
+    """Let libvirtd see Debian's user libvirt-qemu: it refuses to start without, even when another is configured."""
+    user, group = pwd.getpwnam(settings.qemu_user), grp.getgrnam(settings.qemu_group)
+    lines = {
+        "passwd": f"libvirt-qemu:x:{user.pw_uid}:{group.gr_gid}::/nonexistent:/usr/sbin/nologin\n",
+        "group": f"libvirt-qemu:x:{group.gr_gid}:\n",
+    }
+    for name, line in lines.items():
+        text = Path("/etc", name).read_text()
+        (private / name).unlink(missing_ok=True)
+        if "\nlibvirt-qemu:" not in text:
+            (private / name).write_text(text.rstrip("\n") + "\n" + line)
 
 
 def _launch(settings: Settings, private: Path, sock: Path, pid_file: Path) -> int:
@@ -114,10 +129,11 @@ def _launch(settings: Settings, private: Path, sock: Path, pid_file: Path) -> in
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         pid = alive(pid_file, "libvirtd")
-        if pid is not None and _answers(sock):
+        if pid is not None and _answers(sock) and _speaks(sock):
             return pid
         time.sleep(0.02)
-    tail = (private / "log" / "start.log").read_text(errors="replace")[-800:]
+    logs = [private / "log" / "start.log", private / "log" / "libvirtd.log"]
+    tail = "".join(p.read_text(errors="replace")[-800:] for p in logs if p.exists())
     raise LibvirtdDown("libvirtd did not start", log=tail)
 
 
@@ -128,6 +144,15 @@ def _answers(sock: Path) -> bool:
             probe.connect(str(sock))
         except OSError:
             return False
+    return True
+
+
+def _speaks(sock: Path) -> bool:
+    """Ask a first question: the socket is there before the QEMU driver is."""
+    try:
+        run(["virsh", "--connect", f"qemu+unix:///system?socket={sock}", "uri"])
+    except CommandFailed:
+        return False
     return True
 
 

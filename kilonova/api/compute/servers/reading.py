@@ -95,23 +95,19 @@ def extras_for(req: Request, found: Sequence[Mapping[str, Any]]) -> Extras:
         for part in answers.values():
             for server, row in part.items():
                 faults[server] = fault(row, admin=req.ctx.is_admin)
-    return Extras(faults=faults, host_up=services.hosts.status_of)
+    user_data: dict[str, str] = {}
+    if req.version >= V(2, 3) and req.may("os_compute_api:os-extended-server-attributes"):
+        user_data = metadata.user_data_of(services, found)
+    hints: dict[str, Any] = {}
+    if req.version >= V(2, 100):
+        hints = metadata.hints_of(services, [r["uuid"] for r in found])
+    return Extras(faults=faults, host_up=services.hosts.status_of, user_data=user_data, hints=hints)
 
 
 def show(req: Request) -> Any:
     """Show one server."""
-    services: Services = req.cloud
     row = find(req, req.params["server_id"])
     req.authorize("os_compute_api:servers:show", {"project_id": row["project_id"]})
     extras = extras_for(req, [row])
-    more: dict[str, Any] = {}
-    if (
-        req.version >= V(2, 3)
-        and row["user_data"]
-        and req.may("os_compute_api:os-extended-server-attributes")
-    ):
-        more["user_data"] = {row["uuid"]: metadata.user_data_of(services, row)}
-    if req.version >= V(2, 100):
-        more["hints"] = {row["uuid"]: metadata.hints_of(services, row["uuid"])}
-    view = ServerView(req, Extras(faults=extras.faults, host_up=extras.host_up, **more))
+    view = ServerView(req, extras)
     return {"server": view.detail(row)}

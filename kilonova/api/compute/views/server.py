@@ -140,7 +140,7 @@ class ServerView:
             return ""
         link = {"rel": "bookmark", "href": f"{self.mark_base}/images/{r['image_id']}"}
         out: dict[str, Any] = {"id": r["image_id"], "links": [link]}
-        if self.v98 and self.single:
+        if self.v98:
             system = msgspec.json.decode(r["system_metadata"])
             out["properties"] = (system.get("image") or {}).get("properties", {})
         return out
@@ -195,7 +195,7 @@ class ServerView:
             out["locked_reason"] = r["locked_reason"]
         if self.v96:
             out["pinned_availability_zone"] = r["requested_zone"]
-        if self.v100 and self.single:
+        if self.v100:
             out["scheduler_hints"] = self.extras.hints.get(r["uuid"], {})
 
 
