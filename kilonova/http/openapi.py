@@ -143,8 +143,8 @@ def _operation(
 
 
 def operation_id(method: str, path: str) -> str:
-    """Return a name for one operation, the same at every microversion: ``get_servers_server_id``."""
-    words = re.sub(r"[^A-Za-z0-9]+", "_", _PLACE.sub(lambda m: m[1], path)).strip("_")
+    """Return a name for one operation, the same at every microversion: ``get_servers_by_server_id``."""
+    words = re.sub(r"[^A-Za-z0-9]+", "_", _PLACE.sub(lambda m: "by_" + m[1], path)).strip("_")
     return f"{method.lower()}_{words or 'root'}"
 
 
