@@ -93,8 +93,8 @@ class NetworkService(Protocol):
     def set_security_group(self, ctx: Context, server_id: str, name_or_id: str, add: bool) -> None:
         """Put every port of a server into a group of the caller's project, or take it out.
 
-        NotFound: unknown group, no port, or (on removal) no port has it. Conflict: two groups of one name. BadRequest: a
-        server without a port that can have groups.
+        NotFound: unknown group, no port, or (on removal) no port has it. Conflict: two groups of one name.
+        BadRequest: a server without a port that can have groups.
         """
         ...
 

@@ -19,6 +19,7 @@ from kilonova.network.interface import Key, Requested
 from kilonova.objects.port import BoundPort, GroupInfo, NetworkEvent, NicPlan, PortClaim
 
 T = TypeVar("T")
+SETTLE_S = 60.0
 
 
 class EmbeddedNetwork:
@@ -46,7 +47,8 @@ class EmbeddedNetwork:
         self.hosts = hosts
         self.quota_defaults = {**quotas.DEFAULTS, **(quota_defaults or {})}
         self._handlers: list[Callable[[NetworkEvent], None]] = []
-        self.publisher = Publisher(database, bus, clock, self._emit, batch_s)
+        self._started = clock.monotonic()
+        self.publisher = Publisher(database, bus, clock, self._emit, batch_s, self._watch)
 
     def start(self) -> None:
         """Listen to hosts and keep them informed."""
@@ -168,10 +170,16 @@ class EmbeddedNetwork:
         project = None if ctx.is_admin else ctx.project_id
         self.write(lambda w: servers.disassociate(w, project, server_id, address))
 
-    def rebalance_routers(self) -> int:
-        """Move routers off hosts that are not alive, place those without one; return how many. For a reconciler."""
+    def rebalance_routers(self, move: bool = True) -> int:
+        """Place routers without a host and (``move``) those whose host is not alive; return how many. Repeatable."""
         live = list(self.hosts())
-        return self.write(lambda w: routers.rebalance(w, live))
+        if not live or not self.database.read(lambda tx: routers.astray(tx, live, move)):
+            return 0
+        return self.write(lambda w: routers.rebalance(w, live, move))
+
+    def _watch(self) -> None:
+        """Once a second: routers follow their hosts. Right after a start hosts are given time to be heard of."""
+        self.rebalance_routers(move=self.clock.monotonic() - self._started > SETTLE_S)
 
     def claims(self, older_than_s: float) -> list[PortClaim]:
         """See NetworkService."""

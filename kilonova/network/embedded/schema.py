@@ -40,6 +40,7 @@ network = Table(
     Column("generation", Integer, nullable=False),
     Index("network_project", "project_id"),
     Index("network_shared", "shared", "external"),
+    Index("network_external", "external", "is_default"),
 )
 
 subnet = Table(
@@ -166,6 +167,7 @@ router = Table(
     Column("applied", Integer, nullable=False),
     Index("router_project", "project_id"),
     Index("router_host", "host"),
+    Index("router_pending", "id", sqlite_where=sa.text("host <> '' AND applied < generation")),
 )
 
 floating = Table(

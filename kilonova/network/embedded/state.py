@@ -28,6 +28,7 @@ log = get_logger(__name__)
 CHUNK = 100  # documents per message: about 60 KiB
 RESEND_AFTER_S = 2.0
 RESEND_EVERY_S = 5.0
+WATCH_EVERY_S = 1.0
 
 _STILL = Q(
     sa.select(port.c.id).where(port.c.network_id == P("id"), port.c.host == P("host")).limit(1)
@@ -46,9 +47,7 @@ _PENDING = Q(
     .limit(500)
 )
 _REMOTE = Q(sa.select(rule.c.remote_group).distinct().where(rule.c.remote_group.is_not(None)))
-_PENDING_ROUTERS = Q(
-    sa.select(router.c.id).where(router.c.host != "", router.c.applied < router.c.generation)
-)
+_PENDING_ROUTERS = Q(sa.select(router.c.id).where(sa.text("host <> '' AND applied < generation")))
 
 Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
 
@@ -56,7 +55,7 @@ Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
 class Publisher:
     """The embedded network's side of ``agent.<host>.state``, ``network.state`` and ``network.report.<host>``.
 
-    emit: called with every external event, after the commit.
+    emit: called with every external event, after the commit. watch: called every second (routers follow hosts).
     """
 
     def __init__(
@@ -66,12 +65,14 @@ class Publisher:
         clock: Clock,
         emit: Callable[[NetworkEvent], None],
         batch_s: float = 0.1,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.database = database
         self.bus = bus
         self.clock = clock
         self.emit = emit
         self.batch_s = batch_s
+        self.watch = watch
         self._order = threading.RLock()
         self._seq = 0
         self._dirty: set[str] = set()
@@ -162,8 +163,13 @@ class Publisher:
                     out.setdefault(r["host"], ([], []))[0].append(state)
             return out
 
-        with self._order:
-            self._send(self.database.read(collect))
+        try:
+            with self._order:
+                self._send(self.database.read(collect))
+        except BaseException:
+            with self._guard:
+                self._dirty |= dirty
+            raise
 
     def resend(self, within_s: float = float("inf")) -> int:
         """Send again what its host did not report in time; return how many documents were due.
@@ -186,12 +192,13 @@ class Publisher:
     def _loop(self) -> None:
         last, passes = self.clock.monotonic(), 0
         while not self._stop.is_set():
-            self._wake.wait(RESEND_EVERY_S)
+            self._wake.wait(WATCH_EVERY_S)
             if self._stop.wait(self.batch_s):  # gather what comes together
                 return
             self._wake.clear()
             try:
                 self.send_groups()
+                self.watch()
                 if self.clock.monotonic() - last >= RESEND_EVERY_S:
                     last = self.clock.monotonic()
                     passes += 1

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.functional.network.conftest import ADMIN, DEMO, Cloud, context
+from tests.functional.network.waiting import until
 
 
 def only(cloud: Cloud, path: str, plural: str, who: str = "demo:member") -> dict[str, Any]:
@@ -180,8 +181,6 @@ def test_remote_group_members_are_published_in_batches(seeded: Cloud) -> None:
         found = seeded.bus.documents("h1", "group", group["id"])
         return set(found[-1].ipv4) if found else set()
 
-    from tests.functional.network.waiting import until
-
     until(lambda: newest() == wanted)
     assert len(states) <= 5
 
@@ -242,3 +241,15 @@ def test_what_no_host_reported_is_sent_again(seeded: Cloud) -> None:
     seeded.applied("h2")
     seeded.clock.advance(3)
     assert net.publisher.resend() == 0
+
+
+def test_a_router_made_before_any_host_was_heard_of_finds_one(cloud: Cloud) -> None:
+    cloud.hosts = []
+    cloud.seed()
+    router = only(cloud, "/routers", "routers")
+    assert cloud.bus.sent == []
+    cloud.hosts = ["h1"]
+    until(lambda: bool(cloud.bus.documents("h1", "router", router["id"])))
+    assert cloud.bus.documents("h1", "router", router["id"])[-1].gateway is not None
+    cloud.hosts = ["h2"]
+    assert cloud.network.rebalance_routers(move=False) == 0

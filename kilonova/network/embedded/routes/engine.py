@@ -146,10 +146,9 @@ class Engine:
 
     def act(self, req: Request, fn: Callable[[Act], Any]) -> Any:
         """Run one write."""
-        live = list(self.network.hosts())
 
         def body(work: Work) -> Any:
-            return fn(Act(work, req, live, self.network))
+            return fn(Act(work, req, self.network))
 
         return self.network.write(body)
 

@@ -55,12 +55,16 @@ class Attr:
 
 @dataclass
 class Act:
-    """One write of the API. live: hosts that were alive when it began."""
+    """One write of the API."""
 
     work: Work
     req: Request
-    live: Sequence[str]
     network: EmbeddedNetwork
+
+    @property
+    def live(self) -> Sequence[str]:
+        """Hosts that are alive; asked only where a router is placed, and answered from memory."""
+        return list(self.network.hosts())
 
     @property
     def tx(self) -> Tx:

@@ -135,14 +135,20 @@ def place(work: Work, router_id: str, live: Sequence[str]) -> None:
     ports.touch_router(work, router_id)
 
 
-def rebalance(work: Work, live: Sequence[str]) -> int:
-    """Move every router off hosts that are not alive, place those without a host; return how many."""
-    if not live:
-        return 0
-    rows = work.tx.all(_UNPLACED)
-    for h in work.tx.all(_HOSTS):
-        if h[0] not in live:
-            rows += work.tx.all(_ALL, host=h[0])
+def astray(tx: Tx, live: Sequence[str], move: bool) -> list[Row]:
+    """Return the routers that need a host: those without and, with ``move``, those whose host is not alive."""
+    rows = tx.all(_UNPLACED)
+    alive = frozenset(live)
+    if move:
+        for h in tx.all(_HOSTS):
+            if h[0] not in alive:
+                rows += tx.all(_ALL, host=h[0])
+    return rows
+
+
+def rebalance(work: Work, live: Sequence[str], move: bool = True) -> int:
+    """Give every router that is astray a live host; return how many there were."""
+    rows = astray(work.tx, live, move) if live else []
     for r in rows:
         place(work, r["id"], live)
     return len(rows)

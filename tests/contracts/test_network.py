@@ -1,0 +1,250 @@
+"""The contract of NetworkService, on the embedded service over the in-process bus with simulated hosts.
+
+A real Neutron runs the same tests when OS_CLIENT_CONFIG_FILE names one: its half adds a second ``Rig``.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kilonova.bus.memory import MemoryBus
+from kilonova.common.clock import SYSTEM
+from kilonova.common.context import Context
+from kilonova.common.errors import BadRequest, KilonovaError, NotFound
+from kilonova.common.ids import new_hex, new_uuid
+from kilonova.db.engine import SqliteDatabase
+from kilonova.network.embedded.network import EmbeddedNetwork
+from kilonova.network.embedded.seed import seed
+from kilonova.network.interface import NetworkService
+from kilonova.objects.base import decode, encode
+from kilonova.objects.netstate import Applied, Change, PortState
+from kilonova.objects.port import NetworkEvent, NetworkEventName, RequestedNic
+
+
+def until(condition: Callable[[], bool], guard_s: float = 30.0) -> None:
+    end = time.monotonic() + guard_s
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.01)
+
+
+class Host:
+    """A host that applies whatever it is told, once it is awake."""
+
+    def __init__(self, bus: MemoryBus, name: str) -> None:
+        self.bus, self.name = bus, name
+        self.awake = True
+        self.ports: dict[str, PortState] = {}
+        bus.subscribe(f"agent.{name}.state", self.take)
+
+    def take(self, subject: str, body: bytes) -> None:
+        if not self.awake:
+            return
+        change = decode(body, Change)
+        items = []
+        for d in change.documents:
+            if isinstance(d, PortState):
+                self.ports[d.id] = d
+                items.append(("port", d.id, d.generation, None))
+        for kind, thing, _ in change.removed:
+            if kind == "port":
+                self.ports.pop(thing, None)
+        report = Applied(host=self.name, items=tuple(items))
+        self.bus.publish(f"network.report.{self.name}", encode(report))
+
+
+class Rig:
+    """One implementation with a project that has a network with a subnet, and hosts."""
+
+    def __init__(self, root: Path) -> None:
+        self.project = new_hex()
+        self.bus = MemoryBus()
+        self.hosts = {n: Host(self.bus, n) for n in ("host1", "host2")}
+        self.database = SqliteDatabase(root / "network.sqlite", "network")
+        embedded = EmbeddedNetwork(self.database, self.bus, SYSTEM, lambda: list(self.hosts))
+        embedded.start()
+        seed(embedded, new_hex(), self.project)
+        self.embedded = embedded
+        self.service: NetworkService = embedded
+        self.events: list[NetworkEvent] = []
+        self.service.on_event(self.events.append)
+        self.ctx = Context(
+            request_id="req-1", user_id="u", project_id=self.project, roles=("member", "reader")
+        )
+
+    def network(self) -> str:
+        return self.service.plan(self.ctx, self.project, None)[0].network_id
+
+    def close(self) -> None:
+        self.embedded.stop()
+        self.bus.close()
+        self.database.close()
+
+
+@pytest.fixture(params=["embedded"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_port_is_made_once_per_key_and_removed_for_good(rig: Rig) -> None:
+    key, server = (new_uuid(), "nic0"), new_uuid()
+    made = [
+        rig.service.ensure_port(
+            key,
+            project_id=rig.project,
+            device_id=server,
+            host="host1",
+            network_id=rig.network(),
+            hostname="web",
+        )
+        for _ in range(3)
+    ]
+    assert len({p.port_id for p in made}) == 1
+    port = made[0]
+    assert port.host == "host1" and port.vif_type and port.mac and port.mtu >= 1280
+    assert len(port.fixed_ips) == 1 and port.subnets[0].cidr
+    assert not port.preserve_on_delete and port.security_groups[0][1] == "default"
+    assert [p.port_id for p in rig.service.ports_of([server])[server]] == [port.port_id]
+    assert rig.service.remove_port(key) == 1
+    assert rig.service.remove_port(key) == 0
+    assert rig.service.ports_of([server]) == {}
+
+
+def test_plugged_is_told_when_the_host_applied_it(rig: Rig) -> None:
+    rig.hosts["host1"].awake = False
+    server = new_uuid()
+    made = rig.service.ensure_port(
+        (new_uuid(), "nic0"),
+        project_id=rig.project,
+        device_id=server,
+        host="host1",
+        network_id=rig.network(),
+    )
+    assert rig.service.ports_of([server])[server][0].status == "DOWN"
+    assert rig.events == []
+    rig.hosts["host1"].awake = True
+    until(lambda: any(e.port_id == made.port_id for e in rig.events))
+    event = rig.events[0]
+    assert (event.name, event.server_id, event.status) == (
+        NetworkEventName.VIF_PLUGGED,
+        server,
+        "completed",
+    )
+    assert rig.service.ports_of([server])[server][0].status == "ACTIVE"
+
+
+def test_a_named_address_is_given_once(rig: Rig) -> None:
+    network = rig.network()
+    first = rig.service.ensure_port(
+        (new_uuid(), "0"),
+        project_id=rig.project,
+        device_id=new_uuid(),
+        host="host1",
+        network_id=network,
+    )
+    taken = first.fixed_ips[0].ip_address
+    with pytest.raises(BadRequest):
+        rig.service.plan(rig.ctx, rig.project, [RequestedNic(network_id=network, fixed_ip=taken)])
+    with pytest.raises(BadRequest):
+        rig.service.ensure_port(
+            (new_uuid(), "0"),
+            project_id=rig.project,
+            device_id=new_uuid(),
+            host="host1",
+            network_id=network,
+            fixed_ip=taken,
+        )
+
+
+def test_unknown_things_are_refused_by_their_name(rig: Rig) -> None:
+    nothing = new_uuid()
+    with pytest.raises(BadRequest, match=nothing):
+        rig.service.plan(rig.ctx, rig.project, [RequestedNic(network_id=nothing)])
+    with pytest.raises(BadRequest, match=nothing):
+        rig.service.plan(rig.ctx, rig.project, [RequestedNic(port_id=nothing)])
+    with pytest.raises(BadRequest, match=nothing):
+        rig.service.resolve_groups(rig.ctx, rig.project, [nothing])
+    with pytest.raises(NotFound):
+        rig.service.set_security_group(rig.ctx, new_uuid(), nothing, True)
+
+
+def test_many_servers_at_once_get_different_addresses(rig: Rig) -> None:
+    network, found, failed = rig.network(), [], []
+
+    def ask(i: int) -> None:
+        try:
+            port = rig.service.ensure_port(
+                (new_uuid(), "0"),
+                project_id=rig.project,
+                device_id=f"server{i}",
+                host=("host1", "host2")[i % 2],
+                network_id=network,
+            )
+            found.append(port.fixed_ips[0].ip_address)
+        except KilonovaError as exc:
+            failed.append(exc)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(40)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    assert not failed and len(set(found)) == 40
+    until(
+        lambda: all(
+            p.status == "ACTIVE"
+            for ports in rig.service.ports_of([f"server{i}" for i in range(40)]).values()
+            for p in ports
+        )
+    )
+
+
+def test_moving_to_another_host_leaves_the_first(rig: Rig) -> None:
+    key, server, network = (new_uuid(), "0"), new_uuid(), rig.network()
+    made = rig.service.ensure_port(
+        key, project_id=rig.project, device_id=server, host="host1", network_id=network
+    )
+    until(lambda: made.port_id in rig.hosts["host1"].ports)
+    rig.service.ensure_port(
+        key, project_id=rig.project, device_id=server, host="host2", network_id=network
+    )
+    until(lambda: made.port_id in rig.hosts["host2"].ports)
+    until(lambda: made.port_id not in rig.hosts["host1"].ports)
+    until(lambda: rig.service.ports_of([server])[server][0].status == "ACTIVE")
+
+
+def test_claims_are_found_and_swept(rig: Rig) -> None:
+    key = (new_uuid(), "0")
+    rig.service.ensure_port(
+        key, project_id=rig.project, device_id=new_uuid(), host="host1", network_id=rig.network()
+    )
+    until(lambda: [(c.operation, c.item) for c in rig.service.claims(0.0)] == [key])
+    assert rig.service.claims(3600) == []
+    assert rig.service.sweep([key, (new_uuid(), "0")]) == 1
+    assert rig.service.claims(-1.0) == []
+
+
+def test_groups_are_put_on_and_taken_off(rig: Rig) -> None:
+    server = new_uuid()
+    rig.service.ensure_port(
+        (new_uuid(), "0"),
+        project_id=rig.project,
+        device_id=server,
+        host="host1",
+        network_id=rig.network(),
+        security_groups=(),
+    )
+    assert rig.service.security_groups_of([server]) == {}
+    rig.service.set_security_group(rig.ctx, server, "default", True)
+    assert [n for _, n in rig.service.security_groups_of([server])[server]] == ["default"]
+    rig.service.set_security_group(rig.ctx, server, "default", False)
+    assert rig.service.security_groups_of([server]) == {}
+    with pytest.raises(NotFound):
+        rig.service.set_security_group(rig.ctx, server, "default", False)
+    with pytest.raises(NotFound):
+        rig.service.set_security_group(rig.ctx, new_uuid(), "default", True)
