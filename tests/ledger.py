@@ -1,0 +1,139 @@
+"""The ledger: one function that counts everything an operation can leave anywhere (RELIABILITY B0).
+
+"Clean" = equal to the snapshot before, plus exactly what the operation should add. Ids do not matter, counts do; that
+the counted things belong together (a server's claim is on its host, its port is its own, no guest without a record …)
+is the audit's part, and the audit is in the ledger.
+"""
+
+import collections
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.agent.core import Agent
+from kilonova.db.engine import Database, Tx
+from kilonova.db.schema import cell as c
+from kilonova.db.schema import world as w
+from kilonova.network.embedded import schema as n
+from kilonova.operations.services import Services
+from kilonova.placement import schema as p
+from kilonova.reconcile import audit
+from kilonova.saga.schema import TABLES
+from kilonova.virt.fake import World
+
+Ledger = collections.Counter[str]
+O = TABLES.operation  # noqa: E741
+
+
+def ledger(services: Services, world: World, agents: Iterable[Agent] = ()) -> Ledger:
+    """Count everything: records, claims, ports, secrets, actions, live operations, guests, cleanups, differences."""
+    found: Ledger = collections.Counter()
+    services.world.read(lambda tx: _global(tx, found))
+    for name, db in services.cells.items():
+        db.read(lambda tx, name=name: _cell(tx, name, found))  # type: ignore[misc]
+    _journal(services.world, found)
+    network = getattr(services.network, "database", None)
+    if network is not None:
+        network.read(lambda tx: _network(tx, found))
+    for left in world.ledger():
+        found[left.kind] += 1
+    for agent in agents:
+        found["order"] += len(agent.orders.busy)
+        found["tap"] += len(getattr(agent, "taps", lambda: ())())
+    for finding in audit.run(services):
+        found[f"audit:{finding['kind']}"] += 1
+    return +found
+
+
+def _count(tx: Tx, found: Ledger, name: str, statement: Any) -> None:
+    """Add the rows of ``SELECT key…, count`` under ``name:key…``."""
+    for row in tx.select(statement):
+        *keys, n_rows = tuple(row)
+        found[":".join([name, *(str(k) for k in keys)])] += n_rows or 0
+
+
+def _all(table: sa.Table) -> Any:
+    return sa.select(sa.func.count()).select_from(table)
+
+
+def _global(tx: Tx, found: Ledger) -> None:
+    m = w.server_mapping
+    _count(tx, found, "mapping", sa.select(m.c.cell, sa.func.count()).group_by(m.c.cell))
+    _count(tx, found, "delete_requested", sa.select(sa.func.sum(m.c.delete_requested)))
+    _count(tx, found, "quota:vcpus", sa.select(sa.func.sum(m.c.vcpus)))
+    _count(tx, found, "quota:memory_mib", sa.select(sa.func.sum(m.c.memory_mib)))
+    _count(tx, found, "secret:global", _all(w.secret))
+    _count(tx, found, "consumer", _all(p.consumer))
+    a = p.allocation
+    _count(
+        tx,
+        found,
+        "held",
+        sa.select(a.c.resource_class, sa.func.sum(a.c.used)).group_by(a.c.resource_class),
+    )
+    _count(tx, found, "idempotency", _all(w.idempotency))
+
+
+def _cell(tx: Tx, name: str, found: Ledger) -> None:
+    s, act, ev = c.server, c.instance_action, c.action_event
+    live = sa.select(s.c.vm_state, s.c.task_state, sa.func.count()).where(s.c.deleted == 0)
+    _count(tx, found, f"server:{name}", live.group_by(s.c.vm_state, s.c.task_state))
+    _count(tx, found, f"deleted:{name}", _all(s).where(s.c.deleted == 1))
+    _count(tx, found, f"hidden:{name}", _all(s).where(s.c.hidden == 1))
+    _count(tx, found, f"tag:{name}", _all(c.server_tag))
+    _count(tx, found, f"secret:{name}", _all(c.secret))
+    _count(tx, found, f"fault:{name}", _all(c.fault))
+    _count(tx, found, f"cleanup:{name}", _all(c.cleanup))
+    ended = sa.case(
+        (act.c.finished_at.is_(None), "open"), else_=sa.func.coalesce(act.c.message, "ok")
+    )
+    _count(
+        tx,
+        found,
+        "action",
+        sa.select(act.c.action, ended, sa.func.count()).group_by(act.c.action, ended),
+    )
+    _count(
+        tx,
+        found,
+        "event",
+        sa.select(ev.c.event, ev.c.result, sa.func.count()).group_by(ev.c.event, ev.c.result),
+    )
+    _operations(tx, found)
+
+
+def _journal(db: Database, found: Ledger) -> None:
+    db.read(lambda tx: _operations(tx, found))
+
+
+def _operations(tx: Tx, found: Ledger) -> None:
+    name = sa.case((O.c.ended_at.is_(None), "live"), else_=O.c.state)
+    _count(
+        tx, found, "operation", sa.select(O.c.kind, name, sa.func.count()).group_by(O.c.kind, name)
+    )
+
+
+def _network(tx: Tx, found: Ledger) -> None:
+    t = n.port
+    kind = sa.case((t.c.operation != "", "made"), else_="user")
+    bound = sa.case((t.c.host != "", "bound"), else_="unbound")
+    ours = sa.select(kind, bound, sa.func.count()).where(t.c.device_owner.not_like("network:%"))
+    _count(tx, found, "port", ours.group_by(kind, bound))
+    _count(tx, found, "address", _all(n.address))
+    _count(tx, found, "group membership", _all(n.port_group))
+
+
+def changed(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return what differs, as name -> more (or less)."""
+    keys = sorted(before.keys() | after.keys())
+    return {
+        k: after.get(k, 0) - before.get(k, 0) for k in keys if after.get(k, 0) != before.get(k, 0)
+    }
+
+
+def process() -> dict[str, int]:
+    """Count threads and open files of this process."""
+    return {"threads": threading.active_count(), "files": len(os.listdir("/proc/self/fd"))}

@@ -1,0 +1,131 @@
+"""What each server operation may leave, and nothing else."""
+
+import collections
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kilonova.operations.power import POWER_OF
+
+if TYPE_CHECKING:
+    from tests.operations.server_world import Shape
+
+DISKS = 2
+STATES = {  # kind -> (vm_state before, vm_state after, action)
+    "server_start": ("stopped", "active", "start"),
+    "server_stop": ("active", "stopped", "stop"),
+    "server_reboot_soft": ("active", "active", "reboot"),
+    "server_reboot_hard": ("active", "active", "reboot"),
+    "server_pause": ("active", "paused", "pause"),
+    "server_unpause": ("paused", "active", "unpause"),
+    "server_suspend": ("active", "suspended", "suspend"),
+    "server_resume": ("suspended", "active", "resume"),
+}
+
+
+def created(shape: "Shape") -> dict[str, int]:
+    """What a server that was built adds."""
+    n, mine = shape.nics, 1 if shape.user_port else 0
+    return {
+        "server:cell1:active:None": 1,
+        "mapping:cell1": 1,
+        "quota:vcpus": 1,
+        "quota:memory_mib": 512,
+        "consumer": 1,
+        "held:VCPU": 1,
+        "held:MEMORY_MB": 512,
+        "held:DISK_GB": 1,
+        "port:made:bound": n,
+        "port:user:unbound": -mine,
+        "address": n - mine,
+        "group membership": n - mine,
+        "secret:cell1": 1 if shape.user_data else 0,
+        "tag:cell1": shape.tags,
+        "action:create:ok": 1,
+        "event:compute__do_build_and_run_instance:Success": 1,
+        "operation:server_create:done": 1,
+        "guest": 1,
+        "disk": DISKS,
+        "tap": n,
+    }
+
+
+def not_created(shape: "Shape", state: str = "failed") -> dict[str, int]:
+    """What an unwound create leaves: ERROR in cell0, one fault, a failed action."""
+    return {
+        "server:cell0:error:None": 1,
+        "mapping:cell0": 1,
+        "quota:vcpus": 1,
+        "quota:memory_mib": 512,
+        "tag:cell0": shape.tags,
+        "action:create:Error": 1,
+        "event:conductor_schedule_and_build_instances:Error": 1,
+        "fault:cell0": 1 if state == "failed" else 0,
+        f"operation:server_create:{state}": 1,
+    }
+
+
+def deleted(shape: "Shape", vm_state: str = "active") -> dict[str, int]:
+    """What the delete of a built server changes."""
+    n, mine = shape.nics, 1 if shape.user_port else 0
+    return {
+        f"server:cell1:{vm_state}:None": -1,
+        "deleted:cell1": 1,
+        "mapping:cell1": -1,
+        "quota:vcpus": -1,
+        "quota:memory_mib": -512,
+        "consumer": -1,
+        "held:VCPU": -1,
+        "held:MEMORY_MB": -512,
+        "held:DISK_GB": -1,
+        "port:made:bound": -n,
+        "port:user:unbound": mine,
+        "address": mine - n,
+        "group membership": mine - n,
+        "secret:cell1": -1 if shape.user_data else 0,
+        "tag:cell1": -shape.tags,
+        "action:delete:ok": 1,
+        "event:compute_terminate_instance:Success": 1,
+        "operation:server_delete:done": 1,
+        "guest": -1,
+        "disk": -DISKS,
+        "tap": -n,
+    }
+
+
+def powered(kind: str, state: str, power: int | None) -> dict[str, int]:
+    """What a power operation changes. Unwound it leaves a fault, a failed action, and the state that the guest is in.
+
+    power: the guest's power state: what an unwound operation did before it failed shows in the record.
+    """
+    old, new, action = STATES[kind]
+    event = f"event:compute_{action}_instance"
+    out: collections.Counter[str] = collections.Counter()
+    if state == "done" or power == POWER_OF[new]:
+        out[f"server:cell1:{old}:None"] -= 1
+        out[f"server:cell1:{new}:None"] += 1
+    result, outcome = ("ok", "Success") if state == "done" else ("Error", "Error")
+    out.update({f"action:{action}:{result}": 1, f"{event}:{outcome}": 1})
+    out.update({f"operation:{kind}:{state}": 1})
+    if state == "failed":
+        out["fault:cell1"] += 1
+    return dict(out)
+
+
+def plus(before: Mapping[str, int], *deltas: Mapping[str, int]) -> dict[str, int]:
+    """Return a ledger with changes; what is nought is absent."""
+    total = collections.Counter(before)
+    for delta in deltas:
+        for k, v in delta.items():
+            total[k] += v
+    return {k: v for k, v in total.items() if v}
+
+
+def expected(
+    before: Mapping[str, int], kind: str, state: str, shape: "Shape", power: int | None = None
+) -> dict[str, int]:
+    """Return what the ledger must be after one operation."""
+    if kind == "server_create":
+        return plus(before, created(shape) if state == "done" else not_created(shape, state))
+    if kind == "server_delete":
+        return plus(before, deleted(shape))
+    return plus(before, powered(kind, state, power))

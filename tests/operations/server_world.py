@@ -1,0 +1,391 @@
+"""A cloud for the fault tests of servers: real databases, the embedded network, simulated hosts; one thread, one clock.
+
+Everything is the real thing but time and threads. A world is copied from a template (made once per kind of beginning),
+so that each case has fresh state for a few milliseconds.
+"""
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.agent.core import Agent, Identity
+from kilonova.agent.journal import Journal
+from kilonova.agent.network.fake import FakeHostNetwork
+from kilonova.agent.workers import Workers
+from kilonova.common.clock import ManualClock
+from kilonova.common.context import Context
+from kilonova.common.ids import new_uuid
+from kilonova.common.secret import Secret
+from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.schema import cell as cell_schema
+from kilonova.db.schema import world as world_schema
+from kilonova.db.secrets import Vault
+from kilonova.db.versions import ensure
+from kilonova.network.embedded.network import EmbeddedNetwork
+from kilonova.network.embedded.schema import network as network_table
+from kilonova.network.embedded.seed import seed
+from kilonova.network.embedded.store import ports as port_store
+from kilonova.objects.port import NicPlan
+from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
+from kilonova.operations import accept, power, registry, server_create, server_delete
+from kilonova.operations.hosts import Hosts
+from kilonova.operations.scheduling import Scheduling
+from kilonova.operations.services import CELL0, Services
+from kilonova.reconcile import cleanups
+from kilonova.saga import definition, journal
+from kilonova.saga.definition import Saga
+from kilonova.saga.engine import Engine
+from kilonova.saga.faults import Faults
+from kilonova.virt.fake import World
+from tests.ledger import Ledger, ledger
+from tests.operations.single import SingleBus
+
+registry.load()
+PROJECT = "p" * 32
+USER = "u" * 32
+CONTEXT = Context(
+    request_id="req-00000000-0000-0000-0000-000000000001",
+    user_id=USER,
+    project_id=PROJECT,
+    roles=("member", "reader"),
+)
+BOOT = "00000000-0000-4000-8000-00000000b007"
+SETUP = {  # operations that bring a new server into the state that an operation starts from
+    "server_create": (),
+    "server_delete": (),
+    "server_start": ("server_stop",),
+    "server_stop": (),
+    "server_reboot_soft": (),
+    "server_reboot_hard": (),
+    "server_pause": (),
+    "server_unpause": ("server_pause",),
+    "server_suspend": (),
+    "server_resume": ("server_suspend",),
+}
+_templates: dict[tuple[Any, ...], Path] = {}
+_shelf = tempfile.TemporaryDirectory(prefix="kilonova-templates-")
+
+
+def saga_of(kind: str) -> Saga:
+    """Return the definition of an operation."""
+    saga = definition.find(kind, 1)
+    assert saga is not None
+    return saga
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What kind of server. user_port: its first NIC is a port that the user made before."""
+
+    nics: int = 1
+    user_port: bool = False
+    user_data: bool = True
+    tags: int = 2
+    faults: str = ""
+
+
+ONE = Shape()
+
+
+class ServerWorld:
+    """One case's cloud. ``kind``: the operation that ``begin`` accepts."""
+
+    def __init__(
+        self,
+        path: Path,
+        kind: str = "server_create",
+        shape: Shape = ONE,
+        *,
+        hosts: int = 2,
+        disturbed: int | None = None,
+        setup: tuple[str, ...] | None = None,
+    ) -> None:
+        self.kind, self.shape = kind, shape
+        made_by = SETUP[kind] if setup is None else setup
+        placed = kind != "server_create"
+        template = _template(shape, hosts, made_by if placed else None)
+        shutil.copytree(template, path, dirs_exist_ok=True)
+        self._open(path, hosts, disturbed)
+        self.server = (path / "server").read_text() if placed else ""
+        self.before: Ledger = self.ledger()
+
+    def _open(self, path: Path, hosts: int, disturbed: int | None = None) -> None:
+        self.path = path
+        self.clock = ManualClock()
+        self.bus = SingleBus(self.clock, disturbed)
+        self.databases = {
+            n: SqliteDatabase(path / f"{n}.db", n) for n in ("global", CELL0, "cell1")
+        }
+        self.network = EmbeddedNetwork(
+            SqliteDatabase(path / "network.db", "network"), self.bus, self.clock, batch_s=0.0
+        )
+        self.services = Services(
+            world=self.databases["global"],
+            cells={n: db for n, db in self.databases.items() if n != "global"},
+            bus=self.bus,
+            vault=Vault(b"k" * 32),
+            images=cast(Any, None),
+            network=self.network,
+            identity=cast(Any, None),
+            state_dir=path,
+            public_url="http://127.0.0.1",
+            clock=self.clock,
+            simulated=True,
+        )
+        self.guests = World(path / "guests.db")
+        self.engines: list[Engine] = []
+        self._restart_conductor()
+        self.services.install(hosts=(hosts_ := Hosts(self.services)))
+        self.hosts = hosts_
+        self.network.start()
+        self._cleanups = self.bus.subscribe(
+            "answer.cleanup", lambda _, body: cleanups.answered(self.services, body), "conductors"
+        )
+        self.taps: dict[str, FakeHostNetwork] = {}
+        self.agents = [self._agent(f"cell1-host{k + 1}") for k in range(hosts)]
+        for agent in self.agents:
+            agent.start()
+            self.taps[agent.identity.host].resync()
+        self.bus.pump()
+        assert all(a.registered.is_set() for a in self.agents)
+        self.services.scheduling.refresh(full=True)
+        if disturbed is not None:
+            self._last_resend = 0.0
+            self.bus.chores.append(self._resend)
+
+    def _agent(self, host: str) -> Agent:
+        self.taps[host] = FakeHostNetwork(host, self.bus)
+        for guest in self.guests.guests(host).values():  # the taps of a host outlive its agent
+            self.taps[host].plugged.update(port for port, _ in guest.nics)
+        return Agent(
+            Identity(host=host, host_id=f"fake-{host}", cell="cell1", boot_id=BOOT),
+            self.guests.driver(host),
+            self.taps[host],
+            self.bus,
+            Journal(self.path / f"agent-{host}.db", full=False),
+            cast(Workers, self.bus.workers),
+            clock=self.clock,
+        )
+
+    def _resend(self) -> int:
+        """What the network's own thread does every 5 s."""
+        if self.clock.monotonic() - self._last_resend < 5.0:
+            return 0
+        self._last_resend = self.clock.monotonic()
+        self.network.publisher.resend()
+        return 0
+
+    def _restart_conductor(self) -> None:
+        """A process that starts anew knows nothing but what is in the databases."""
+        scheduling = Scheduling(self.services, random.Random(1))
+        self.services.install(scheduling=scheduling)
+        if hasattr(self, "hosts"):
+            for state in self.hosts.all():
+                scheduling.host_changed(state.host)
+            scheduling.refresh(full=True)
+
+    # -- what harness.py asks for
+
+    def engine(self, faults: Faults | None = None) -> Engine:
+        """Return a conductor that has just started."""
+        if self.engines:
+            self._restart_conductor()
+        engine = Engine(self.databases, self.bus, self.services, clock=self.clock, faults=faults)
+        self.services.install(engine=engine)
+        self.engines.append(engine)
+        return engine
+
+    def begin(self) -> tuple[str, str]:
+        """Accept the operation."""
+        return self.accept(self.kind)
+
+    def accept(self, kind: str) -> tuple[str, str]:
+        """Accept an operation on the server (or make it); return (home, id)."""
+        if not self.engines:
+            self.engine().open()
+        if kind == "server_create":
+            return self.create()
+        found = accept.find_server(self.services, CONTEXT, self.server)
+        home = str(found.mapping["cell"] or "global")
+        if kind == "server_delete":
+            return home, server_delete.start(self.services, CONTEXT, found)
+        return home, power.start(self.services, CONTEXT, saga_of(kind), found)
+
+    def create(self) -> tuple[str, str]:
+        """Accept a create as POST /servers does."""
+        self.server, operation, now = new_uuid(), new_uuid(), self.clock.now()
+        vault, shape = self.services.vault, self.shape
+
+        def put(tx: Tx) -> None:
+            user_data = None
+            if shape.user_data:
+                user_data = vault.put(
+                    tx, owner=self.server, kind="user_data", value=Secret("aGk="), now=now
+                )
+            password = vault.put(
+                tx, owner=operation, kind="admin_password", value=Secret("s3cret"), now=now
+            )
+            requested = self._requested(now).replace(user_data=user_data, admin_password=password)
+            server_create.prepare(tx, self.services, requested, CONTEXT, operation)
+
+        self.services.world.write(put)
+        return "global", operation
+
+    def _requested(self, now: float) -> RequestedServer:
+        made = msgspec.json.decode((self.path / "network.json").read_bytes())
+        nics = [
+            NicPlan(network_id=made["network"], network_name="private")
+            for _ in range(self.shape.nics)
+        ]
+        if self.shape.user_port:
+            nics[0] = nics[0].replace(port_id=made["port"])
+        faults = {"kilonova:fault": self.shape.faults} if self.shape.faults else {}
+        return RequestedServer(
+            server_id=self.server,
+            project_id=PROJECT,
+            user_id=USER,
+            request_id=CONTEXT.request_id,
+            name="web",
+            hostname="web",
+            flavor=FlavorRecord(flavorid="1", name="m1.tiny", vcpus=1, memory_mib=512, root_gib=1),
+            image=ImageRecord(id=new_uuid(), name="tiny", disk_format="qcow2", size=1 << 20),
+            metadata=faults,
+            tags=tuple(f"t{k}" for k in range(self.shape.tags)),
+            security_groups=((made["group"][0], made["group"][1]),),
+            nics=tuple(nics),
+            disks=(
+                DiskRequest(source="image", size_gib=1, boot_index=0),
+                DiskRequest(source="blank", size_mib=64, guest_format="swap", name="swap"),
+            ),
+            reservation_id="r-00000001",
+            created_at=now,
+        )
+
+    def ledger(self) -> Ledger:
+        """Count everything."""
+        self.settle()
+        found = ledger(self.services, self.guests, self.agents)
+        found["tap"] = sum(len(t.plugged) for t in self.taps.values())
+        return +found
+
+    def settle(self) -> None:
+        """Let every message that is under way arrive."""
+        for _ in range(10_000):
+            if not self.bus.pump():
+                return
+        raise AssertionError("messages never end")
+
+    def clean(self, state: str) -> Mapping[str, int]:
+        """Return what the ledger must be when the operation ended in ``state``."""
+        from tests.operations.server_ledger import expected
+
+        power = None
+        if self.kind not in ("server_create", "server_delete"):
+            power = self.guests.find(self.server)[1].power
+        return expected(self.before, self.kind, state, self.shape, power)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for engine in self.engines:
+            engine.abandon()
+        self.hosts.close()
+        self.network.stop()
+        for agent in self.agents:
+            agent.close()
+        self.bus.close()
+        self.guests.close()
+        for db in (*self.databases.values(), self.network.database):
+            db.close()
+
+    # -- for tests that play with it
+
+    def run(self, home: str, operation: str, faults: Faults | None = None) -> str:
+        """Run an accepted operation to its end; return its state."""
+        engine = self.engines[-1]
+        engine.faults = faults
+        engine.nudge(home, operation)
+        engine.run_until_idle()
+        return engine.wait(home, operation, 0.0)
+
+    def row(self) -> Any:
+        """Return the server's row where its mapping points, or None."""
+        return accept.find_server(self.services, CONTEXT, self.server).row
+
+    def fall_silent(self, host: str) -> Callable[[], None]:
+        """Let a host be down: it hears and says nothing, and is known to be. Returns what brings it back."""
+        agent = next(a for a in self.agents if a.identity.host == host)
+        agent.close()
+        self.taps[host].close()
+        self.hosts.set_service(host, forced_down=True)
+
+        def back() -> None:
+            self.agents.remove(agent)
+            self.agents.append(self._agent(host))
+            self.agents[-1].start()
+            self.taps[host].resync()
+            self.hosts.set_service(host, forced_down=False)
+            self.settle()
+
+        return back
+
+
+def _template(shape: Shape, hosts: int, setup: tuple[str, ...] | None) -> Path:
+    """Return a directory with a cloud in it, and a server that ``setup`` brought into its state (None: none)."""
+    key = (shape, hosts, setup)
+    if key not in _templates:
+        path = Path(tempfile.mkdtemp(dir=_shelf.name)) / "t"
+        if setup is None:
+            path.mkdir()
+            _new_cloud(path, hosts)
+        else:
+            shutil.copytree(_template(shape, hosts, None), path)
+            _new_server(path, shape, hosts, setup)
+        _templates[key] = path
+    return _templates[key]
+
+
+def _new_cloud(path: Path, hosts: int) -> None:
+    for name in ("global", CELL0, "cell1"):
+        db = SqliteDatabase(path / f"{name}.db", name)
+        ensure(db, world_schema.METADATA if name == "global" else cell_schema.METADATA)
+        db.close()
+    world = ServerWorld.__new__(ServerWorld)
+    world._open(path, hosts)
+    seed(world.network, "a" * 32, PROJECT)
+    network = world.network.database.read(
+        lambda tx: tx.select(sa.select(network_table.c.id).where(network_table.c.name == "private"))
+    )[0][0]
+    port = world.network.write(
+        lambda work: port_store.make(
+            work, port_store.NewPort(project_id=PROJECT, network_id=network)
+        )
+    )
+    group = world.network.resolve_groups(CONTEXT, PROJECT, ["default"])[0]
+    made = {"network": network, "port": port, "group": group}
+    (path / "network.json").write_bytes(msgspec.json.encode(made))
+    world.settle()
+    world.close()
+
+
+def _new_server(path: Path, shape: Shape, hosts: int, setup: tuple[str, ...]) -> None:
+    world = ServerWorld.__new__(ServerWorld)
+    world.kind, world.shape = "server_create", shape
+    world._open(path, hosts)
+    world.engine().open()
+    for kind in ("server_create", *setup):
+        home, operation = world.accept(kind)
+        assert world.run(home, operation) == "done", kind
+    world.engines[-1].stop()
+    (path / "server").write_text(world.server)
+    world.settle()
+    world.close()
+
+
+__all__ = ["CONTEXT", "ONE", "PROJECT", "SETUP", "ServerWorld", "Shape", "journal", "saga_of"]
