@@ -16,23 +16,22 @@ def run(args: argparse.Namespace) -> int:
     """Check and show; exit code 1 when something is missing."""
     from kilonova.agent import doctor
 
-    checks = doctor.examine(state.chosen(args.state_dir))
-    bad = [c for c in checks if c.ok is False]
+    rows = doctor.run_checks(state.chosen(args.state_dir))
+    bad = doctor.real_guests_can_run(rows)
     if args.json:
-        output.print_json(
-            [{"name": c.name, "ok": c.ok, "found": c.found, "mend": c.mend} for c in checks]
-        )
+        keys = ("name", "ok", "required", "detail", "mend")
+        output.print_json([{k: getattr(row, k) for k in keys} for row in rows])
         return 1 if bad else 0
-    width = max(len(c.name) for c in checks)
-    for c in checks:
-        print(f"{output.mark(c.ok)} {c.name:<{width}}  {c.found}")
-        if c.ok is False and c.mend:
-            print(f"  {'':<{width}}  mend: {c.mend}")
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        sign = output.mark(None if not row.ok and not row.required else row.ok)
+        print(f"{sign} {row.name:<{width}}  {row.detail}")
+        if not row.ok and row.mend:
+            print(f"  {'':<{width}}  mend: {row.mend}")
     print()
     if bad:
-        print(
-            f"{len(bad)} of {len(checks)} are missing. A simulated cloud needs none of it: kilonova up --driver fake"
-        )
+        print(f"{len(bad)} of {len(rows)} stand in the way of real guests.")
+        print("A simulated cloud needs none of it: kilonova up --driver fake")
     else:
         print("Real guests can run here: kilonova up")
     return 1 if bad else 0

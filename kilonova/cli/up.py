@@ -151,7 +151,7 @@ def _decide(args: argparse.Namespace, directory: Path) -> launch.Start:
     deployment = _deployment(args, made, directory)
     libvirt = deployment.driver == "libvirt"
     if libvirt and made is None:
-        settings = _free_networks(settings)
+        settings = _free_networks(settings, args.public_cidr)
     elif made is not None and made.public_cidr and made.private_cidr:
         settings = dataclasses.replace(
             settings, public_cidr=made.public_cidr, private_cidr=made.private_cidr
@@ -204,7 +204,7 @@ def _deployment(
             f"{directory} was made with --driver {made.driver}; use another --state-dir for {args.driver}."
         )
     base = made or state.Deployment(
-        driver=args.driver or _find_driver(), version=__version__, hosts=_FAKE_HOSTS
+        driver=args.driver or _find_driver(directory), version=__version__, hosts=_FAKE_HOSTS
     )
     if base.driver == "libvirt":
         if args.cells not in (None, 1) or args.hosts not in (None, 1):
@@ -221,62 +221,37 @@ def _deployment(
     return dataclasses.replace(base, version=__version__, **given)
 
 
-def _find_driver() -> str:
+def _find_driver(directory: Path) -> str:
     """Return libvirt where real guests can run, else stop with what is missing."""
-    missing = []
-    if os.geteuid() != 0:
-        missing.append("root (the host's networks and libvirt need it)")
-    if sys.platform != "linux":
-        missing.append("Linux")
-    missing += [
-        f"the program {name}"
-        for name in ("qemu-system-x86_64", "qemu-img", "libvirtd", "dnsmasq", "nft", "ip")
-        if shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") is None
-    ]
-    try:
-        import libvirt  # noqa: F401
-    except ImportError:
-        missing.append("the Python package libvirt-python (pip install 'kilonova[libvirt]')")
+    from kilonova.agent import doctor
+
+    missing = doctor.real_guests_can_run(doctor.run_checks(directory, try_kvm=False))
     if not missing:
         return "libvirt"
+    lines = [
+        f"  {row.name}: {row.detail}" + (f"  (mend: {row.mend})" if row.mend else "")
+        for row in missing
+    ]
     raise Failed(
-        "real guests cannot run here; missing: "
-        + "; ".join(missing)
-        + ".\n'make up' in a checkout installs what a Debian 12 machine lacks, 'kilonova doctor' says more."
+        "real guests cannot run here:\n"
+        + "\n".join(lines)
+        + "\n'make up' in a checkout installs what a Debian 12 machine lacks; 'kilonova doctor' tries everything."
         + "\nA simulated cloud needs none of it: kilonova up --driver fake"
     )
 
 
-def _free_networks(settings: Settings) -> Settings:
+def _free_networks(settings: Settings, wanted: str | None) -> Settings:
     """Choose first networks that do not meet the machine's own routes."""
-    import ipaddress
+    from kilonova.agent import doctor
 
-    taken = _routes()
-
-    def free(wanted: str, others: list[str]) -> str:
-        for text in (wanted, *others):
-            if not any(ipaddress.ip_network(text).overlaps(t) for t in taken):
-                return text
-        return wanted
-
-    public = free(settings.public_cidr, [f"172.24.{n}.0/24" for n in range(5, 255)])
-    private = free(settings.private_cidr, [f"10.{n}.0.0/24" for n in range(11, 250)])
-    return dataclasses.replace(settings, public_cidr=public, private_cidr=private)
-
-
-def _routes() -> list[Any]:
-    """Return the machine's IPv4 routes but the default one. source: proc(5), /proc/net/route."""
-    import ipaddress
-
-    found = []
-    with open("/proc/net/route") as lines:
-        for line in list(lines)[1:]:
-            words = line.split()
-            address, mask = (int.from_bytes(bytes.fromhex(words[i])[::-1], "big") for i in (1, 7))
-            if mask and not words[0].startswith("kn-"):
-                prefix = mask.bit_count()
-                found.append(ipaddress.ip_network((address, prefix), strict=False))
-    return found
+    public = (wanted,) if wanted else (settings.public_cidr, *doctor.DEFAULT_CIDRS)
+    private = (settings.private_cidr, *(f"10.{n}.0.0/24" for n in range(11, 250)))
+    chosen = doctor.choose_cidr(public), doctor.choose_cidr(private)
+    if chosen[0] is None or chosen[1] is None:
+        raise Failed(
+            "the public network overlaps a route of this machine; name a free one with --public-cidr"
+        )
+    return dataclasses.replace(settings, public_cidr=chosen[0], private_cidr=chosen[1])
 
 
 def _can_reveal(directory: Path, name: str) -> bool:

@@ -108,6 +108,9 @@ def backup(directory: Path, target: Path, *, images: bool = True) -> int:
         with _still(databases):
             for path in databases:
                 _copy_database(path, copies / path.name)
+        guests = directory / "guests.db"  # what simulated hosts run
+        if guests.exists():
+            _copy_database(guests, Path(work) / guests.name)
         part = Path(work) / "backup.tar"
         with tarfile.open(part, "w") as tar:
             _add_text(
@@ -119,6 +122,8 @@ def backup(directory: Path, target: Path, *, images: bool = True) -> int:
             )
             for path in sorted(copies.iterdir()):
                 tar.add(path, f"db/{path.name}")
+            if guests.exists():
+                tar.add(Path(work) / guests.name, guests.name)
             for name in (*_FILES, *_TREES, *(("images",) if images else ())):
                 if (directory / name).exists():
                     tar.add(directory / name, name)
