@@ -168,7 +168,7 @@ class Application:
         try:
             self._serve(s, routes, req, resp, params, rid)
         except e.KilonovaError as exc:
-            if int(exc.status) >= 500:
+            if int(exc.status) >= 500 and not isinstance(exc, e.NotImplementedHere):
                 log.log(
                     logging.WARNING if exc.retryable else logging.ERROR,
                     "a request was refused: %s",

@@ -145,15 +145,26 @@ def extend(
     return out
 
 
-def vanished(older: Json, newer: Json, path: str = "") -> list[str]:
-    """Return the paths of properties that ``older`` has and ``newer`` lacks (arrays' items and oneOf's are walked)."""
-    lost: list[str] = []
-    old_props, new_props = older.get("properties", {}), newer.get("properties", {})
-    for name, sub in old_props.items():
-        if name not in new_props:
-            lost.append(f"{path}/{name}")
-        elif isinstance(sub, dict) and isinstance(new_props[name], dict):
-            lost += vanished(sub, new_props[name], f"{path}/{name}")
-    if isinstance(older.get("items"), dict) and isinstance(newer.get("items"), dict):
-        lost += vanished(older["items"], newer["items"], f"{path}[]")
-    return lost
+def vanished(older: Json, newer: Json) -> list[str]:
+    """Return the paths of properties that ``older`` has and ``newer`` lacks; not those below one that is lost itself.
+
+    Array items, tuple members and the branches of oneOf, anyOf and allOf are walked: ``/server/networks[]/tag``.
+    """
+    lost = sorted(paths(older) - paths(newer))
+    return [p for p in lost if not any(p.startswith((q + "/", q + "[]")) for q in lost)]
+
+
+def paths(document: object, at: str = "") -> set[str]:
+    """Return the path of every property that a schema names."""
+    if not isinstance(document, dict):
+        return set()
+    out: set[str] = set()
+    for name, inner in document.get("properties", {}).items():
+        out |= {f"{at}/{name}", *paths(inner, f"{at}/{name}")}
+    items = document.get("items")
+    for inner in items if isinstance(items, list) else [items]:
+        out |= paths(inner, f"{at}[]")
+    for word in ("oneOf", "anyOf", "allOf"):
+        for inner in document.get(word, ()):
+            out |= paths(inner, at)
+    return out
