@@ -17,6 +17,7 @@ from kilonova.agent.helper import names
 from kilonova.agent.helper.client import HelperClient
 from kilonova.agent.helper.protocol import HelperGone
 from kilonova.agent.helper.run import CommandFailed, drop_namespace, inside, ip, links, run
+from kilonova.agent.helper.run import command as inner
 
 GUARD_S = 30.0
 
@@ -48,7 +49,10 @@ def until(condition: Callable[[], object], what: str, guard_s: float = GUARD_S) 
 class Helper:
     """A root helper process of its own, with a tag of its own."""
 
-    def __init__(self, directory: Path, tag: str, resolv_conf: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, tag: str, resolv_conf: Path | None = None, ns: str | None = None
+    ) -> None:
+        self._ns = ns  # the machine that this helper sees as its own; None: this one
         self.tag, self.directory = tag, directory
         self._resolv = resolv_conf
         self._socket = directory / "helper.sock"
@@ -64,7 +68,7 @@ class Helper:
         ]  # fmt: skip
         if self._resolv is not None:
             command += ["--resolv-conf", str(self._resolv)]
-        self.process = subprocess.Popen(command)
+        self.process = subprocess.Popen(inner(command, self._ns))
 
         def answers() -> bool:
             with contextlib.suppress(HelperGone):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kilonova.agent.helper import names
+from kilonova.agent.helper import names, protocol
 from kilonova.agent.helper.client import HelperError
 from kilonova.agent.helper.run import drop_namespace, inside, ip, links, nft, run, spawn
 from kilonova.agent.helper.verbs.purge import list_leftovers
@@ -571,3 +571,41 @@ def test_metadata_is_told_by_network_and_source_address(cloud: Cloud, tmp_path: 
             assert in_red.http("/openstack/latest/nothing")[0] == 404
         finally:
             service.close()
+
+
+def test_a_foreign_forward_drop_is_mended_and_the_mend_is_taken_back(tmp_path: Path) -> None:
+    """DESIGN §8: Docker's or ufw's drop gets our accept in its own chain; a purge takes it out again."""
+    tag = secrets.token_hex(3)
+    machine = f"kntest-{tag}-machine"
+    run(["ip", "netns", "add", machine])
+    helper = Helper(tmp_path, tag, ns=machine)
+    try:
+        ip(["link set lo up"], machine)
+        nft(
+            "table ip filter {\nchain FORWARD { type filter hook forward priority filter; policy drop; }\n}\n",
+            machine,
+        )
+        before = run(["nft", "list", "ruleset"], ns=machine)
+        helper.start()
+        (note,) = helper.client.host_up("172.31.79.0/24", "172.31.79.1")
+        assert "filter FORWARD" in note
+        mended = run(["nft", "list", "chain", "ip", "filter", "FORWARD"], ns=machine)
+        assert mended.count(f'"{names.public_bridge(tag)}" accept') == 2
+        assert helper.client.host_up("172.31.79.0/24", "172.31.79.1") == [], "once is enough"
+        assert helper.client.purge() == []
+        assert run(["nft", "list", "ruleset"], ns=machine) == before
+    finally:
+        helper.kill()
+        drop_namespace(machine)
+
+
+def test_only_the_owner_may_call(cloud: Cloud) -> None:
+    """S36: the socket is the owner's alone; what is not a verb is refused and changes nothing."""
+    path = cloud.helper.directory / "helper.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        for body in (b'{"type":"shell","command":"id"}', b'{"type":"tap_ensure"}', b"\xff", b"[]"):
+            protocol.send(sock, body)
+            reply, _ = protocol.receive(sock)
+            assert protocol.REPLIES.decode(reply).code == "refused"
