@@ -21,7 +21,7 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.cells.listing import Lists
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, NotFound, Unauthorized
+from kilonova.common.errors import BadRequest, Conflict, NotFound, Unauthorized
 from kilonova.common.ids import new_uuid
 from kilonova.db import flavors, mappings, servers, versions
 from kilonova.db.engine import SqliteDatabase
@@ -30,13 +30,14 @@ from kilonova.db.schema import world as world_schema
 from kilonova.db.secrets import Vault
 from kilonova.http.app import Application
 from kilonova.objects.base import encode
-from kilonova.objects.port import BoundPort, FixedIp
+from kilonova.objects.guest import Hardware, PowerState
+from kilonova.objects.port import BoundPort, FixedIp, GroupInfo, GroupRule
 from kilonova.objects.server import FlavorRecord, RequestedServer
 from kilonova.operations import rows
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import Services
-from kilonova.virt.fake import World
+from kilonova.virt.fake import FakeGuest, World
 
 URL = "http://cloud.example:8774"
 DEMO, ADMIN, OTHER = "demo0000", "admin000", "other000"
@@ -74,13 +75,9 @@ class KnownPorts:
     def __init__(self) -> None:
         self.ports: dict[str, list[BoundPort]] = {}
         self.groups = {"default": "g-default", "web": "g-web"}
-        self.on: dict[str, list[tuple[str, str]]] = {}
 
     def ports_of(self, ids: Any) -> dict[str, list[BoundPort]]:
         return {i: self.ports[i] for i in ids if i in self.ports}
-
-    def security_groups_of(self, ids: Any) -> dict[str, list[tuple[str, str]]]:
-        return {i: self.on[i] for i in ids if i in self.on}
 
     def set_security_group(self, ctx: Context, server_id: str, name: str, add: bool) -> None:
         if name not in self.groups:
@@ -88,13 +85,37 @@ class KnownPorts:
         if server_id not in self.ports:
             raise BadRequest("The server has no port that can have groups.")
         pair = (self.groups[name], name)
-        have = self.on.setdefault(server_id, [])
-        if add and pair not in have:
-            have.append(pair)
-        if not add:
-            if pair not in have:
-                raise NotFound(f"Security group {name} is not on the server.")
-            have.remove(pair)
+        ports = self.ports[server_id]
+        if not add and not any(pair in p.security_groups for p in ports):
+            raise NotFound(f"Security group {name} is not on the server.")
+        for i, port in enumerate(ports):
+            kept = tuple(g for g in port.security_groups if g != pair)
+            ports[i] = port.replace(security_groups=(*kept, pair) if add else kept)
+
+    def describe_groups(self, server_id: str) -> list[GroupInfo]:
+        rule = GroupRule(id="r1", protocol="tcp", port_min=22, port_max=22, cidr="0.0.0.0/0")
+        ping = GroupRule(id="r2", protocol="icmp", remote_group=("default", DEMO))
+        found = sorted({g for p in self.ports.get(server_id, []) for g in p.security_groups})
+        return [
+            GroupInfo(id=i, name=n, project_id=DEMO, description="d", rules=(rule, ping))
+            for i, n in found
+        ]
+
+    def associate_floating_ip(
+        self, ctx: Context, server_id: str, address: str, fixed: str | None = None
+    ) -> None:
+        ports = self.ports.get(server_id)
+        if not ports:
+            raise BadRequest("No fixed IPs associated to instance")
+        first = ports[0].fixed_ips[0]
+        ports[0] = ports[0].replace(fixed_ips=(first.replace(floating=(address,)),))
+
+    def disassociate_floating_ip(self, ctx: Context, server_id: str, address: str) -> None:
+        port = self.ports[server_id][0]
+        if address not in port.fixed_ips[0].floating:
+            raise Conflict("The floating IP is not on this server.")
+        bare = port.fixed_ips[0].replace(floating=())
+        self.ports[server_id][0] = port.replace(fixed_ips=(bare,))
 
 
 @dataclass
@@ -202,6 +223,26 @@ class Cloud:
         )
         self.network.ports.setdefault(server_id, []).append(port)
         return port
+
+    def guest(
+        self, server_id: str, host: str = "cell1-host1", power: int = PowerState.RUNNING
+    ) -> None:
+        """Let a simulated host have a guest of this server, with three lines on its console."""
+        self.guests.put(
+            host,
+            FakeGuest(
+                server=server_id,
+                name="g",
+                power=int(power),
+                vcpus=1,
+                memory_mib=512,
+                disks=("root",),
+                volumes=(),
+                nics=(("p", "fa:16:3e:00:00:01"),),
+                hardware=Hardware(machine="pc", cpu_model="none", firmware="bios"),
+                log=("one", "two\x07", "three"),
+            ),
+        )
 
     def close(self) -> None:
         for closer in reversed(self.stop):

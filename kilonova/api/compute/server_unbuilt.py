@@ -1,0 +1,140 @@
+"""Actions and parts of a server that the API has and this cloud does not offer yet: 404, 403, then a clear 501."""
+
+from typing import Any
+
+from kilonova.api.compute.rules import ADMIN, MEMBER, READER
+from kilonova.api.compute.servers.finding import found
+from kilonova.api.compute.shared import R, not_yet, versioned
+from kilonova.common.errors import Gone
+from kilonova.http.request import Request
+from kilonova.http.routing import Handler, Route
+
+_MANAGER = "rule:project_manager_or_admin"
+_ACTION = "/servers/{server_id}/action"
+# action -> (what the answer says, policy rule, default role, first minor, last minor)
+ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
+    "createImage": ("Making an image of a server", "servers:create_image", MEMBER, 1, None),
+    "rebuild": ("Rebuilding a server", "servers:rebuild", MEMBER, 1, None),
+    "resize": ("Resizing a server", "servers:resize", MEMBER, 1, None),
+    "confirmResize": ("Resizing a server", "servers:confirm_resize", MEMBER, 1, None),
+    "revertResize": ("Resizing a server", "servers:revert_resize", MEMBER, 1, None),
+    "rescue": ("Rescuing a server", "os-rescue", MEMBER, 1, None),
+    "unrescue": ("Rescuing a server", "os-unrescue", MEMBER, 1, None),
+    "shelve": ("Shelving a server", "os-shelve:shelve", MEMBER, 1, None),
+    "unshelve": ("Shelving a server", "os-shelve:unshelve", MEMBER, 1, None),
+    "shelveOffload": ("Shelving a server", "os-shelve:shelve_offload", ADMIN, 1, None),
+    "changePassword": ("Changing a guest's password", "os-admin-password", MEMBER, 1, None),
+    "createBackup": ("Backing a server up", "os-create-backup", MEMBER, 1, None),
+    "evacuate": ("Evacuating a server", "os-evacuate", ADMIN, 1, None),
+    "migrate": ("Migrating a server", "os-migrate-server:migrate", _MANAGER, 1, None),
+    "os-migrateLive": (
+        "Migrating a server live",
+        "os-migrate-server:migrate_live",
+        _MANAGER,
+        1,
+        None,
+    ),
+    "os-resetState": (
+        "Setting a server's state by hand",
+        "os-admin-actions:reset_state",
+        ADMIN,
+        1,
+        None,
+    ),
+    "injectNetworkInfo": (
+        "Injecting network information into a guest",
+        "os-admin-actions:inject_network_info",
+        ADMIN,
+        1,
+        None,
+    ),
+    "restore": ("Soft delete", "os-deferred-delete:restore", MEMBER, 1, None),
+    "trigger_crash_dump": (
+        "Triggering a crash dump",
+        "servers:trigger_crash_dump",
+        MEMBER,
+        17,
+        None,
+    ),
+    "addFixedIp": ("Adding a fixed IP to a server", "os-multinic:add", MEMBER, 1, 43),
+    "removeFixedIp": ("Removing a fixed IP from a server", "os-multinic:remove", MEMBER, 1, 43),
+    "os-getVNCConsole": ("A VNC console", "os-remote-consoles", MEMBER, 1, 5),
+    "os-getSPICEConsole": ("A SPICE console", "os-remote-consoles", MEMBER, 1, 5),
+    "os-getSerialConsole": ("A serial console", "os-remote-consoles", MEMBER, 1, 5),
+}
+_S = "/servers/{server_id}"
+# (what, method, path, rule, role, first minor)
+PARTS: tuple[tuple[str, str, str, str, str, int], ...] = (
+    ("A remote console", "POST", "/remote-consoles", "os-remote-consoles", MEMBER, 6),
+    ("A guest's password", "GET", "/os-server-password", "os-server-password:show", READER, 1),
+    ("A guest's password", "DELETE", "/os-server-password", "os-server-password:clear", MEMBER, 1),
+    ("Sharing directories", "GET", "/shares", "os-server-shares:index", READER, 97),
+    ("Sharing directories", "POST", "/shares", "os-server-shares:create", MEMBER, 97),
+    ("Sharing directories", "GET", "/shares/{share_id}", "os-server-shares:show", READER, 97),
+    ("Sharing directories", "DELETE", "/shares/{share_id}", "os-server-shares:delete", MEMBER, 97),
+)
+
+
+def _refuse(what: str, rule: str) -> Handler:
+    refuse = not_yet(what)
+
+    def handler(req: Request) -> None:
+        found(req, R + rule)
+        refuse(req)
+
+    handler.__doc__ = f"Answer 501: {what} is not offered yet."
+    return handler
+
+
+def gone(req: Request) -> None:
+    """Answer 410: Nova gave this action up."""
+    found(req, R + "servers:gone")
+    raise Gone("This resource is no longer available. No forwarding address is given.")
+
+
+def _routes() -> list[Route]:
+    rows: list[Route] = []
+    errors = (400, 403, 404, 501)
+    for name, (what, rule, _, since, until) in ACTIONS.items():
+        rows += versioned(
+            "POST",
+            _ACTION,
+            _refuse(what, rule),
+            R + rule,
+            since=since,
+            until=until,
+            action=name,
+            success=202,
+            errors=errors,
+        )
+    for name in ("resetNetwork", "os-getRDPConsole"):
+        until = 5 if name == "os-getRDPConsole" else None
+        rows += versioned(
+            "POST",
+            _ACTION,
+            gone if until is None else _refuse("An RDP console", "os-remote-consoles"),
+            R + ("servers:gone" if until is None else "os-remote-consoles"),
+            until=until,
+            action=name,
+            success=202,
+            errors=(403, 404, 410, 501),
+        )
+    for what, method, path, rule, _, since in PARTS:
+        rows += versioned(
+            method, _S + path, _refuse(what, rule), R + rule, since=since, errors=errors
+        )
+    return rows
+
+
+ROUTES = _routes()
+RULES: dict[str, Any] = {
+    **{R + rule: role for _, rule, role, _, _ in ACTIONS.values()},
+    **{R + rule: role for _, _, _, rule, role, _ in PARTS},
+    R + "servers:gone": MEMBER,
+    R + "servers:rebuild:trusted_certs": MEMBER,
+    R + "servers:create_image:allow_volume_backed": MEMBER,
+    R + "os-shelve:unshelve_to_host": ADMIN,
+    R + "os-migrate-server:migrate:host": ADMIN,
+    R + "os-migrate-server:migrate_live:host": ADMIN,
+    "compute:servers:resize:cross_cell": "!",
+}
