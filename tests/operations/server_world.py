@@ -311,7 +311,7 @@ class ServerWorld:
         engine = self.engines[-1]
         engine.faults = faults
         engine.nudge(home, operation)
-        engine.run_until_idle()
+        engine.run_until_idle(limit=10_000)
         return engine.wait(home, operation, 0.0)
 
     def row(self) -> Any:

@@ -1,0 +1,150 @@
+"""The tests can fail: with an undo, a fence or a memory taken away, some case must find it (R22)."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kilonova.agent.journal import GO, Journal, Verdict
+from kilonova.objects.order import Order
+from kilonova.operations import server_delete
+from kilonova.saga.definition import _KINDS, Saga
+from tests.operations import test_server_delete as deletes
+from tests.operations.harness import check_case, points_of
+from tests.operations.server_world import ServerWorld, Shape, saga_of
+from tests.operations.test_server_disturbed import unwanted_guests
+
+MANY = Shape(nics=2, user_port=True)
+
+
+def caught(path: Path, kind: str, shape: Shape = MANY) -> bool:
+    """Tell whether some case of an operation fails."""
+    saga = saga_of(kind)
+    for n, case in enumerate(points_of(saga)):
+        world = ServerWorld(path / str(n), kind, shape)
+        try:
+            check_case(world, saga, case)
+        except (AssertionError, RuntimeError):
+            return True
+    return False
+
+
+@pytest.fixture
+def change(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, dict[str, object]], None]:
+    """Replace parts of one step of a registered saga."""
+
+    def put(kind: str, step: str, parts: dict[str, object]) -> None:
+        saga = saga_of(kind)
+        steps = tuple(
+            dataclasses.replace(s, **parts) if s.name == step else s  # type: ignore[arg-type]
+            for s in saga.steps
+        )
+        monkeypatch.setitem(_KINDS, (kind, 1), dataclasses.replace(saga, steps=steps))
+
+    return put
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+UNDOS: list[tuple[str, str, dict[str, object]]] = [
+    ("server_create", "place", {"unrecord": _nothing}),
+    ("server_create", "ports", {"undo": _nothing}),
+    ("server_create", "record", {"undo": _nothing}),
+    ("server_create", "build", {"undo_order": _nothing}),
+]
+RECORDS: list[tuple[str, str, dict[str, object]]] = [
+    ("server_create", "place", {"record": lambda tx, run, out: None}),
+    ("server_create", "record", {"record": lambda tx, run, out: None}),
+    ("server_create", "finish", {"record": None}),
+    ("server_delete", "guest", {"order": _nothing}),
+    ("server_delete", "ports", {"do": _nothing}),
+    ("server_delete", "forget", {"do": _nothing}),
+    ("server_delete", "forget", {"record": None}),
+    ("server_stop", "guest", {"record": None}),
+]
+
+
+def _name(value: object) -> str:
+    return "+".join(value) if isinstance(value, dict) else str(value)
+
+
+@pytest.mark.parametrize(("kind", "step", "parts"), UNDOS, ids=_name)
+def test_a_missing_undo(
+    kind: str,
+    step: str,
+    parts: dict[str, object],
+    tmp_path: Path,
+    change: Callable[[str, str, dict[str, object]], None],
+) -> None:
+    """R22"""
+    change(kind, step, parts)
+    assert caught(tmp_path, kind)
+
+
+@pytest.mark.parametrize(("kind", "step", "parts"), RECORDS, ids=_name)
+def test_a_missing_effect(
+    kind: str,
+    step: str,
+    parts: dict[str, object],
+    tmp_path: Path,
+    change: Callable[[str, str, dict[str, object]], None],
+) -> None:
+    """R22"""
+    change(kind, step, parts)
+    assert caught(tmp_path, kind)
+
+
+def _without_last_act(monkeypatch: pytest.MonkeyPatch, kind: str, part: str) -> None:
+    saga: Saga = dataclasses.replace(saga_of(kind), **{part: None})
+    monkeypatch.setitem(_KINDS, (kind, 1), saga)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("server_create", "unwound"),
+        ("server_create", "unwound_record"),
+        ("server_stop", "unwound_record"),
+    ],
+)
+def test_a_missing_last_act(
+    kind: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R22"""
+    _without_last_act(monkeypatch, kind, part)
+    assert caught(tmp_path, kind)
+
+
+def test_ports_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R22: a port that is made anew at each try is left behind."""
+    from kilonova.network.embedded.network import EmbeddedNetwork
+
+    real = EmbeddedNetwork.ensure_port
+    count = iter(range(10_000))
+
+    def ensure(self: EmbeddedNetwork, key: tuple[str, str], **kw: object) -> object:
+        return real(self, (key[0], f"{key[1]}.{next(count)}"), **kw)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmbeddedNetwork, "ensure_port", ensure)
+    assert caught(tmp_path, "server_create", Shape())
+
+
+def test_an_agent_that_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R22, R7: without fence, seq and epoch at the host a late order makes a guest that nobody wants."""
+    assert unwanted_guests(tmp_path / "with") == 0
+
+    def judge(self: Journal, order: Order) -> Verdict:
+        return GO
+
+    monkeypatch.setattr(Journal, "judge", judge)
+    assert unwanted_guests(tmp_path / "without") > 0
+
+
+def test_a_delete_that_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R22, R17: a delete beside a create that has not ended leaves something, or never ends."""
+    monkeypatch.setattr(server_delete, "_wait_for_others", lambda run: None)
+    with pytest.raises((AssertionError, RuntimeError)):
+        deletes.test_during_a_create("build", "after", "done", tmp_path)
