@@ -25,18 +25,11 @@ _TRIED = Q(
 )
 
 
-def park(tx: Tx, run: Run, order: Order) -> None:
-    """Keep an order for later, in the cell of its host; repeating it keeps one."""
+def park(run: Run, order: Order) -> None:
+    """Keep an order for later, in the cell of its host; repeating it keeps one. For ``Ask.park_outside``."""
     services: Services = run.services
-    cell = services.hosts.cell_of(order.host)
-
-    def put(cell_tx: Tx) -> None:
-        put_record(cell_tx, run.operation, order, services.now())
-
-    if tx.database.name == cell:
-        put(tx)
-    else:
-        tx.after_commit(lambda: services.cell(cell).write(put))
+    cell = services.cell(services.hosts.cell_of(order.host))
+    cell.write(lambda tx: put_record(tx, run.operation, order, services.now()))
 
 
 def put_record(tx: Tx, operation: str, order: Order, now: float) -> None:

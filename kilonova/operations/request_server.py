@@ -6,7 +6,7 @@ Everything that can be refused is refused here, before anything is written; the 
 import re
 import secrets as random
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kilonova.common.context import Context
@@ -67,14 +67,23 @@ class Accepted:
     security_groups: tuple[str, ...]
 
 
-def accept(services: Services, ctx: Context, asked: Asked) -> Accepted:
-    """Resolve and accept. Raises what is wrong, by field; QuotaExceeded; nothing is written unless all is accepted."""
-    first = resolve(services, ctx, asked)
+def accept(
+    services: Services,
+    ctx: Context,
+    asked: Asked,
+    ids: Sequence[str] = (),
+    finish: Callable[[Tx, Accepted], None] | None = None,
+) -> Accepted:
+    """Resolve and accept. Raises what is wrong, by field; QuotaExceeded; nothing is written unless all is accepted.
+
+    ids: of the servers, where they were minted before. finish: is called last in the accepting transaction.
+    """
+    first = resolve(services, ctx, asked, ids[0] if ids else None)
     ports = asked.low * sum(1 for n in first.nics if n.port_id is None)
     services.network.check_quota(first.project_id, ports)
     password = asked.admin_password or random.token_urlsafe(9)
 
-    def put(tx: Tx) -> tuple[str, ...]:
+    def put(tx: Tx) -> Accepted:
         count = quotas.reserve_servers(
             tx,
             first.project_id,
@@ -87,15 +96,16 @@ def accept(services: Services, ctx: Context, asked: Asked) -> Accepted:
         _check_members(tx, first.project_id, first.user_id, first.server_group, count)
         made = []
         for i in range(count):
-            server_id = first.server_id if i == 0 else new_uuid()
+            server_id = first.server_id if i == 0 else ids[i] if ids else new_uuid()
             _accept_one(tx, services, ctx, asked, first, server_id, i, password)
             made.append(server_id)
-        return tuple(made)
+        groups = tuple(n for _, n in first.security_groups)
+        accepted = Accepted(tuple(made), first.reservation_id, password, groups)
+        if finish is not None:
+            finish(tx, accepted)
+        return accepted
 
-    made = services.world.write(put)
-    return Accepted(
-        made, first.reservation_id, password, tuple(n for _, n in first.security_groups)
-    )
+    return services.world.write(put)
 
 
 def _accept_one(
@@ -130,7 +140,9 @@ def _accept_one(
     server_create.prepare(tx, services, requested, ctx, operation)
 
 
-def resolve(services: Services, ctx: Context, asked: Asked) -> RequestedServer:
+def resolve(
+    services: Services, ctx: Context, asked: Asked, server_id: str | None = None
+) -> RequestedServer:
     """Check everything and return the first server of the request, without secrets; touches nothing."""
     project, user = str(ctx.project_id), str(ctx.user_id)
     flavor = _flavor(services, ctx, asked)
@@ -147,7 +159,7 @@ def resolve(services: Services, ctx: Context, asked: Asked) -> RequestedServer:
         )
     names = asked.security_groups or (("default",) if nics else ())
     groups = services.network.resolve_groups(ctx, project, names) if nics else []
-    server_id = new_uuid()
+    server_id = server_id or new_uuid()
     return RequestedServer(
         server_id=server_id,
         project_id=project,

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Mapping, Set
 from typing import Any
 
+from kilonova.common.errors import GenerationMismatch
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Tx
 from kilonova.objects.server import RequestedServer
 from kilonova.operations.services import Services
-from kilonova.placement import claims
+from kilonova.placement import claims, groups
 from kilonova.placement.claims import Change
 from kilonova.scheduler import request as requests
 from kilonova.scheduler.select import Decision, select_fresh
@@ -32,6 +33,7 @@ class Scheduling:
         self._view = View()
         self._rng = rng or random.Random()  # noqa: S311 - spreads ties
         self._stop = threading.Event()
+        self._stale = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -114,6 +116,9 @@ class Scheduling:
 
     def place(self, requested: RequestedServer, avoid: Set[str]) -> dict[str, Any]:
         """Return where the server goes, as a step's output. Raises NoValidHost."""
+        if self._stale:
+            self._stale = False
+            self.refresh()
         best = self.decide(requested, avoid).require().selections[0].chosen
         return {
             "host": best.host,
@@ -127,15 +132,24 @@ class Scheduling:
         }
 
     def claim(self, tx: Tx, consumer: str, place: Mapping[str, Any]) -> None:
-        """Claim what ``place`` chose, in the caller's global transaction. Raises GenerationMismatch, OverCapacity."""
-        change = claims.claim(
-            tx,
-            consumer=consumer,
-            project=place["project"],
-            user=place["user"],
-            amounts=place["amounts"],
-            now=self._services.now(),
-        )
+        """Claim what ``place`` chose, in the caller's global transaction.
+
+        Raises GenerationMismatch when it is taken meanwhile or breaks a group's policy now: decide again.
+        """
+        try:
+            if place.get("group"):
+                groups.recheck(tx, group=place["group"], server=consumer, host=place["host"])
+            change = claims.claim(
+                tx,
+                consumer=consumer,
+                project=place["project"],
+                user=place["user"],
+                amounts=place["amounts"],
+                now=self._services.now(),
+            )
+        except (claims.OverCapacity, claims.UnknownProvider, groups.GroupPolicyViolated) as exc:
+            self._stale = True
+            raise GenerationMismatch("The host was taken meanwhile.", host=place["host"]) from exc
         tx.after_commit(lambda: self._view.applied(change))
 
     def release(self, tx: Tx, consumer: str) -> None:

@@ -363,7 +363,7 @@ SAGA = register(
                 order_unbuild,
                 BUILD_DEADLINE_S,
                 failed=build_failed,
-                park=park,
+                park_outside=park,
                 queue="build",
             ),
             Step(

@@ -19,7 +19,7 @@ from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import ServerParams
 from kilonova.operations import guest_orders
 from kilonova.operations.accept import Found, check_lock
-from kilonova.operations.cleanup import put_record
+from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
 from kilonova.saga import journal
 from kilonova.saga.definition import Ask, NotYet, NoUndo, Output, Run, Saga, Step, register
@@ -126,16 +126,6 @@ def gone(run: Run, answer: Answer) -> Output:
     return {}
 
 
-def park_delete(tx: Tx, run: Run, order: Order) -> None:
-    """The host is down: it removes the guest when it returns. Claim and mapping's host stay in the record."""
-    services: Services = run.services
-    cell = services.hosts.cell_of(order.host)
-    if tx.database.name == cell:
-        put_record(tx, run.operation, order, services.now())
-    else:
-        services.cell(cell).write(lambda t: put_record(t, run.operation, order, services.now()))
-
-
 def remove_ports(run: Run) -> Output:
     """Remove every port of the server."""
     services: Services = run.services
@@ -203,7 +193,7 @@ SAGA = register(
         version=1,
         params=ServerParams,
         steps=(
-            Ask("guest", order_delete, gone, NO_UNDO, DEADLINE_S, park=park_delete),
+            Ask("guest", order_delete, gone, NO_UNDO, DEADLINE_S, park_outside=park),
             Step("ports", remove_ports, NO_UNDO, 60.0),
             Step("forget", forget, NO_UNDO, 60.0, record=end_row),
         ),
