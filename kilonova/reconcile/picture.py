@@ -18,7 +18,7 @@ from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.schema import cell as c
 from kilonova.db.schema import world as w
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import Q
 from kilonova.objects.base import decode, encode
 from kilonova.objects.query import Guests, GuestsQuery, Query, QueryReply
 from kilonova.operations.services import CELL0, Services
@@ -94,11 +94,7 @@ _PROVIDERS = Q(sa.select(p.resource_provider.c.uuid, p.resource_provider.c.name)
 _HOST_MAPPINGS = Q(sa.select(w.host_mapping))
 _HOSTS = Q(sa.select(c.host.c.host, c.host.c.uuid, c.host.c.host_id))
 _CLEANUPS = Q(sa.select(c.cleanup))
-_OPEN_ACTIONS = Q(
-    sa.select(c.instance_action).where(
-        c.instance_action.c.finished_at.is_(None), c.instance_action.c.started_at < P("before")
-    )
-)
+_OPEN_ACTIONS = Q(sa.select(c.instance_action).where(c.instance_action.c.finished_at.is_(None)))
 
 
 @dataclass(frozen=True)
@@ -162,7 +158,7 @@ class Picture:
                 "cleanups": tx.all(_CLEANUPS),
                 "live": tx.all(_LIVE),
                 "secrets": tx.all(_SECRETS),
-                "open_actions": tx.all(_OPEN_ACTIONS, before=self.at),
+                "open_actions": tx.all(_OPEN_ACTIONS),
             }
 
         found = {}
