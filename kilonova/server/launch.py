@@ -176,19 +176,23 @@ def _listen(reader: int, tell: Tell) -> int:
 
 
 def _as_root(start: Start, tell: Tell, name: str) -> int:
-    """Be the root helper (with libvirt) and parent of the cloud, which runs as an ordinary user."""
+    """Give up root; with libvirt only in a child, and serve here as its root helper."""
     user = privileges.find_user(name)
     if user is None:
         raise StartFailed(f"there is no user {name}")
-    helper = _open_helper(start) if start.with_helper else None
+    if not start.with_helper:
+        privileges.reveal([*privileges.code_directories(), start.directory], user)
+        privileges.become(user)
+        return _serve(start, tell)
+    helper = _open_helper(start)
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            if helper is not None:
-                helper.abandon()
+            helper.abandon()
             privileges.reveal([*privileges.code_directories(), start.directory], user)
             privileges.become(user)
+            privileges.end_with_parent()
             code = _serve(start, tell)
         except KilonovaError as exc:
             tell.failed(exc.message)
@@ -256,7 +260,7 @@ def helper_socket(directory: Path) -> Path:
     return path if len(str(path)) <= 100 else Path(f"/run/kilonova-{names.tag_of(directory)}.sock")
 
 
-def _parent(child: int, helper: _Helper | None) -> int:
+def _parent(child: int, helper: _Helper) -> int:
     """Serve as helper until the cloud's process ends; hand our signals on to it. Return its exit code."""
 
     def hand_on(number: int, frame: object) -> None:
@@ -265,11 +269,9 @@ def _parent(child: int, helper: _Helper | None) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, hand_on)
-    if helper is not None:
-        threading.Thread(target=helper.server.serve, name="helper", daemon=True).start()
+    threading.Thread(target=helper.server.serve, name="helper", daemon=True).start()
     _, status = os.waitpid(child, 0)
-    if helper is not None:
-        helper.server.stop()
+    helper.server.stop()
     return os.waitstatus_to_exitcode(status) & 0xFF
 
 
@@ -319,6 +321,7 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
 
         plan.helper_socket = helper_socket(start.directory)
         plan.tag = names.tag_of(start.directory)
+        plan.probe_image = start.tiny_image
     cloud = Cloud(plan)
     try:
         cloud.start()

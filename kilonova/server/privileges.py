@@ -104,10 +104,14 @@ def reveal(paths: Iterable[Path], user: pwd.struct_passwd) -> None:
 
 
 def become(user: pwd.struct_passwd) -> None:
-    """Give up root for good. The process ends when its parent does, in order (SIGTERM)."""
+    """Give up root for good."""
     os.chdir("/")
     os.initgroups(user.pw_name, user.pw_gid)
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
     os.environ.update(HOME="/nonexistent", USER=user.pw_name, LOGNAME=user.pw_name)
+
+
+def end_with_parent() -> None:
+    """End this process in order (SIGTERM) when its parent dies."""
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
