@@ -1,141 +1,32 @@
 """The host's networking for real: namespaces as guests, a root helper of its own, everything removed afterwards."""
 
-import os
+import contextlib
 import secrets
 import socket
-import tempfile
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from kilonova.agent.helper import names, protocol
 from kilonova.agent.helper.client import HelperError
-from kilonova.agent.helper.run import drop_namespace, inside, ip, links, nft, run, spawn
+from kilonova.agent.helper.run import drop_namespace, inside, ip, links, nft, run
 from kilonova.agent.helper.verbs.purge import list_leftovers
 from kilonova.agent.metadata.server import MetadataService
 from kilonova.agent.metadata.store import FileMetadataStore
-from kilonova.agent.network.applier import PortNotReady, RealHostNetwork
+from kilonova.agent.network.applier import PortNotReady
 from kilonova.objects.guest import AddressConfig, MetadataDocument, NicConfig
 from kilonova.objects.netstate import (
     Change,
-    Document,
     GroupState,
-    NetworkState,
-    PortState,
-    RouterGateway,
-    RouterInterface,
-    RouterState,
     RuleState,
-    SubnetState,
 )
-from tests.real.netguest import Guest, Helper, missing, until
+from tests.real.netcloud import ANY_OUT, ANY_OUT6, Cloud, Net, new_id, routed, ssh
+from tests.real.netguest import Helper, missing, until
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
-
-OUTSIDE = "198.51.100"
-ANY_OUT = RuleState(direction="egress", ethertype="IPv4")
-ANY_OUT6 = RuleState(direction="egress", ethertype="IPv6")
-
-
-def new_id() -> str:
-    return str(uuid.uuid4())
-
-
-def ssh(remote_cidr: str | None = None, group: str | None = None) -> RuleState:
-    return RuleState(
-        direction="ingress", ethertype="IPv4", protocol="tcp", port_min=22, port_max=22,
-        remote_cidr=remote_cidr, remote_group=group,
-    )  # fmt: skip
-
-
-@dataclass
-class Net:
-    """One tenant network with its ports, as documents."""
-
-    cloud: "Cloud"
-    segment: int
-    cidr: str = "192.168.7.0/24"
-    id: str = field(default_factory=new_id)
-    subnet: str = field(default_factory=new_id)
-
-    @property
-    def base(self) -> str:
-        return self.cidr.rsplit(".", 1)[0]
-
-    def state(self, generation: int = 1, dns: tuple[str, ...] = ()) -> NetworkState:
-        return NetworkState(
-            id=self.id, generation=generation, segment=self.segment, mtu=1400,
-            dns_domain="example.test.",
-            subnets=(
-                SubnetState(
-                    id=self.subnet, cidr=self.cidr, ip_version=4, gateway=f"{self.base}.1",
-                    dhcp_server=f"{self.base}.2", dns=dns, routes=(("10.99.0.0/16", f"{self.base}.9"),),
-                ),
-            ),
-        )  # fmt: skip
-
-    def port(
-        self, last: int, rules: tuple[RuleState, ...] = (ANY_OUT, ANY_OUT6), **more: object
-    ) -> PortState:
-        values: dict[str, object] = {
-            "id": new_id(), "generation": 1, "network_id": self.id,
-            "mac": f"fa:16:3e:{self.segment & 255:02x}:00:{last:02x}",
-            "addresses": ((f"{self.base}.{last}", self.subnet),), "device_id": new_id(),
-            "device_owner": "compute:nova", "hostname": f"guest{last}", "rules": rules,
-        }  # fmt: skip
-        return PortState(**(values | more))  # type: ignore[arg-type]
-
-
-@dataclass
-class Cloud:
-    helper: Helper
-    network: RealHostNetwork
-    guests: list[Guest] = field(default_factory=list)
-
-    def apply(self, *documents: Document, full: bool = False) -> None:
-        applied = self.network.apply(Change(host="h", documents=documents, full=full))
-        assert [i for i in applied.items if i[3] is not None] == [], self.helper.log()[-2000:]
-
-    def guest(self, port: PortState, address: bool = True, gateway: bool = False) -> Guest:
-        """Plug a guest into its port; with its address unless it is to ask for it."""
-        guest = Guest(self.helper.tag, f"{len(self.guests)}", port.id, port.mac)
-        self.guests.append(guest)
-        assert self.network.plug(port.id) == guest.tap
-        if address:
-            first = port.addresses[0][0]
-            guest.use(f"{first}/24", f"{first.rsplit('.', 1)[0]}.1" if gateway else None)
-        return guest
-
-
-@pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    handle, name = tempfile.mkstemp(prefix="kntest-resolv-", dir="/tmp")  # others may read it there
-    os.close(handle)
-    resolv = Path(name)
-    resolv.chmod(0o644)
-    resolv.write_text(f"nameserver {OUTSIDE}.2\n")
-    helper = Helper(tmp_path, secrets.token_hex(3), resolv)
-    helper.start()
-    made = Cloud(helper, RealHostNetwork(helper.client, "h"))
-    forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
-    try:
-        helper.client.host_up("172.31.77.0/24", "172.31.77.1")
-        yield made
-    finally:
-        for guest in made.guests:
-            guest.remove()
-        left = helper.client.purge()
-        helper.kill()
-        resolv.unlink()
-        assert left == []
-        assert list_leftovers(helper.tag, tmp_path / "host") == []
-        assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forward
 
 
 def test_a_guest_gets_its_lease_with_every_option(cloud: Cloud) -> None:
@@ -325,162 +216,6 @@ def test_two_projects_with_the_same_subnet_do_not_see_each_other(cloud: Cloud) -
     in_blue.close()
 
 
-# -- routers, outside, names ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def outside(cloud: Cloud) -> Iterator[str]:
-    """An outside: a namespace with its own DNS, which knows no route back to any cloud."""
-    ns, link = f"kntest-{cloud.helper.tag}-out", f"kno-{cloud.helper.tag}"
-    run(["ip", "netns", "add", ns])
-    try:
-        ip([f"link add {link} type veth peer name eth0 netns {ns}"])
-        ip([f"address add {OUTSIDE}.1/24 dev {link}", f"link set {link} up"])
-        ip([f"address add {OUTSIDE}.2/24 dev eth0", "link set eth0 up", "link set lo up"], ns)
-        pid = cloud.helper.directory / "outside.pid"
-        spawn(
-            [
-                "dnsmasq", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--keep-in-foreground",
-                f"--pid-file={pid}", f"--address=/hello.outside/{OUTSIDE}.7", "--user=root",
-            ],
-            ns=ns,
-            log=cloud.helper.directory / "outside.log",
-        )  # fmt: skip
-        until(pid.exists, "the outside's DNS runs")
-        yield ns
-        os.kill(int(pid.read_text()), 15)
-    finally:
-        drop_namespace(ns)
-        if link in links():
-            ip([f"link delete {link}"])
-
-
-def routed(
-    net: Net, floating: tuple[tuple[str, str], ...] = (), generation: int = 1
-) -> tuple[NetworkState, RouterState]:
-    external = NetworkState(
-        id="00000000-0000-4000-8000-00000000000e", generation=1, segment=1, mtu=1500, external=True
-    )
-    router = RouterState(
-        id=str(uuid.uuid5(uuid.UUID(net.id), "router")),
-        generation=generation,
-        interfaces=(
-            RouterInterface(
-                port_id=str(uuid.uuid5(uuid.UUID(net.id), "leg")), network_id=net.id,
-                mac=f"fa:16:3e:aa:00:{net.segment & 255:02x}", mtu=1400,
-                addresses=((f"{net.base}.1", net.cidr),),
-            ),
-        ),
-        gateway=RouterGateway(
-            port_id=str(uuid.uuid5(uuid.UUID(net.id), "gateway")), network_id=external.id,
-            mac=f"fa:16:3e:bb:00:{net.segment & 255:02x}", gateway="172.31.77.1",
-            addresses=((f"172.31.77.{net.segment & 255}", "172.31.77.0/24"),),
-        ),
-        floating=floating,
-    )  # fmt: skip
-    return external, router
-
-
-def resolve(guest: Guest, server: str, name: str) -> str | None:
-    """Ask a DNS server for an A record."""
-    question = os.urandom(2) + b"\x01\x00\x00\x01\0\0\0\0\0\0"
-    question += b"".join(bytes([len(p)]) + p.encode() for p in name.split(".")) + b"\0\0\x01\0\x01"
-
-    def ask() -> str | None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(2)
-            sock.sendto(question, (server, 53))
-            try:
-                answer = sock.recv(512)
-            except TimeoutError:
-                return None
-            return socket.inet_ntoa(answer[-4:]) if answer[7] else None
-
-    return inside(guest.ns, ask)
-
-
-def test_guests_reach_out_and_resolve_names(cloud: Cloud, outside: str) -> None:
-    """Walk 1.5: SNAT to an outside that knows nothing of us; names by DHCP's server and by the public gateway."""
-    net = Net(cloud, 100)
-    port = net.port(11)
-    cloud.apply(net.state(), port, *routed(net))
-    guest = cloud.guest(port, gateway=True)
-    service = Guest.serve(_Outside(outside), 80)  # type: ignore[arg-type]
-    until(lambda: guest.tcp(f"{OUTSIDE}.2", 80), "reaches the outside")
-    until(lambda: set(service.callers) == {f"{OUTSIDE}.1"}, "the outside sees the machine")
-    until(
-        lambda: resolve(guest, "192.168.7.2", "hello.outside") == f"{OUTSIDE}.7",
-        "resolves by DHCP's",
-    )
-    until(lambda: resolve(guest, "172.31.77.1", "hello.outside") == f"{OUTSIDE}.7", "resolves")
-    assert resolve(guest, "192.168.7.2", "guest11.example.test") in (None, "192.168.7.11")
-    service.close()
-
-
-@dataclass
-class _Outside:
-    ns: str
-
-
-def test_a_floating_ip_works_both_ways(cloud: Cloud, outside: str) -> None:
-    """Walk 1.5: the machine reaches the guest by it; the guest goes out by it; taken away it is gone."""
-    net = Net(cloud, 100)
-    port = net.port(11, (ANY_OUT, ssh()))
-    other = net.port(12)
-    floating = (("172.31.77.200", "192.168.7.11"),)
-    cloud.apply(net.state(), port, other, *routed(net, floating))
-    guest, inner = cloud.guest(port, gateway=True), cloud.guest(other, gateway=True)
-    service = guest.serve(22)
-
-    def reach() -> bool:
-        try:
-            with socket.create_connection(("172.31.77.200", 22), 1):
-                return True
-        except OSError:
-            return False
-
-    until(reach, "the machine reaches the floating IP")
-    until(lambda: set(service.callers) == {"172.31.77.1"}, "the guest sees the machine")
-    assert inner.tcp("172.31.77.200", 22), "from the same network, too"
-    public = _machine_listener()
-    try:
-        assert not guest.tcp("172.31.77.1", public.getsockname()[1]), (
-            "the machine is closed to guests"
-        )
-    finally:
-        public.close()
-    _see_source(cloud, guest, "172.31.77.200")
-    _see_source(cloud, inner, "172.31.77.100")
-    _, router = routed(net, (), 2)
-    cloud.apply(router)
-    until(lambda: not reach(), "gone")
-    service.close()
-
-
-def _machine_listener() -> socket.socket:
-    return socket.create_server(("172.31.77.1", 0))
-
-
-def _see_source(cloud: Cloud, guest: Guest, address: str) -> None:
-    """Prove the source address that packets of a guest have on the public bridge."""
-    bridge = names.public_bridge(cloud.helper.tag)
-    watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
-    with watch:
-        watch.bind((bridge, 0x0800))
-        watch.settimeout(5)
-
-        def fire() -> None:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.sendto(b"see me", (f"{OUTSIDE}.2", 4711))
-
-        inside(guest.ns, fire)
-        while True:
-            packet = watch.recv(2000)
-            if b"see me" in packet and packet[9] == 17:
-                assert socket.inet_ntoa(packet[12:16]) == address
-                return
-
-
 # -- the whole -----------------------------------------------------------------------------------------------------
 
 
@@ -609,3 +344,28 @@ def test_only_the_owner_may_call(cloud: Cloud) -> None:
             protocol.send(sock, body)
             reply, _ = protocol.receive(sock)
             assert protocol.REPLIES.decode(reply).code == "refused"
+
+
+def test_a_port_that_the_filter_refuses_harms_nobody_else(cloud: Cloud) -> None:
+    """One set of rules that the kernel does not take is reported and cut off; others change as before."""
+    net = Net(cloud, 100)
+    strange = RuleState(
+        direction="ingress", ethertype="IPv4", protocol="icmp", port_min=8, port_max=4711
+    )
+    a, b, bad = net.port(11), net.port(12), net.port(13, rules=(ANY_OUT, strange))
+    cloud.apply(net.state(), a)
+    applied = cloud.network.apply(Change(host="h", documents=(b, bad)))
+    errors = {id_: error for _, id_, _, error in applied.items}
+    assert errors[b.id] is None
+    assert errors[bad.id] is not None
+    with pytest.raises(PortNotReady):
+        cloud.network.plug(bad.id)
+    one, two = cloud.guest(a), cloud.guest(b)
+    with contextlib.closing(two.serve(22)):
+        assert not one.tcp("192.168.7.12", 22)
+        cloud.apply(b.replace(generation=2, rules=(ANY_OUT, ssh())))
+        assert one.tcp("192.168.7.12", 22)
+    cloud.apply(
+        bad.replace(generation=2, rules=(ANY_OUT,), pairs=(("0.0.0.0/0", None), ("::/0", None)))
+    )
+    cloud.guest(bad)

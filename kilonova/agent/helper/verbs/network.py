@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 
 from kilonova.agent.helper import names, nft_rules, validate
-from kilonova.agent.helper.run import drop_namespace, ip, ip_try, links, namespaces, nft
+from kilonova.agent.helper.run import drop_namespace, ip, ip_try, links, namespaces, nft, run
 from kilonova.agent.helper.settings import Settings
 from kilonova.agent.helper.verbs import dhcp, routers
 from kilonova.common.errors import KilonovaError, NotFound
@@ -253,7 +253,8 @@ class HostState:
                 self._filter_done(gone, wanted)
                 return
         try:
-            self._reload_filter()
+            for port_id in self._reload_filter():
+                errors.setdefault(("port", port_id), "its rules are not taken by the packet filter")
         except KilonovaError as exc:
             for document in taken:
                 if isinstance(document, (PortState, GroupState)):
@@ -327,19 +328,38 @@ class HostState:
         document = self._documents.get(("group", group_id))
         return document if isinstance(document, GroupState) else group_id
 
-    def _reload_filter(self) -> None:
-        """Replace the whole filter in one transaction: it also repairs what somebody else removed."""
-        text = [nft_rules.CLEAR.format("bridge"), nft_rules.CLEAR.format("inet"), nft_rules.BASE]
-        ports = [d for d in self._documents.values() if isinstance(d, PortState)]
-        groups = {d.id for d in self._documents.values() if isinstance(d, GroupState)}
+    def _reload_filter(self) -> set[str]:
+        """Replace the whole filter in one transaction: it also repairs what somebody else removed.
+
+        Returns ports that the kernel does not take: they are left out, which cuts them off and nobody else.
+        """
+        ports = {d.id: d for d in self._documents.values() if isinstance(d, PortState)}
         chains: dict[str, dict[str, list[str]]] = {}
-        for port in ports:
+        bad: set[str] = set()
+        for port_id, port in ports.items():
             try:
-                chains[port.id] = self._chains(port)
+                chains[port_id] = self._chains(port)
             except (ValueError, KilonovaError) as exc:
-                log.warning("a port without rules", extra={"id": port.id, "why": str(exc)})
-                continue
+                log.warning("a port without rules", extra={"id": port_id, "why": str(exc)})
+                bad.add(port_id)
+        groups = {d.id for d in self._documents.values() if isinstance(d, GroupState)}
+        for port in ports.values():
             groups |= nft_rules.groups_of(port)
+        try:
+            self._load(chains, groups)
+        except KilonovaError:
+            refused = {id_ for id_ in chains if not self._loads({id_: chains[id_]}, groups)}
+            log.warning("ports left out of the filter", extra={"ports": sorted(refused)})
+            bad |= refused
+            chains = {id_: of_port for id_, of_port in chains.items() if id_ not in refused}
+            self._load(chains, groups)
+        self._now = _InForce(chains=chains, groups=groups)
+        live = {id_ for _, id_ in self._documents}
+        self._slots = {id_: slot for id_, slot in self._slots.items() if id_ in live}
+        return bad
+
+    def _whole(self, chains: dict[str, dict[str, list[str]]], groups: set[str]) -> str:
+        text = [nft_rules.CLEAR.format("bridge"), nft_rules.CLEAR.format("inet"), nft_rules.BASE]
         for network in self._documents.values():
             if isinstance(network, NetworkState) and not network.external:
                 text.append(nft_rules.zone_line(network.id, self._slot(network.id)))
@@ -347,10 +367,18 @@ class HostState:
             text += nft_rules.group_lines(self._group(group))
         for port_id, of_port in chains.items():
             text += nft_rules.port_lines(of_port, port_id, self._slot(port_id))
-        nft("\n".join(text) + "\n", names.host_ns(self._settings.tag))
-        self._now = _InForce(chains=chains, groups=groups)
-        live = {id_ for _, id_ in self._documents}
-        self._slots = {id_: slot for id_, slot in self._slots.items() if id_ in live}
+        return "\n".join(text) + "\n"
+
+    def _load(self, chains: dict[str, dict[str, list[str]]], groups: set[str]) -> None:
+        nft(self._whole(chains, groups), names.host_ns(self._settings.tag))
+
+    def _loads(self, chains: dict[str, dict[str, list[str]]], groups: set[str]) -> bool:
+        text = self._whole(chains, groups)
+        try:
+            run(["nft", "-c", "-f", "-"], ns=names.host_ns(self._settings.tag), text=text)
+        except KilonovaError:
+            return False
+        return True
 
     # -- what must not be there
 

@@ -1,0 +1,148 @@
+"""Routers, floating IPs, SNAT and names, with an outside that is a namespace with its own DNS."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from kilonova.agent.helper import names
+from kilonova.agent.helper.run import drop_namespace, inside, ip, links, run, spawn
+from tests.real.netcloud import ANY_OUT, OUTSIDE, Cloud, Net, routed, ssh
+from tests.real.netguest import Guest, missing, until
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
+
+
+# -- routers, outside, names ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(cloud: Cloud) -> Iterator[str]:
+    """An outside: a namespace with its own DNS, which knows no route back to any cloud."""
+    ns, link = f"kntest-{cloud.helper.tag}-out", f"kno-{cloud.helper.tag}"
+    run(["ip", "netns", "add", ns])
+    try:
+        ip([f"link add {link} type veth peer name eth0 netns {ns}"])
+        ip([f"address add {OUTSIDE}.1/24 dev {link}", f"link set {link} up"])
+        ip([f"address add {OUTSIDE}.2/24 dev eth0", "link set eth0 up", "link set lo up"], ns)
+        pid = cloud.helper.directory / "outside.pid"
+        spawn(
+            [
+                "dnsmasq", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--keep-in-foreground",
+                f"--pid-file={pid}", f"--address=/hello.outside/{OUTSIDE}.7", "--user=root",
+            ],
+            ns=ns,
+            log=cloud.helper.directory / "outside.log",
+        )  # fmt: skip
+        until(pid.exists, "the outside's DNS runs")
+        yield ns
+        os.kill(int(pid.read_text()), 15)
+    finally:
+        drop_namespace(ns)
+        if link in links():
+            ip([f"link delete {link}"])
+
+
+def resolve(guest: Guest, server: str, name: str) -> str | None:
+    """Ask a DNS server for an A record."""
+    question = os.urandom(2) + b"\x01\x00\x00\x01\0\0\0\0\0\0"
+    question += b"".join(bytes([len(p)]) + p.encode() for p in name.split(".")) + b"\0\0\x01\0\x01"
+
+    def ask() -> str | None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(2)
+            sock.sendto(question, (server, 53))
+            try:
+                answer = sock.recv(512)
+            except TimeoutError:
+                return None
+            return socket.inet_ntoa(answer[-4:]) if answer[7] else None
+
+    return inside(guest.ns, ask)
+
+
+def test_guests_reach_out_and_resolve_names(cloud: Cloud, outside: str) -> None:
+    """Walk 1.5: SNAT to an outside that knows nothing of us; names by DHCP's server and by the public gateway."""
+    net = Net(cloud, 100)
+    port = net.port(11)
+    cloud.apply(net.state(), port, *routed(net))
+    guest = cloud.guest(port, gateway=True)
+    service = Guest.serve(_Outside(outside), 80)  # type: ignore[arg-type]
+    until(lambda: guest.tcp(f"{OUTSIDE}.2", 80), "reaches the outside")
+    until(lambda: set(service.callers) == {f"{OUTSIDE}.1"}, "the outside sees the machine")
+    until(
+        lambda: resolve(guest, "192.168.7.2", "hello.outside") == f"{OUTSIDE}.7",
+        "resolves by DHCP's",
+    )
+    until(lambda: resolve(guest, "172.31.77.1", "hello.outside") == f"{OUTSIDE}.7", "resolves")
+    assert resolve(guest, "192.168.7.2", "guest11.example.test") in (None, "192.168.7.11")
+    service.close()
+
+
+@dataclass
+class _Outside:
+    ns: str
+
+
+def test_a_floating_ip_works_both_ways(cloud: Cloud, outside: str) -> None:
+    """Walk 1.5: the machine reaches the guest by it; the guest goes out by it; taken away it is gone."""
+    net = Net(cloud, 100)
+    port = net.port(11, (ANY_OUT, ssh()))
+    other = net.port(12)
+    floating = (("172.31.77.200", "192.168.7.11"),)
+    cloud.apply(net.state(), port, other, *routed(net, floating))
+    guest, inner = cloud.guest(port, gateway=True), cloud.guest(other, gateway=True)
+    service = guest.serve(22)
+
+    def reach() -> bool:
+        try:
+            with socket.create_connection(("172.31.77.200", 22), 1):
+                return True
+        except OSError:
+            return False
+
+    until(reach, "the machine reaches the floating IP")
+    until(lambda: set(service.callers) == {"172.31.77.1"}, "the guest sees the machine")
+    assert inner.tcp("172.31.77.200", 22), "from the same network, too"
+    public = _machine_listener()
+    try:
+        assert not guest.tcp("172.31.77.1", public.getsockname()[1]), (
+            "the machine is closed to guests"
+        )
+    finally:
+        public.close()
+    _see_source(cloud, guest, "172.31.77.200")
+    _see_source(cloud, inner, "172.31.77.100")
+    _, router = routed(net, (), 2)
+    cloud.apply(router)
+    until(lambda: not reach(), "gone")
+    service.close()
+
+
+def _machine_listener() -> socket.socket:
+    return socket.create_server(("172.31.77.1", 0))
+
+
+def _see_source(cloud: Cloud, guest: Guest, address: str) -> None:
+    """Prove the source address that packets of a guest have on the public bridge."""
+    bridge = names.public_bridge(cloud.helper.tag)
+    watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+    with watch:
+        watch.bind((bridge, 0x0800))
+        watch.settimeout(5)
+
+        def fire() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"see me", (f"{OUTSIDE}.2", 4711))
+
+        inside(guest.ns, fire)
+        while True:
+            packet = watch.recv(2000)
+            if b"see me" in packet and packet[9] == 17:
+                assert socket.inet_ntoa(packet[12:16]) == address
+                return
