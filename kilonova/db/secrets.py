@@ -4,6 +4,8 @@ The key file (0600) lies outside the database. Each secret belongs to an owner (
 and is deleted in the transaction that ends the owner.
 """
 
+import hashlib
+import hmac
 import os
 from pathlib import Path
 
@@ -27,6 +29,7 @@ class Vault:
 
     def __init__(self, key: bytes) -> None:
         self._aes = AESGCM(key)
+        self._key = key
 
     @classmethod
     def at(cls, path: Path) -> "Vault":
@@ -58,6 +61,19 @@ class Vault:
             raise NotFound("a secret that is needed is gone", ref=ref)
         aad = f"{row['id']}:{row['kind']}".encode()
         return Secret(self._aes.decrypt(row["nonce"], row["sealed"], aad).decode())
+
+    def seal(self, kind: str, value: Secret) -> bytes:
+        """Return a sealed secret that is kept in its owner's own row, and ends with it."""
+        nonce = os.urandom(12)
+        return nonce + self._aes.encrypt(nonce, value.reveal().encode(), kind.encode())
+
+    def unseal(self, kind: str, sealed: bytes) -> Secret:
+        """Open what ``seal`` made for the same kind."""
+        return Secret(self._aes.decrypt(sealed[:12], sealed[12:], kind.encode()).decode())
+
+    def digest(self, data: bytes) -> str:
+        """Return a keyed digest: without the key file nobody can try out what was digested."""
+        return hmac.new(self._key, b"digest\0" + data, hashlib.sha256).hexdigest()
 
     def move(self, tx: Tx, target: Tx, ref: str, *, owner: str) -> None:
         """Copy a sealed secret to another database under a new owner; fine when it is there already."""

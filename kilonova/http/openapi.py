@@ -49,6 +49,14 @@ _WORDS = {
     503: "Somebody who is needed does not answer; try again",
 }
 
+_IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Chosen by the client; a retry with the same key and body within 24 hours is answered as the first.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+}
+
 
 def document(service: "Service", version: Microversion | None = None, root: str = "") -> Json:
     """Return the document of ``service`` at ``version`` (None: its newest). root: the cloud's public URL."""
@@ -137,6 +145,8 @@ def _operation(
         out["x-policy"] = sorted({r.policy for r in routes})
     if service.microversions is not None:
         out["parameters"].append(_version_parameter(service.microversions.kind, at))
+    if any(r.idempotent for r in routes):
+        out["parameters"].append(copy.deepcopy(_IDEMPOTENCY_KEY))
     if (body := _body(routes)) is not None:
         out["requestBody"] = body
     return out

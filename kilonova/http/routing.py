@@ -26,6 +26,7 @@ class Route:
     errors: the statuses besides success that it may answer (documentation and fuzzing).
     summary: one line for the API document; the handler's docstring if empty.
     response: schema of the answer's body for the API document (None: not described).
+    idempotent: the handler takes an ``Idempotency-Key`` (for the API document).
     """
 
     method: str
@@ -44,6 +45,7 @@ class Route:
     summary: str = ""
     response: dict[str, Any] | None = None
     target: Callable[[Request], dict[str, object]] | None = None
+    idempotent: bool = False
 
 
 class RouteError(ValueError):

@@ -2,15 +2,18 @@
 
 from typing import Any
 
+import msgspec
+
 from kilonova.api.compute.schemas.common import true
 from kilonova.api.compute.schemas.server_create import schema_at
 from kilonova.api.compute.versions import HIGH as LATEST
-from kilonova.common.errors import BadRequest, NotImplementedHere
+from kilonova.common.errors import BadRequest, KilonovaError, NotImplementedHere
+from kilonova.db.engine import Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
 from kilonova.objects.port import RequestedNic
 from kilonova.objects.server import DiskRequest
-from kilonova.operations import request_server
+from kilonova.operations import idempotent, request_server
 from kilonova.operations.request_server import Asked
 from kilonova.operations.services import Services
 
@@ -18,12 +21,56 @@ MAX_USER_DATA = 65535
 
 
 def create(req: Request) -> Response:
-    """Create one server or several."""
+    """Create one server or several. With an ``Idempotency-Key`` a retry finds what the first request did."""
     services: Services = req.cloud
     req.project()
     body = req.body["server"]
     hints = req.body.get("os:scheduler_hints") or req.body.get("OS-SCH-HNT:scheduler_hints") or {}
-    accepted = request_server.accept(services, req.ctx, asked(req, body, hints))
+    wanted = asked(req, body, hints)
+    key = req.headers.get(idempotent.HEADER)
+    if key is None:
+        return _answer(req, request_server.accept(services, req.ctx, wanted))
+    reserved = idempotent.begin(
+        services,
+        req.ctx,
+        method=req.method,
+        path=req.path,
+        key=key,
+        body=req.body,
+        version=str(req.version),
+        ids=wanted.high,
+    )
+    if isinstance(reserved, idempotent.Replay):
+        headers = {"Idempotency-Replayed": "true"}
+        if reserved.location is not None:
+            headers["Location"] = reserved.location
+        return Response(body=reserved.body, status=reserved.status, headers=headers)
+    return _create_once(req, services, wanted, reserved)
+
+
+def _create_once(
+    req: Request, services: Services, wanted: Asked, reserved: idempotent.Reservation
+) -> Response:
+    def finish(tx: Tx, accepted: request_server.Accepted) -> None:
+        out = _answer(req, accepted)
+        reserved.finish(
+            services,
+            tx,
+            status=202,
+            body=msgspec.json.encode(out.body),
+            location=out.headers.get("Location"),
+        )
+
+    try:
+        accepted = request_server.accept(services, req.ctx, wanted, reserved.ids, finish)
+    except KilonovaError:
+        reserved.release(services)
+        raise
+    return _answer(req, accepted)
+
+
+def _answer(req: Request, accepted: request_server.Accepted) -> Response:
+    body = req.body["server"]
     if true(body.get("return_reservation_id", False)):
         return Response(body={"reservation_id": accepted.reservation_id})
     first = accepted.servers[0]

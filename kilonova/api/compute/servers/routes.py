@@ -30,10 +30,11 @@ def _create_routes() -> list[Route]:
                 creating.create,
                 _P + "servers:create",
                 success=202,
-                errors=(400, 403, 404, 409, 413, 501),
+                errors=(400, 403, 404, 409, 413, 422, 501),
                 since=since,
                 until=until,
                 body=schema,
+                idempotent=True,
             )
         )
     return rows
