@@ -43,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="settings in TOML; default: kilonova.toml in the state directory",
     )
+    add("--public-cidr", metavar="CIDR", help="of floating addresses, when the default is in use")
     add("--image", metavar="FILE", help="the qcow2 file to seed as tiny-linux")
 
 
