@@ -25,7 +25,8 @@ class Settings:
 
     synchronous: NORMAL, or FULL (an accepted request also survives a power cut; slower). api_threads, engine_threads:
     threads. build_time_s: of each build of a simulated host. policy_file: rule name = "rule" overrides in TOML.
-    public_cidr, private_cidr: first content. image_limit_gib, cache_limit_gib: GiB.
+    public_cidr, private_cidr: first content. image_limit_gib, cache_limit_gib: GiB. resolv_conf: file that names this
+    machine's resolvers, which guests' questions go to.
     """
 
     synchronous: str = "NORMAL"
@@ -37,6 +38,7 @@ class Settings:
     policy_file: str | None = None
     public_cidr: str = "172.24.4.0/24"
     private_cidr: str = "10.10.0.0/24"
+    resolv_conf: str = "/etc/resolv.conf"
     log_level: str = "INFO"
     reserved_host_memory_mib: int = 512
     cache_limit_gib: int = 20

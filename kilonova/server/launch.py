@@ -59,6 +59,7 @@ class Start:
     ephemeral: bool = False
     tiny_image: Path | None = None
     root_user: str | None = None
+    virt_type: str = "qemu"
     started_at: float = field(default_factory=time.time)
 
     @property
@@ -219,7 +220,8 @@ class _Helper:
     def __init__(self, start: Start) -> None:
         from kilonova.agent.helper.server import HelperServer
 
-        self.server = HelperServer(helper_settings(start.directory), helper_socket(start.directory))
+        known = helper_settings(start.directory, start.settings.resolv_conf)
+        self.server = HelperServer(known, helper_socket(start.directory))
         self.server.listen()
 
     def abandon(self) -> None:
@@ -238,7 +240,7 @@ def _open_helper(start: Start) -> _Helper:
     return _Helper(start)
 
 
-def helper_settings(directory: Path) -> Any:
+def helper_settings(directory: Path, resolv_conf: str = "/etc/resolv.conf") -> Any:
     """Return what the root helper of a state directory knows."""
     from kilonova.agent.helper import names
     from kilonova.agent.helper.settings import Settings as HelperSettings
@@ -249,6 +251,7 @@ def helper_settings(directory: Path) -> Any:
         owner=CLOUD_USER,
         qemu_user=QEMU_USER,
         qemu_group=QEMU_USER,
+        resolv_conf=resolv_conf,
     )
 
 
@@ -314,7 +317,7 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
         public_url=made.public_url,
         tls=start.tls,
         settings=start.settings,
-        probe_image=start.tiny_image,
+        virt_type=start.virt_type,
     )
     if start.with_helper:
         from kilonova.agent.helper import names
