@@ -6,7 +6,8 @@ from typing import Any
 
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import SqliteDatabase, Tx
-from kilonova.db.schema.world import METADATA, aggregate, aggregate_host
+from kilonova.db.schema.world import aggregate, aggregate_host
+from kilonova.operations.stores import WORLD
 from kilonova.db.sql import insert
 from kilonova.db.versions import ensure
 from kilonova.placement import aggregates, inventories, providers, traits
@@ -21,7 +22,7 @@ NOW = 1_700_000_000.0
 def world(path: Path) -> SqliteDatabase:
     """Open a new global database."""
     db = SqliteDatabase(path / "world.db", "world")
-    ensure(db, METADATA)
+    ensure(db, WORLD)
     return db
 
 

@@ -13,8 +13,6 @@ from kilonova.cells.listing import Lists
 from kilonova.common.log import get_logger
 from kilonova.db import versions
 from kilonova.db.engine import SqliteDatabase
-from kilonova.db.schema import cell as cell_schema
-from kilonova.db.schema import world as world_schema
 from kilonova.db.secrets import Vault
 from kilonova.http.app import Application, Service
 from kilonova.http.serving import HttpServer
@@ -24,7 +22,7 @@ from kilonova.image.embedded import service as image_api
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
-from kilonova.operations import registry
+from kilonova.operations import registry, stores
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.network_events import NetworkEvents
 from kilonova.operations.scheduling import Scheduling
@@ -77,11 +75,11 @@ class Cloud:
         plan = self.plan
         lock = StateLock(plan.state_dir)
         self._later(lock.close)
-        self.world = self._database("global", world_schema.METADATA)
+        self.world = self._database("global", stores.WORLD)
         names = [CELL0, *(f"cell{n + 1}" for n in range(plan.cells))]
         found = sorted(p.stem for p in (plan.state_dir / "db").glob("cell*.db"))
         names = list(dict.fromkeys([*names, *found]))
-        self.cells = {n: self._database(n, cell_schema.METADATA) for n in names}
+        self.cells = {n: self._database(n, stores.CELL) for n in names}
         self.vault = Vault.at(plan.state_dir / "secret.key")
         self.bus = plan.bus or MemoryBus()
         self._later(self.bus.close)

@@ -27,4 +27,4 @@ class Plan:
     faults: Faults | None = None
     helper_socket: Path | None = None
     tag: str = ""
-    probe_image: Path | None = None  # boots to prove that KVM works
+    virt_type: str = "qemu"  # "kvm" only after a guest was seen to run by it

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
 
-from kilonova.agent import bootid, kvm, libvirtd
+from kilonova.agent import bootid, libvirtd
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.helper.client import HelperClient
 from kilonova.agent.images import ImageCache, Reader
@@ -86,11 +86,11 @@ class LibvirtHost:
             uri=lambda: libvirtd.ensure(self.helper).uri,
             instances=_shared(base / "instances", group),
             tag=plan.tag,
-            virt_type=virt_type(base, plan.probe_image),
+            virt_type=plan.virt_type,
             group=group,
             reserved_memory_mib=s.reserved_host_memory_mib,
         )
-        _shared_parents(base, plan.state_dir, group)
+        _shared(base, group)
         self.driver = LibvirtDriver(config, self.cache, self.network, configdrive.build)
         self.workers = Workers(4)
         self.agent = Agent(
@@ -123,14 +123,6 @@ class LibvirtHost:
         self.helper.close()
 
 
-def virt_type(base: Path, image: Path | None) -> str:
-    """Return "kvm" where a guest was seen to run by it, else "qemu" (KILONOVA_VIRT_TYPE overrides)."""
-    forced = os.environ.get("KILONOVA_VIRT_TYPE")
-    if forced in ("kvm", "qemu"):
-        return forced
-    return "kvm" if kvm.remembered(base / "kvm.json", image) else "qemu"
-
-
 def libvirtd_runs(tag: str) -> bool:
     """Tell whether our libvirtd runs already (before anything is started)."""
     return bootid.runs(Path(f"/run/kilonova-{tag}"), "**/libvirtd.pid")
@@ -158,15 +150,6 @@ def _shared(path: Path, group: int | None) -> Path:
         os.chown(path, -1, group)
         os.chmod(path, 0o2750)  # noqa: S103 - new files belong to QEMU's group
     return path
-
-
-def _shared_parents(base: Path, state_dir: Path, group: int | None) -> None:
-    """QEMU's user must be able to walk to its disks: execute for its group, nothing to read."""
-    if group is None:
-        return
-    for path in (state_dir, base):
-        os.chown(path, -1, group)
-        os.chmod(path, 0o710)  # noqa: S103 - QEMU walks through, nobody reads
 
 
 def _host_id(base: Path) -> str:

@@ -24,8 +24,6 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db.engine import SqliteDatabase, Tx
-from kilonova.db.schema import cell as cell_schema
-from kilonova.db.schema import world as world_schema
 from kilonova.db.secrets import Vault
 from kilonova.db.versions import ensure
 from kilonova.network.embedded.network import EmbeddedNetwork
@@ -34,7 +32,7 @@ from kilonova.network.embedded.seed import seed
 from kilonova.network.embedded.store import ports as port_store
 from kilonova.objects.port import NicPlan
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
-from kilonova.operations import accept, power, registry, server_create, server_delete
+from kilonova.operations import accept, power, registry, server_create, server_delete, stores
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import CELL0, Services
@@ -354,7 +352,7 @@ def _template(shape: Shape, hosts: int, setup: tuple[str, ...] | None) -> Path:
 def _new_cloud(path: Path, hosts: int) -> None:
     for name in ("global", CELL0, "cell1"):
         db = SqliteDatabase(path / f"{name}.db", name)
-        ensure(db, world_schema.METADATA if name == "global" else cell_schema.METADATA)
+        ensure(db, stores.WORLD if name == "global" else stores.CELL)
         db.close()
     world = ServerWorld.__new__(ServerWorld)
     world._open(path, hosts)

@@ -13,6 +13,7 @@ from kilonova.db.schema import cell as cell_schema
 from kilonova.db.sql import insert
 from kilonova.db.versions import ensure
 from kilonova.objects.host import Inventory as HostInventory
+from kilonova.operations import stores
 from kilonova.placement import claims, inventories, providers
 from kilonova.placement.claims import Change
 from kilonova.placement.inventories import Inventory
@@ -242,7 +243,7 @@ def test_claims_after_a_gap_wait_for_the_read(cloud: Cloud) -> None:
 
 def test_hosts_of_a_cell_are_taken_over(cloud: Cloud, tmp_path: Path) -> None:
     cell = SqliteDatabase(tmp_path / "cell1.db", "cell1")
-    ensure(cell, cell_schema.METADATA)
+    ensure(cell, stores.CELL)
     view = cloud.view()
 
     def add(name: str, seen: float, disabled: int = 0) -> None:

@@ -6,7 +6,6 @@ JSON columns are stored encoded and pass through to the answer. Deleted servers 
 import sqlalchemy as sa
 
 from kilonova.db.schema.common import add_secret
-from kilonova.saga import schema as saga_schema
 
 METADATA = sa.MetaData()
 
@@ -167,4 +166,3 @@ cleanup = sa.Table(
 )
 
 secret = add_secret(METADATA)
-OPERATIONS = saga_schema.add_tables(METADATA)

@@ -7,8 +7,6 @@
 import sqlalchemy as sa
 
 from kilonova.db.schema.common import add_secret
-from kilonova.placement import schema as placement_schema
-from kilonova.saga import schema as saga_schema
 
 METADATA = sa.MetaData()
 
@@ -178,5 +176,3 @@ setting = sa.Table(
 )
 
 secret = add_secret(METADATA)
-OPERATIONS = saga_schema.add_tables(METADATA)
-placement_schema.add_tables(METADATA)

@@ -25,15 +25,13 @@ from kilonova.common.errors import BadRequest, Conflict, NotFound, Unauthorized
 from kilonova.common.ids import new_uuid
 from kilonova.db import flavors, mappings, servers, versions
 from kilonova.db.engine import SqliteDatabase
-from kilonova.db.schema import cell as cell_schema
-from kilonova.db.schema import world as world_schema
 from kilonova.db.secrets import Vault
 from kilonova.http.app import Application
 from kilonova.objects.base import encode
 from kilonova.objects.guest import Hardware, PowerState
 from kilonova.objects.port import BoundPort, FixedIp, GroupInfo, GroupRule
 from kilonova.objects.server import FlavorRecord, RequestedServer
-from kilonova.operations import rows
+from kilonova.operations import rows, stores
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import Services
@@ -253,10 +251,10 @@ def build(root: Path) -> Cloud:
     """Start databases, two cells of two simulated hosts, and the API."""
     clock, bus = ManualClock(), MemoryBus()
     world = SqliteDatabase(root / "global.db", "global")
-    versions.ensure(world, world_schema.METADATA)
+    versions.ensure(world, stores.WORLD)
     cells = {n: SqliteDatabase(root / f"{n}.db", n) for n in ("cell0", "cell1", "cell2")}
     for db in cells.values():
-        versions.ensure(db, cell_schema.METADATA)
+        versions.ensure(db, stores.CELL)
     network: Any = KnownPorts()
     tokens: Any = KnownTokens()
     nothing: Any = None
