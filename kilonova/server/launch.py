@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from kilonova.common.config import Settings
 from kilonova.common.errors import Conflict, KilonovaError
-from kilonova.server import privileges, state
+from kilonova.server import kvm, privileges, state
 
 CLOUD_USER, QEMU_USER = "kilonova", "kilonova-qemu"
 _LOG_LIMIT_BYTES = 64 << 20
@@ -186,6 +186,8 @@ def _as_root(start: Start, tell: Tell, name: str) -> int:
         privileges.become(user)
         return _serve(start, tell)
     helper = _open_helper(start)
+    start.virt_type = kvm.virt_type(start.directory / "host" / "kvm.json")
+    tell.step(f"guests run by {start.virt_type}")
     child = os.fork()
     if child == 0:
         code = 1
@@ -324,7 +326,6 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
 
         plan.helper_socket = helper_socket(start.directory)
         plan.tag = names.tag_of(start.directory)
-        plan.probe_image = start.tiny_image
     cloud = Cloud(plan)
     try:
         cloud.start()
