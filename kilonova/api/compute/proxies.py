@@ -171,9 +171,9 @@ def _routes() -> list[Route]:
         handler = _proxied(what)
         for method, rule in methods.items():
             rows += versioned(method, path, handler, R + rule, until=_LAST, errors=(403, 501))
-    for path, methods_ in _IMAGE_METADATA:
-        handler = _proxied("image metadata")
-        for method in methods_:
+    handler = _proxied("image metadata")
+    for path, names in _IMAGE_METADATA:
+        for method in names:
             rows += versioned(method, path, handler, R + "images", until=38, errors=(403, 501))
     for path, methods_ in _GONE.items():
         for method in methods_:

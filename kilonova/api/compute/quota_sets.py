@@ -9,7 +9,7 @@ from typing import Any
 from kilonova.api.compute.rules import ADMIN, ANY, READER
 from kilonova.api.compute.schemas import quotas as s
 from kilonova.api.compute.schemas.common import true
-from kilonova.api.compute.shared import NO_QUERY, R, versioned, whole
+from kilonova.api.compute.shared import R, versioned, whole
 from kilonova.common.errors import BadRequest
 from kilonova.db import quotas as db
 from kilonova.db import usage
@@ -138,9 +138,8 @@ ROUTES = [
     *versioned(
         "GET", _ONE + "/detail", detail, _RULE + "detail", queries=s.BY_USER, target=_target
     ),
-    *versioned(
-        "GET", _ONE + "/defaults", defaults, _RULE + "defaults", queries=NO_QUERY, target=_target
-    ),
+    # unlike others, this one takes unknown query parameters in 2.102 too: so does Nova
+    *versioned("GET", _ONE + "/defaults", defaults, _RULE + "defaults", target=_target),
     *versioned(
         "PUT",
         _ONE,

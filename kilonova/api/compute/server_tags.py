@@ -9,7 +9,7 @@ import msgspec
 from kilonova.api.compute.rules import MEMBER, READER
 from kilonova.api.compute.schemas.common import TAG
 from kilonova.api.compute.servers.finding import found, seen
-from kilonova.api.compute.shared import NO_QUERY, R, versioned
+from kilonova.api.compute.shared import R, versioned
 from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db.engine import Row
 from kilonova.http.request import Request, Response
@@ -102,8 +102,9 @@ _BODY = {
 }
 _C: dict[str, Any] = {"since": 26, "errors": (400, 403, 404, 409)}
 ROUTES = [
-    *versioned("GET", _ALL, index, _RULE + "index", queries=NO_QUERY, since=26),
-    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY, since=26, success=204),
+    # unlike others, these take unknown query parameters in 2.102 too: so does Nova
+    *versioned("GET", _ALL, index, _RULE + "index", since=26),
+    *versioned("GET", _ONE, show, _RULE + "show", since=26, success=204),
     *versioned("PUT", _ALL, update_all, _RULE + "update_all", bodies=_BODY, **_C),
     *versioned("PUT", _ONE, update, _RULE + "update", success=201, **_C),
     *versioned("DELETE", _ALL, delete_all, _RULE + "delete_all", success=204, **_C),

@@ -67,6 +67,8 @@ def test_create_refusals(cloud: Cloud) -> None:
         {"id": " x"},
         {"rxtx_factor": 1.0},
         {"name": " "},
+        {"name": " x"},
+        {"name": "x\t"},
         {"surprise": 1},
     ):
         bad = {"flavor": {"name": "w", "ram": 64, "vcpus": 1, "disk": 1, **wrong}}

@@ -1,6 +1,6 @@
 """Bodies of aggregates. source: compute API reference, "Host aggregates"; microversion 2.81."""
 
-from kilonova.api.compute.schemas.common import NAME, UUID, Json, wrap
+from kilonova.api.compute.schemas.common import EXACT_NAME, NAME, UUID, Json, wrap
 
 _ZONE: Json = {
     "oneOf": [
@@ -13,7 +13,7 @@ CREATE = wrap(
     "aggregate",
     {
         "type": "object",
-        "properties": _FIELDS,
+        "properties": {**_FIELDS, "name": EXACT_NAME},
         "required": ["name"],
         "additionalProperties": False,
     },

@@ -11,6 +11,8 @@ NAME: Json = {
     "maxLength": 255,
     "pattern": r"^(?![\s]*$)[^\x00-\x1f\x7f]+$",
 }
+# The same without white space at its ends, where Nova refuses it instead of trimming.
+EXACT_NAME: Json = {**NAME, "pattern": r"^(?!\s)(?!.*\s$)[^\x00-\x1f\x7f]+$"}
 DESCRIPTION: Json = {"type": ["string", "null"], "maxLength": 255, "pattern": r"^[^\x00]*$"}
 UUID: Json = {"type": "string", "format": "uuid"}
 METADATA: Json = {

@@ -1,6 +1,6 @@
 """Bodies and queries of flavors. source: compute API reference, "Flavors"; microversions 2.55, 2.75, 2.102."""
 
-from kilonova.api.compute.schemas.common import BOOLEAN, NAME, Json, wrap
+from kilonova.api.compute.schemas.common import BOOLEAN, EXACT_NAME, Json, wrap
 from kilonova.api.compute.shared import COUNT, TEXT, many, query
 from kilonova.http.schema import extend
 
@@ -40,7 +40,7 @@ _C1 = wrap(
     {
         "type": "object",
         "properties": {
-            "name": NAME,
+            "name": EXACT_NAME,
             "id": {
                 "type": ["string", "number", "null"],
                 "minLength": 1,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kilonova.api.compute.schemas.common import NAME, POSITIVE, Json, wrap
+from kilonova.api.compute.schemas.common import EXACT_NAME, POSITIVE, Json, wrap
 from kilonova.http.schema import extend
 
 _HARD = ["anti-affinity", "affinity"]
@@ -24,7 +24,7 @@ _C1: Json = wrap(
     "server_group",
     {
         "type": "object",
-        "properties": {"name": NAME, "policies": _policies(_HARD)},
+        "properties": {"name": EXACT_NAME, "policies": _policies(_HARD)},
         "required": ["name", "policies"],
         "additionalProperties": False,
     },
