@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from kilonova.api.compute.servers.reading import extras_for, find
 from kilonova.api.compute.views.server import ServerView
 from kilonova.common.errors import BadRequest, Conflict
@@ -23,6 +25,36 @@ from kilonova.operations.accept import Found, find_server
 from kilonova.operations.records import change_server
 from kilonova.operations.services import Services
 from kilonova.saga.definition import Saga
+
+# what PUT /servers/{id} answers with until 2.74; addresses are version and addr only
+_UPDATED = frozenset(
+    (
+        "id",
+        "name",
+        "status",
+        "tenant_id",
+        "user_id",
+        "metadata",
+        "hostId",
+        "image",
+        "flavor",
+        "created",
+        "updated",
+        "addresses",
+        "accessIPv4",
+        "accessIPv6",
+        "links",
+        "progress",
+        "fault",
+        "OS-DCF:diskConfig",
+        "locked",
+        "description",
+        "tags",
+        "trusted_image_certificates",
+        "server_groups",
+        "locked_reason",
+    )
+)
 
 
 def _found(req: Request, rule: str) -> Found:
@@ -129,34 +161,10 @@ def update(req: Request) -> Any:
     view = ServerView(req, extras_for(req, [row]))
     out = view.detail(row)
     if not req.version >= V(2, 75):
-        keep = (
-            "id",
-            "name",
-            "status",
-            "tenant_id",
-            "user_id",
-            "metadata",
-            "hostId",
-            "image",
-            "flavor",
-        )
-        more = (
-            "created",
-            "updated",
-            "addresses",
-            "accessIPv4",
-            "accessIPv6",
-            "links",
-            "progress",
-            "fault",
-        )
-        late = (
-            "OS-DCF:diskConfig",
-            "locked",
-            "description",
-            "tags",
-            "trusted_image_certificates",
-            "locked_reason",
-        )
-        out = {k: v for k, v in out.items() if k in (*keep, *more, *late)}
+        out = {k: v for k, v in out.items() if k in _UPDATED}
+        addresses = msgspec.json.decode(row["addresses"])
+        out["addresses"] = {
+            label: [{"version": a["version"], "addr": a["addr"]} for a in found]
+            for label, found in addresses.items()
+        }
     return {"server": out}
