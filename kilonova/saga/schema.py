@@ -4,6 +4,7 @@ All times are seconds since the epoch; JSON columns hold what msgspec encoded an
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -28,19 +29,8 @@ def add_tables(metadata: sa.MetaData) -> Tables:
     )
 
 
-def _operation(metadata: sa.MetaData) -> sa.Table:
-    """One row per operation.
-
-    state: ready | running | waiting, and at the end done | failed | cancelled. direction undo = it unwinds.
-    wake_at: when the sweep looks at it (NULL once ended); of a running one: when its owner is thought to have lost it.
-    step, seq, direction, started_at, deadline: the intent. ends_by: limit of the whole operation.
-    waits_for: answer | not_yet | retry | queue. tries: failures of this step. sends: how often its order was sent;
-    heard: how many of those the host had seen when it last said that it works on it.
-    error_*: why it unwinds. last_error: what the current step said last, for people who look.
-    """
-    table = sa.Table(
-        "operation",
-        metadata,
+def _columns() -> list[sa.Column[Any]]:
+    return [
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
@@ -78,7 +68,20 @@ def _operation(metadata: sa.MetaData) -> sa.Table:
         sa.Column("updated_at", sa.Float, nullable=False),
         sa.Column("ended_at", sa.Float),
         sa.Column("folded", sa.LargeBinary),  # the steps as one JSON list, once folded
-    )
+    ]
+
+
+def _operation(metadata: sa.MetaData) -> sa.Table:
+    """One row per operation.
+
+    state: ready | running | waiting, and at the end done | failed | cancelled. direction undo = it unwinds.
+    wake_at: when the sweep looks at it (NULL once ended); of a running one: when its owner is thought to have lost it.
+    step, seq, direction, started_at, deadline: the intent. ends_by: limit of the whole operation.
+    waits_for: answer | not_yet | retry | queue. tries: failures of this step. sends: how often its order was sent;
+    heard: how many of those the host had seen when it last said that it works on it.
+    error_*: why it unwinds. last_error: what the current step said last, for people who look.
+    """
+    table = sa.Table("operation", metadata, *_columns())
     woken = table.c.wake_at.isnot(None)
     sa.Index("ix_operation_wake", table.c.wake_at, sqlite_where=woken, postgresql_where=woken)
     sa.Index("ix_operation_resource", table.c.resource, table.c.accepted_at)
