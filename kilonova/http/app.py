@@ -214,8 +214,8 @@ class Application:
         mine = [r for r in routes if r.method == method]
         public = bool(mine) and all(r.policy == PUBLIC for r in mine)
         headers = {k.lower(): v for k, v in req.headers.items()}
-        for forged in [k for k in headers if k.startswith(_FORGEABLE)]:
-            del headers[forged]
+        for name in [k for k in headers if forgeable(k)]:
+            del headers[name]
         if public:
             ctx = Context(request_id=rid)
         else:
@@ -314,12 +314,15 @@ _FORGEABLE = (
     "x-tenant",
     "x-domain",
     "x-is-admin",
-    "x-service-user",
-    "x-service-project",
-    "x-service-role",
+    "x-service-",
     "x-identity",
     "x-system-scope",
 )
+
+
+def forgeable(header: str) -> bool:
+    """Tell whether a header (in small letters) speaks of an identity that only a token can give."""
+    return header.startswith(_FORGEABLE) and header != "x-service-token"
 
 
 def _resource(app: Application, s: Service, path: str, routes: Sequence[Route]) -> object:
