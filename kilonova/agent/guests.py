@@ -79,6 +79,7 @@ class Work:
     payload: Any = None
     ports_ready: bool = False
     waits_since: float | None = None
+    down_since: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def say(self, text: str) -> None:

@@ -11,9 +11,11 @@ from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.objects.base import decode, encode
 from kilonova.objects.order import Answer, AnswerState, Direction, Order, pack
-from kilonova.virt.driver import Aborted, Again, DriverError
+from kilonova.virt.driver import Aborted, Again, DriverError, HypervisorDown
 
 log = get_logger(__name__)
+DOWN_S = 30.0
+DOWN_POLL_S = 0.5
 Publish = Callable[[str, bytes], None]
 
 
@@ -119,6 +121,10 @@ class Orders:
             answer = self._failed(
                 work, DriverError("The host did not finish in time.", elsewhere=True)
             )
+        except HypervisorDown as exc:
+            if self._may_wait(work):
+                return DOWN_POLL_S
+            answer = self._failed(work, exc)
         except KilonovaError as exc:
             answer = self._failed(work, exc)
         except Exception as exc:
@@ -134,6 +140,14 @@ class Orders:
             )
         self._end(work, answer)
         return None
+
+    def _may_wait(self, work: Work) -> bool:
+        """Tell whether an order may wait for a hypervisor that was started anew, say: for DOWN_S in all."""
+        now = self._clock.monotonic()
+        if work.down_since is None:
+            work.down_since = now
+        work.progress = "waiting for the hypervisor"
+        return not work.aborted and now - work.down_since < DOWN_S
 
     def _end(self, work: Work, answer: Answer) -> None:
         with self._lock:

@@ -61,17 +61,17 @@ class Registration:
         """Ask once; returns as Workers' jobs do: None when replied, else the seconds until the next try."""
         if self.stopped:
             return None
-        message = self._make()
-        body = encode(Report(host=message.host, body=message))
         try:
-            reply = decode(self._bus.request(f"report.{message.host}", body, REPLY_S), Registered)
+            message = self._make()
+            body = encode(Report(host=message.host, body=message))
+            answer = self._bus.request(f"report.{message.host}", body, REPLY_S)
+            self._accept(message, decode(answer, Registered))
         except KilonovaError as exc:
             wait = self._retry_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
-            log.info("not registered yet", extra={"host": message.host, "why": exc.message})
+            log.info("not registered yet", extra={"why": exc.message, "facts": str(exc.facts)})
             return wait
         self._retry_s = FIRST_RETRY_S
-        self._accept(message, reply)
         return None
 
     def _accept(self, message: HostRegister, reply: Registered) -> None:

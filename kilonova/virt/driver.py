@@ -29,6 +29,12 @@ class GuestMissing(DriverError):
     code = "guest_missing"
 
 
+class HypervisorDown(DriverError):
+    """The hypervisor does not answer; guests may well be running. Trying again later may work."""
+
+    code, retryable = "hypervisor_down", True
+
+
 class Aborted(DriverError):
     """Somebody newer wants this guest: what runs for it ends here. Raised by Progress, passed on by drivers."""
 

@@ -24,7 +24,7 @@ from kilonova.objects.guest import (
     TapNic,
 )
 from kilonova.objects.host import Inventory
-from kilonova.virt.driver import Again, DriverError, GuestMissing, OnEvent, Progress
+from kilonova.virt.driver import Again, DriverError, GuestMissing, HypervisorDown, OnEvent, Progress
 from kilonova.virt.fake_faults import Faults
 
 HANG_S = 0.25
@@ -254,6 +254,7 @@ class FakeDriver:
 
     def inventory(self) -> Inventory:
         """Return what the host was given."""
+        self._alive()
         return self._spec
 
     def refuses(self, build: GuestBuild) -> str | None:
@@ -268,6 +269,7 @@ class FakeDriver:
     ) -> tuple[int, Hardware, tuple[DeviceAddress, ...]]:
         """Make what is missing of a guest. Raises Again while the build time runs."""
         world, host, server = self._world, self._host, build.server_id
+        self._alive()
         guest = world.guests(host).get(server)
         if guest is None or guest.power == PowerState.NOSTATE:
             if world.build_time_s > 0 or world.faults.any or build.faults:
@@ -293,6 +295,7 @@ class FakeDriver:
         progress: Progress,
     ) -> int:
         """Change a guest's power state. START, RESUME and REBOOT_HARD with a build define it anew."""
+        self._alive()
         guest = self._find(server_id)
         after = _AFTER.get(action)
         if after is None:
@@ -313,6 +316,7 @@ class FakeDriver:
 
     def delete(self, server_id: str, progress: Progress) -> bool:
         """Remove a guest and its disks."""
+        self._alive()
         guest = self._world.guests(self._host).get(server_id)
         self._ends.pop(server_id, None)
         self._fail("delete", server_id, () if guest is None else guest.faults, progress)
@@ -320,6 +324,7 @@ class FakeDriver:
 
     def guests(self) -> dict[str, int]:
         """Return the guests that are defined."""
+        self._alive()
         with self._world.lock:
             mine = self._world.guests(self._host)
             return {g.server: g.power for g in mine.values() if g.power != PowerState.NOSTATE}
@@ -376,6 +381,11 @@ class FakeDriver:
         self._handler = None
 
     # -- parts
+
+    def _alive(self) -> None:
+        faults = self._world.faults
+        if faults.any and faults.strikes("hypervisor_down", self._host, ""):
+            raise HypervisorDown("The hypervisor of the host does not answer.", elsewhere=True)
 
     def _find(self, server_id: str) -> FakeGuest:
         guest = self._world.guests(self._host).get(server_id)

@@ -212,6 +212,16 @@ def test_deadline_ends_what_hangs(cloud: Cloud) -> None:
     assert cloud.world.faults.hits["build_hang"] >= 1
 
 
+def test_hypervisor_that_comes_back_is_waited_for(cloud: Cloud) -> None:
+    """An order is not failed by a restart of libvirtd; nor is a registration."""
+    cloud.world.faults.set("hypervisor_down", times=3)
+    cloud.agent()
+    assert cloud.world.faults.hits["hypervisor_down"] == 3
+    cloud.world.faults.set("hypervisor_down", times=2)
+    assert cloud.conductor.perform(order_of(build_of())).state == DONE
+    assert cloud.world.faults.hits["hypervisor_down"] == 5
+
+
 def test_guest_that_changes_by_itself_is_reported(cloud: Cloud) -> None:
     cloud.agent()
     build = build_of()

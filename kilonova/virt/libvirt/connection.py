@@ -11,7 +11,7 @@ from typing import Any
 import libvirt
 
 from kilonova.common.log import get_logger
-from kilonova.virt.driver import DriverError, GuestMissing
+from kilonova.virt.driver import DriverError, GuestMissing, HypervisorDown
 
 log = get_logger(__name__)
 OnLifecycle = Callable[[str, int, int], None]  # (domain uuid, event, detail)
@@ -19,12 +19,6 @@ LONGEST_RETRY_S = 10.0
 _DOWN = frozenset({libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_NO_CONNECT})
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
-
-
-class HypervisorDown(DriverError):
-    """libvirtd does not answer; guests may well be running. Trying again later may work."""
-
-    code, retryable = "hypervisor_down", True
 
 
 def _turn_event_loop() -> None:

@@ -225,7 +225,6 @@ class LibvirtDriver:
     def on_event(self, handler: OnEvent) -> None:
         """Tell ``handler`` of every change; the agent sorts out what its own orders did."""
         self._handler = handler
-        self._connection.get()
 
     def vnc_socket(self, server_id: str) -> Path:
         """Return the unix socket of a guest's display; it exists while the guest runs."""
