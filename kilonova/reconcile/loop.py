@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from kilonova.common import memory
 from kilonova.common.log import get_logger
 from kilonova.operations.services import Services
 from kilonova.reconcile import (
@@ -22,6 +23,13 @@ from kilonova.reconcile.finding import Finding
 
 log = get_logger(__name__)
 Run = Callable[[Services], list[Finding]]
+
+
+def _give_memory_back(services: Services) -> list[Finding]:
+    memory.give_back()
+    return []
+
+
 JOBS: tuple[tuple[str, float, Run], ...] = (
     ("cleanups", cleanups.EVERY_S, cleanups.run),
     ("live", live.EVERY_S, live.run),
@@ -33,6 +41,7 @@ JOBS: tuple[tuple[str, float, Run], ...] = (
     ("secrets", secrets.EVERY_S, secrets.run),
     ("hosts", hosts.EVERY_S, hosts.run),
     ("retention", retention.EVERY_S, retention.run),
+    ("memory", 30.0, _give_memory_back),
 )
 
 

@@ -10,6 +10,7 @@ from kilonova.api.compute import service as compute
 from kilonova.api.compute.servers.reading import render_unplaced
 from kilonova.bus.memory import MemoryBus
 from kilonova.cells.listing import Lists
+from kilonova.common import memory
 from kilonova.common.log import get_logger
 from kilonova.db import versions
 from kilonova.db.engine import SqliteDatabase
@@ -45,6 +46,7 @@ class Cloud:
 
     def start(self) -> None:
         """Take the state directory, open everything, serve. Raises Conflict when another process has it."""
+        memory.few_arenas()
         plan = self.plan
         plan.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:

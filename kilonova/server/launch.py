@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from kilonova.common import memory
 from kilonova.common.config import Settings
 from kilonova.common.errors import Conflict, KilonovaError
 from kilonova.server import kvm, privileges, state
@@ -335,6 +336,7 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
     try:
         state.save_deployment(start.directory, made)
         first_content.ensure(cloud, start.tiny_image, start.cacert)
+        memory.give_back()
         tell.step("first content is there")
         run = _run_of(start, cloud.url)
         state.save_run(start.directory, run)
