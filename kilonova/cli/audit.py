@@ -4,7 +4,7 @@ import argparse
 
 from kilonova.cli import output
 from kilonova.cli.client import connect
-from kilonova.cli.main import common_options
+from kilonova.cli.common import common_options
 from kilonova.server import state
 
 

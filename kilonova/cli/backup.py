@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from kilonova.cli import output
-from kilonova.cli.main import common_options
+from kilonova.cli.common import common_options
 from kilonova.server import maintenance, state
 
 

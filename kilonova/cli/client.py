@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from kilonova.cli.main import Failed
+from kilonova.cli.common import Failed
 from kilonova.server import state
 
 MICROVERSION = "2.96"

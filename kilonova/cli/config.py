@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kilonova.cli import output
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.common import config as settings
 from kilonova.server import state
 

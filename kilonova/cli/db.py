@@ -6,7 +6,7 @@ kilonova db upgrade
 import argparse
 
 from kilonova.cli import output
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.server import maintenance, state
 
 

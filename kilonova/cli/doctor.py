@@ -3,7 +3,7 @@
 import argparse
 
 from kilonova.cli import output
-from kilonova.cli.main import common_options
+from kilonova.cli.common import common_options
 from kilonova.server import state
 
 

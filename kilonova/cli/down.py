@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kilonova.cli import output
 from kilonova.cli.client import wait_for
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.server import launch, privileges, state
 
 
@@ -67,6 +67,8 @@ def _words(
             "Stopped. Guests go on running; 'kilonova up' finds them again, 'kilonova down --guests' ends them,"
             "\n'kilonova down --purge' removes everything."
         )
+    if args.guests:
+        return "Stopped, and the guests with it. 'kilonova up' starts again those that were ACTIVE."
     return "Stopped. 'kilonova up' goes on where it was."
 
 
@@ -113,6 +115,9 @@ def _clean_host(directory: Path, made: state.Deployment | None, *, purge: bool) 
     from kilonova.agent.helper.verbs import purge as everything
 
     settings = launch.helper_settings(directory)
+    if not purge:
+        everything.end_everything(settings)
+        return everything.list_leftovers(settings.tag)
     everything.remove_everything(settings)
     return everything.list_leftovers(settings.tag, settings.directory_root)
 

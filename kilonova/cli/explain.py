@@ -8,7 +8,7 @@ from typing import Any
 
 from kilonova.cli import output
 from kilonova.cli.client import Client, connect
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.server import state
 
 

@@ -3,12 +3,13 @@
 import argparse
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
 from kilonova.cli import output
 from kilonova.cli.client import Client, connect, wait_for
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.server import launch, state
 
 NAME = "hello"
@@ -44,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     progress.done(f"floating address {floating}")
     console = _console(client, server["id"], args.timeout) if real else []
     if real:
-        progress.done("the guest says that it is ready")
+        wait_for(f"SSH on {floating}", lambda: _listens(floating), args.timeout)
+        progress.done("the guest says that it is ready, and takes SSH")
     ssh = _ssh_line(directory, key, floating, console)
     what = {
         "server": server["id"],
@@ -184,6 +186,14 @@ def _console(client: Client, server_id: str, timeout_s: float) -> list[str]:
 
     found: list[str] = wait_for(f"'{_READY}' on the console of {NAME}", lines, timeout_s, 0.5)
     return [line for line in found if line.strip()]
+
+
+def _listens(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), timeout=2) as link:
+            return link.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 def _ssh_line(directory: Path, key: Path, address: str, console: list[str]) -> str:

@@ -9,7 +9,7 @@ import argparse
 
 from kilonova.cli import output
 from kilonova.cli.client import Client, connect
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.cli.status import STATUS
 from kilonova.server import state
 
@@ -26,10 +26,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
+    if args.verb != "list" and not args.name:
+        raise Failed(f"which host? kilonova host {args.verb} NAME", 2)
     client = connect(state.chosen(args.state_dir))
     if args.verb != "list":
-        if not args.name:
-            raise Failed(f"which host? kilonova host {args.verb} NAME", 2)
         return _set(client, args)
     hosts = client.get(STATUS)["hosts"]
     if args.json:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from kilonova.cli.common import Failed
 from kilonova.common.errors import KilonovaError
 
 COMMANDS = {
@@ -30,16 +31,6 @@ COMMANDS = {
     "restore": "put a copy back",
     "service": "install or remove the systemd unit",
 }
-
-
-class Failed(KilonovaError):
-    """What the person at the terminal must know, in words; code: the exit code."""
-
-    code = "cli"
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,17 +57,6 @@ def _overview() -> str:
             "for a simulated cloud without root.",
         ]
     )
-
-
-def common_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
-    """Add what nearly every command takes."""
-    parser.add_argument(
-        "--state-dir",
-        metavar="DIR",
-        help="where the cloud keeps itself (default: /var/lib/kilonova as root, else your data folder)",
-    )
-    if json:
-        parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

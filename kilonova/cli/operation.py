@@ -11,7 +11,7 @@ from typing import Any
 
 from kilonova.cli import output
 from kilonova.cli.client import connect
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.server import state
 
 _BASE = "/kilonova/v1/operations"
@@ -29,6 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
+    if args.verb != "list" and not args.id:
+        raise Failed(f"which operation? kilonova operation {args.verb} ID", 2)
     client = connect(state.chosen(args.state_dir))
     if args.verb == "list":
         query: dict[str, object] = {"all_projects": 1, "limit": args.limit}
@@ -56,8 +58,6 @@ def run(args: argparse.Namespace) -> int:
                 ],
             )
         return 0
-    if not args.id:
-        raise Failed(f"which operation? kilonova operation {args.verb} ID", 2)
     if args.verb == "cancel":
         client.call("POST", f"{_BASE}/{args.id}/cancel", {})
         print("It will unwind at its next step; 'kilonova operation show' tells how far it is.")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.server import maintenance, state
 
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kilonova.cli.main import Failed
+from kilonova.cli.common import Failed
 from kilonova.server import state
 
 UNIT = Path("/etc/systemd/system/kilonova.service")

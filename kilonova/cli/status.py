@@ -6,7 +6,7 @@ from typing import Any
 
 from kilonova.cli import output
 from kilonova.cli.client import connect
-from kilonova.cli.main import common_options
+from kilonova.cli.common import common_options
 from kilonova.server import launch, state
 
 STATUS = "/kilonova/v1/status"

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kilonova.cli import output
-from kilonova.cli.main import Failed, common_options
+from kilonova.cli.common import Failed, common_options
 from kilonova.common.config import Settings
 from kilonova.server import launch, privileges, state
 

@@ -23,6 +23,13 @@ PARTS = ("net", "libvirt", "before")
 
 def remove_everything(settings: Settings) -> None:
     """End every process, then remove every namespace, link, table and file of this tag. Repeatable; nothing else."""
+    end_everything(settings)
+    for part in PARTS:
+        shutil.rmtree(settings.directory_root / part, ignore_errors=True)
+
+
+def end_everything(settings: Settings) -> None:
+    """Leave the machine as a reboot would: files of the state directory stay, and with them what guests are."""
     tag, run_root = settings.tag, settings.runtime_root
     libvirt.stop(settings)
     for pid, _ in libvirt.guests(tag):
@@ -49,8 +56,6 @@ def remove_everything(settings: Settings) -> None:
     before = settings.noted("ip_forward")
     if before == "0" and not _other_clouds(tag):
         sysctl({"net/ipv4/ip_forward": before})
-    for part in PARTS:
-        shutil.rmtree(settings.directory_root / part, ignore_errors=True)
     shutil.rmtree(run_root, ignore_errors=True)
 
 
