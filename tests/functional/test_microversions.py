@@ -263,6 +263,7 @@ def updated_fields(minor: int) -> set[str]:
         "description": 19,
         "tags": 26,
         "trusted_image_certificates": 63,
+        "server_groups": 71,
         "locked_reason": 73,
     }
     return UPDATED_2_1 | {n for n, since in late.items() if minor >= since}

@@ -55,3 +55,33 @@ def test_whole_from_2_75(cloud: Cloud) -> None:
     body = {"server": {"name": "renamed"}}
     seen = cloud.call("PUT", f"/servers/{server}", body, at=75, status=200)["server"]
     assert set(seen) == set(cloud.get(f"/servers/{server}", at=75)["server"])
+
+
+def test_pinned_zone_from_2_104(cloud: Cloud) -> None:
+    server = cloud.server(availability_zone="nova", requested_zone="nova")
+    path = f"/servers/{server}"
+
+    def pin(zone: str | None, status: int, at: int = 104) -> str | None:
+        body = {"server": {"pinned_availability_zone": zone}}
+        seen = cloud.call("PUT", path, body, at=at, status=status)
+        return seen["server"]["pinned_availability_zone"] if status == 200 else None
+
+    pin("nova", 400, at=103)
+    assert pin("nova", 200) == "nova"
+    pin("other", 409)
+    assert pin(None, 200) is None
+    pin("other", 409)
+    assert pin("nova", 200) == "nova"
+    waiting = cloud.server(host=None)
+    body = {"server": {"pinned_availability_zone": None}}
+    cloud.call("PUT", f"/servers/{waiting}", body, status=409)
+
+
+def test_unknown_query_parameters(cloud: Cloud) -> None:
+    server = cloud.server()
+    for path in ("/servers", "/servers/detail"):
+        cloud.get(path + "?bogus=1", at=74)
+        cloud.get(path + "?bogus=1", at=75, status=400)
+        cloud.get(path + "?_mark=1&name=s1&all_tenants=", as_="admin", at=75)
+    cloud.get(f"/servers/{server}?bogus=1", at=101)
+    cloud.get(f"/servers/{server}?bogus=1", at=102, status=400)

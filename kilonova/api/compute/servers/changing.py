@@ -137,6 +137,29 @@ def unlock(req: Request) -> None:
     change_server(req.cloud, req.ctx, found, "unlock", locked_by=None, locked_reason=None)
 
 
+def _pin(found: Found, wanted: str | None) -> str | None:
+    """Return the zone that a server is pinned to from now on. Conflict: it is elsewhere, or pinned elsewhere."""
+    row = found.row
+    if row is None:
+        raise Conflict(
+            f"Instance {found.id} is not ready for this yet; try again when it is built."
+        )
+    pinned, zone = row["requested_zone"], row["availability_zone"]
+    if wanted is None or wanted == pinned:
+        return wanted
+    if pinned is not None:
+        raise Conflict(
+            "Cannot change pinned availability zone directly. Unpin first by setting "
+            "pinned_availability_zone to null."
+        )
+    if wanted != zone:
+        raise Conflict(
+            f"Server can only be pinned to its current availability zone '{zone}', but '{wanted}' "
+            "was requested."
+        )
+    return wanted
+
+
 def update(req: Request) -> Any:
     """Rename a server, change description, host name or access addresses."""
     found = _found(req, "os_compute_api:servers:update")
@@ -152,6 +175,8 @@ def update(req: Request) -> Any:
     ):
         if key in body:
             values[column] = body[key] if body[key] is not None or key == "description" else ""
+    if "pinned_availability_zone" in body:
+        values["requested_zone"] = _pin(found, body["pinned_availability_zone"])
     if not values and "OS-DCF:diskConfig" not in body:
         raise BadRequest("server: nothing to change was given")
     if found.row is not None and found.row["task_state"] == "deleting":

@@ -1,6 +1,6 @@
 """The rows of the route table for servers."""
 
-from kilonova.api.compute.schemas import server_create
+from kilonova.api.compute.schemas import server_create, server_queries
 from kilonova.api.compute.schemas.common import (
     DESCRIPTION,
     FQDN,
@@ -11,6 +11,7 @@ from kilonova.api.compute.schemas.common import (
     wrap,
 )
 from kilonova.api.compute.servers import changing, creating, reading
+from kilonova.api.compute.shared import NO_QUERY, versioned
 from kilonova.http.microversion import Microversion, V
 from kilonova.http.routing import Handler, Route
 from kilonova.http.schema import Schema, extend
@@ -59,7 +60,15 @@ _U1 = wrap("server", _UPDATE)
 _U19 = extend(_U1, at=("properties", "server"), properties={"description": DESCRIPTION})
 _U90 = extend(_U19, at=("properties", "server"), properties={"hostname": HOSTNAME})
 _U94 = extend(_U90, at=("properties", "server"), properties={"hostname": FQDN})
-_UPDATES = [(V(2, 1), _U1), (V(2, 19), _U19), (V(2, 90), _U90), (V(2, 94), _U94)]
+_ZONE: Json = {"type": ["string", "null"], "minLength": 1, "maxLength": 255}
+_U104 = extend(_U94, at=("properties", "server"), properties={"pinned_availability_zone": _ZONE})
+_UPDATES = [
+    (V(2, 1), _U1),
+    (V(2, 19), _U19),
+    (V(2, 90), _U90),
+    (V(2, 94), _U94),
+    (V(2, 104), _U104),
+]
 
 
 def _update_routes() -> list[Route]:
@@ -108,10 +117,11 @@ _LOCK: Json = {
     "additionalProperties": False,
 }
 
+_LIST = {75: server_queries.LIST}
 ROUTES = [
-    Route("GET", "/v2.1/servers", reading.index, _P + "servers:index", errors=(400, 403)),
-    Route("GET", "/v2.1/servers/detail", reading.detail, _P + "servers:detail", errors=(400, 403)),
-    Route("GET", "/v2.1/servers/{server_id}", reading.show, _P + "servers:show", errors=(403, 404)),
+    *versioned("GET", "/servers", reading.index, _P + "servers:index", queries=_LIST),
+    *versioned("GET", "/servers/detail", reading.detail, _P + "servers:detail", queries=_LIST),
+    *versioned("GET", "/servers/{server_id}", reading.show, _P + "servers:show", queries=NO_QUERY),
     *_create_routes(),
     *_update_routes(),
     Route(
