@@ -20,7 +20,7 @@ operation_id: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "operation_id", default=None
 )
 
-_SECRET_KEY = re.compile(
+SECRET_KEY = re.compile(
     r"pass(word|wd)?$|secret|token|private_key|user_data|credential|fernet|adminpass", re.IGNORECASE
 )
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -47,13 +47,13 @@ class JsonFormatter(logging.Formatter):
             line["operation_id"] = oid
         for key, value in vars(record).items():
             if key not in _RESERVED:
-                line[key] = "***" if _SECRET_KEY.search(key) else value
+                line[key] = "***" if SECRET_KEY.search(key) else value
         if record.exc_info and record.exc_info[1] is not None:
             exc = record.exc_info[1]
             line["exception"] = "".join(traceback.format_exception(exc))
             if isinstance(exc, KilonovaError):
                 line["facts"] = {
-                    k: "***" if _SECRET_KEY.search(k) else v for k, v in exc.facts.items()
+                    k: "***" if SECRET_KEY.search(k) else v for k, v in exc.facts.items()
                 }
         return msgspec.json.encode(line, enc_hook=str).decode()
 

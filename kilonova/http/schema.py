@@ -15,6 +15,7 @@ import jsonschema_rs
 from kilonova.common.clock import parse_iso
 from kilonova.common.errors import BadRequest
 from kilonova.common.ids import is_uuid
+from kilonova.common.log import SECRET_KEY
 
 Json = dict[str, Any]
 
@@ -96,13 +97,35 @@ def _explain(document: Json, body: object, what: str, secret: bool = False) -> s
         return (
             f"Invalid input for {what or 'field/attribute'} {path or '(body)'}. {_rule_of(error)}"
         )
-    value = str(error.instance)
-    message = str(error.message)
+    hidden = sorted(_secrets(body), key=len, reverse=True)
+    value = _masked(str(error.instance), hidden)
+    message = _masked(str(error.message), hidden)
     message = message if len(message) <= 600 else message[:600] + "..."
     if path:
         value = value if len(value) <= 200 else value[:200] + "..."
         return f"Invalid input for {what or 'field/attribute'} {path}. Value: {value}. {message}"
     return message
+
+
+def _secrets(value: object, inside: bool = False) -> set[str]:
+    """Return every text under a key that names a secret, as it is and as Python writes it."""
+    if isinstance(value, dict):
+        out: set[str] = set()
+        for k, v in value.items():
+            out |= _secrets(v, inside or SECRET_KEY.search(str(k)) is not None)
+        return out
+    if isinstance(value, list):
+        return set().union(*(_secrets(v, inside) for v in value))
+    text = str(value)
+    return (
+        {text, repr(value)[1:-1] if isinstance(value, str) else text} if inside and text else set()
+    )
+
+
+def _masked(text: str, hidden: Iterable[str]) -> str:
+    for word in hidden:
+        text = text.replace(word, "***")
+    return text
 
 
 def _rule_of(error: Any) -> str:
