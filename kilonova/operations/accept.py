@@ -85,6 +85,10 @@ def on_server(
     row = found.row
     if row is None or row["vm_state"] not in transition.start or row["task_state"] is not None:
         raise wrong_state(found.id, transition.verb, row)
+    if row["host"] is None or row["launched_at"] is None:
+        raise Conflict(
+            f"Cannot '{transition.verb}' instance {found.id} while it has never been active"
+        )
     epoch = int(found.mapping["epoch"])
     now = services.now()
     if not services.world.write(lambda tx: mappings.take_epoch(tx, found.id, epoch, now)):
