@@ -109,6 +109,20 @@ def change_by(
     return row
 
 
+def reset_state(services: Services, found: Found, vm_state: str) -> None:
+    """Set the state of a server that nothing works on; safe to repeat. Conflict while an operation owns it."""
+
+    def put(tx: Tx) -> None:
+        row = servers.find(tx, found.id)
+        if row is None or row["deleted"]:
+            raise NotFound(f"Instance {found.id} could not be found.")
+        if row["task_state"] is not None:
+            raise wrong_state(found.id, "reset_state", row)
+        servers.set_columns(tx, found.id, vm_state=vm_state, updated_at=services.now())
+
+    services.cell(found.mapping["cell"]).write(put)
+
+
 def _change_unplaced(services: Services, found: Found, values: dict[str, Any], now: float) -> None:
     if not set(values) <= _UNPLACED:
         raise Conflict(

@@ -34,13 +34,6 @@ ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
         1,
         None,
     ),
-    "os-resetState": (
-        "Setting a server's state by hand",
-        "os-admin-actions:reset_state",
-        ADMIN,
-        1,
-        None,
-    ),
     "injectNetworkInfo": (
         "Injecting network information into a guest",
         "os-admin-actions:inject_network_info",

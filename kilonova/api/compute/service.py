@@ -29,6 +29,7 @@ from kilonova.api.compute import (
     server_metadata,
     server_queries,
     server_security_groups,
+    server_state,
     server_tags,
     server_unbuilt,
     server_volumes,
@@ -68,6 +69,7 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
     migrations,
     external_events,
     extensions,
+    server_state,
     server_unbuilt,
     proxies,
 )

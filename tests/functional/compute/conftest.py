@@ -109,8 +109,8 @@ class KnownPorts:
         ports[0] = ports[0].replace(fixed_ips=(first.replace(floating=(address,)),))
 
     def disassociate_floating_ip(self, ctx: Context, server_id: str, address: str) -> None:
-        port = self.ports[server_id][0]
-        if address not in port.fixed_ips[0].floating:
+        port = self.ports.get(server_id, [None])[0]
+        if port is None or address not in port.fixed_ips[0].floating:
             raise Conflict("The floating IP is not on this server.")
         bare = port.fixed_ips[0].replace(floating=())
         self.ports[server_id][0] = port.replace(fixed_ips=(bare,))

@@ -340,3 +340,20 @@ def test_volumes_topology_migrations(cloud: Cloud) -> None:
     force = {"force_complete": None}
     cloud.call("POST", path + "/migrations/1/action", force, as_="admin", status=404)
     cloud.call("DELETE", path + "/migrations/1", as_="admin", status=404)
+
+
+def test_reset_state(cloud: Cloud) -> None:
+    server, busy, waiting = cloud.server(), cloud.server(task_state="pausing"), cloud.server(None)
+
+    def reset(target: str, state: str, status: int, as_: str = "admin") -> None:
+        body = {"os-resetState": {"state": state}}
+        cloud.call("POST", f"/servers/{target}/action", body, as_=as_, status=status)
+
+    reset(server, "error", 403, "demo")
+    reset(server, "error", 202)
+    assert cloud.get(f"/servers/{server}")["server"]["status"] == "ERROR"
+    reset(server, "active", 202)
+    assert cloud.get(f"/servers/{server}")["server"]["status"] == "ACTIVE"
+    reset(server, "paused", 400)
+    reset(busy, "active", 409)
+    reset(waiting, "active", 409)
