@@ -20,7 +20,7 @@ from kilonova.api.compute.views.server import host_id
 from kilonova.cells.listing import Rendered
 from kilonova.common.clock import iso_micro, parse_iso
 from kilonova.common.errors import BadRequest, NotFound
-from kilonova.db import action_list, actions, servers
+from kilonova.db import action_list, actions, mappings, servers
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
@@ -32,24 +32,30 @@ _RULE = R + "os-instance-actions:"
 def _server(req: Request, rule: str) -> tuple[Rendered, Database | None]:
     """Return a server, a deleted one too from 2.21 on, and the database of its actions (None: none yet)."""
     services: Services = req.cloud
-    server_id, ctx = req.params["server_id"], req.ctx
-    answers, _ = services.lists.ask_cells(lambda tx: servers.find(tx, server_id))
-    rows = {cell: row for cell, row in answers.items() if row is not None and not row["hidden"]}
-    row: Rendered
-    database: Database | None
+    server_id = req.params["server_id"]
     try:
         row = reading.find(req, server_id)
-        cell = next((c for c, r in rows.items() if not r["deleted"]), None)
-        database = None if cell is None else services.cell(cell)
+        mapping = services.world.read(lambda tx: mappings.find(tx, server_id))
+        cell = None if mapping is None else mapping["cell"]
     except NotFound:
-        if not rows or not req.version >= V(2, 21):
+        deleted = _deleted(req, server_id) if req.version >= V(2, 21) else None
+        if deleted is None:
             raise
-        cell, row = next(iter(rows.items()))
-        if not (row["project_id"] == ctx.project_id or ctx.is_admin):
-            raise
-        database = services.cell(cell)
+        cell, row = deleted
     req.authorize(rule, {"project_id": row["project_id"]})
-    return row, database
+    return row, None if cell is None else services.cell(cell)
+
+
+def _deleted(req: Request, server_id: str) -> tuple[str, Row] | None:
+    """Return a deleted server that the caller may see, with its cell."""
+    services: Services = req.cloud
+    answers, _ = services.lists.ask_cells(lambda tx: servers.find(tx, server_id))
+    for cell, row in answers.items():
+        if row is None or row["hidden"] or not row["deleted"]:
+            continue
+        if row["project_id"] == req.ctx.project_id or req.ctx.is_admin:
+            return cell, row
+    return None
 
 
 def _shape(req: Request, a: Row) -> dict[str, Any]:

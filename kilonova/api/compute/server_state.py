@@ -1,4 +1,4 @@
-"""os-resetState, for admins: it exists for clients that call it; an operation that works on a server settles it anyway."""
+"""os-resetState, for admins: it exists for clients that call it; an operation that works on a server settles it."""
 
 from typing import Any
 
