@@ -236,7 +236,9 @@ class RunningCloud:
             ),
             "the end of all operations",
         )
-        self.cloud.bus.drain()
+        drain = getattr(self.cloud.bus, "drain", None)
+        if drain is not None:
+            drain()
 
     def ledger(self) -> Ledger:
         """Count everything that stands, once the cloud is at rest and the audit has come to its end."""

@@ -7,9 +7,12 @@ import msgspec
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.db import mappings, servers
+from kilonova.db.engine import Tx
 from kilonova.objects.port import NetworkEvent, NetworkEventName
+from kilonova.objects.server import NicRecord
 from kilonova.operations import metadata
 from kilonova.operations.addresses import addresses_json
+from kilonova.operations.rows import nics_json
 from kilonova.operations.services import CELL0, Services
 
 log = get_logger(__name__)
@@ -58,30 +61,36 @@ class NetworkEvents:
 
 
 def refresh(services: Services, server_id: str) -> None:
-    """Write addresses and groups of a placed server anew if they differ; repeatable."""
+    """Write addresses, groups and NICs of a placed server anew if they differ; repeatable.
+
+    A NIC whose port somebody deleted goes: the guest's next start must not wait for it.
+    """
     mapping = services.world.read(lambda tx: mappings.find(tx, server_id))
     if mapping is None or mapping["cell"] in (None, CELL0):
         return
-    cell = services.cell(mapping["cell"])
-    row = cell.read(lambda tx: servers.find(tx, server_id))
-    if row is None or row["deleted"]:
-        return
     ports = services.network.ports_of([server_id]).get(server_id, [])
     names = sorted({name for port in ports for _, name in port.security_groups})
+    there = {port.port_id for port in ports}
     groups = msgspec.json.encode([{"name": n} for n in names]).decode()
     addresses = addresses_json(ports)
-    if (addresses, groups) == (row["addresses"], row["security_groups"]):
-        return
-    now = services.now()
-    generation = row["metadata_generation"] + 1
-    cell.write(
-        lambda tx: servers.set_columns(
+
+    def put(tx: Tx) -> bool:
+        row = servers.find(tx, server_id)
+        if row is None or row["deleted"]:
+            return False
+        had = msgspec.json.decode(row["nics"], type=list[NicRecord])
+        nics = nics_json([n for n in had if n.port_id in there])
+        if (addresses, groups, nics) == (row["addresses"], row["security_groups"], nics_json(had)):
+            return False
+        return servers.set_columns(
             tx,
             server_id,
             addresses=addresses,
             security_groups=groups,
-            metadata_generation=generation,
-            updated_at=now,
+            nics=nics,
+            metadata_generation=row["metadata_generation"] + 1,
+            updated_at=services.now(),
         )
-    )
-    metadata.push(services, server_id)
+
+    if services.cell(mapping["cell"]).write(put):
+        metadata.push(services, server_id)

@@ -1,0 +1,23 @@
+"""A port that its owner deletes under a running server: the server starts again without it.
+
+Before, the record kept the NIC, and every later start waited a minute for a port that nobody has, then failed.
+"""
+
+from pathlib import Path
+
+from tests.cloud import eventually, running
+
+
+def test_a_hard_reboot_after_the_port_is_gone(tmp_path: Path) -> None:
+    with running(tmp_path / "state", hosts=1) as x:
+        server = x.demo.boot("web")
+        x.demo.wait(server, "ACTIVE")
+        port = x.demo.get(f"/network/v2.0/ports?device_id={server}")["ports"][0]["id"]
+        x.demo.delete(f"/network/v2.0/ports/{port}")
+        eventually(lambda: x.demo.show(server)["addresses"] == {}, "the loss of the address")
+        assert x.demo.act(server, {"reboot": {"type": "HARD"}}).status == 202
+        x.demo.wait(server, "ACTIVE")
+        assert x.audit() == []
+        x.demo.delete(f"/compute/v2.1/servers/{server}")
+        x.demo.gone(server)
+        assert x.audit() == []
