@@ -125,20 +125,29 @@ def _nic_config(port: BoundPort, tag: str | None) -> NicConfig:
         mac=port.mac,
         mtu=port.mtu,
         addresses=tuple(addresses),
+        floating_ip=next((f for fixed in port.fixed_ips for f in fixed.floating), None),
         tag=tag,
     )
 
 
 def build_of(
-    services: Services, row: Row, *, start: bool = True, admin_password: str | None = None
+    services: Services,
+    row: Row,
+    *,
+    ports: list[BoundPort] | None = None,
+    start: bool = True,
+    admin_password: str | None = None,
 ) -> GuestBuild:
-    """Return the complete description of a server's guest, from its row."""
+    """Return the complete description of a server's guest, from its row. ports: as bound just now, else asked for."""
     flavor = _decode(row["flavor"], type=FlavorRecord)
     system = _decode(row["system_metadata"], type=SystemMetadata)
     nics = _decode(row["nics"], type=list[NicRecord])
-    found = {p.port_id: p for p in services.network.ports_of([row["uuid"]]).get(row["uuid"], [])}
-    ports = [found[n.port_id] for n in nics if n.port_id in found]
-    document = metadata_document(services, row, ports)
+    if ports is None:
+        ports = services.network.ports_of([row["uuid"]]).get(row["uuid"], [])
+    found = {p.port_id: p for p in ports}
+    document = metadata_document(
+        services, row, [found[n.port_id] for n in nics if n.port_id in found]
+    )
     if admin_password is not None:
         document = document.replace(admin_password=admin_password)
     meta = document.meta

@@ -82,7 +82,7 @@ def make_ports(run: Run) -> Output:
     services: Services = run.services
     _, requested = requested_of(run)
     where = run.outputs["place"]
-    nics = []
+    nics, ports = [], []
     for i, nic in enumerate(requested.nics):
         port = services.network.ensure_port(
             (run.operation, f"nic{i}"),
@@ -98,7 +98,13 @@ def make_ports(run: Run) -> Output:
             tag=nic.tag,
         )
         nics.append(_nic_record(port, f"nic{i}", nic.tag))
-    return {"nics": msgspec.to_builtins(nics)}
+        ports.append(port)
+    return {"nics": msgspec.to_builtins(nics), "ports": msgspec.to_builtins(ports)}
+
+
+def ports_of(run: Run) -> list[BoundPort]:
+    """Return the ports as they were bound by ``make_ports``."""
+    return msgspec.convert(run.outputs["ports"]["ports"], list[BoundPort])
 
 
 def _nic_record(port: BoundPort, item: str, tag: str | None) -> NicRecord:
@@ -135,7 +141,7 @@ def put_record(run: Run) -> Output:
         availability_zone=where["zone"],
         task_state="spawning",
         nics=_encode(run.outputs["ports"]["nics"]).decode(),
-        addresses=addresses_json(services.network.ports_of([run.resource]).get(run.resource, [])),
+        addresses=addresses_json(ports_of(run)),
         updated_at=services.now(),
     )
 
@@ -206,7 +212,7 @@ def order_build(run: Run) -> Order:
     if requested.admin_password is not None:
         ref = requested.admin_password
         password = services.world.read(lambda tx: services.vault.get(tx, ref)).reveal()
-    build = guest_orders.build_of(services, row, admin_password=password)
+    build = guest_orders.build_of(services, row, ports=ports_of(run), admin_password=password)
     return guest_orders.order(run, where["host"], "guest_build", build, BUILD_DEADLINE_S)
 
 
