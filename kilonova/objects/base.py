@@ -143,6 +143,8 @@ def _down(value: Any, manifest: Manifest) -> Any:
         return [_down(v, manifest) for v in value]
     if isinstance(value, dict):
         return {k: _down(v, manifest) for k, v in value.items()}
+    if isinstance(value, msgspec.Raw):
+        return value  # encoded already, by its own sender
     return msgspec.to_builtins(value)
 
 
