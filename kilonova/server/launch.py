@@ -80,6 +80,7 @@ def describe(directory: Path, run: state.Run) -> dict[str, Any]:
         "cloud": "kilonova",
         "admin_cloud": "kilonova-admin",
         "cacert": run.cacert,
+        "projects": run.projects,
         "pid": run.pid,
         "helper_pid": run.helper_pid,
         "driver": run.driver,
@@ -335,10 +336,10 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
     tell.step("the cloud answers")
     try:
         state.save_deployment(start.directory, made)
-        first_content.ensure(cloud, start.tiny_image, start.cacert)
+        content = first_content.ensure(cloud, start.tiny_image, start.cacert)
         memory.give_back()
         tell.step("first content is there")
-        run = _run_of(start, cloud.url)
+        run = _run_of(start, cloud.url, content.projects)
         state.save_run(start.directory, run)
         yield run
     finally:
@@ -346,7 +347,7 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
         state.forget_run(start.directory)
 
 
-def _run_of(start: Start, url: str) -> state.Run:
+def _run_of(start: Start, url: str, projects: dict[str, str]) -> state.Run:
     pid = os.getpid()
     return state.Run(
         pid=pid,
@@ -357,6 +358,7 @@ def _run_of(start: Start, url: str) -> state.Run:
         version=start.deployment.version,
         helper_pid=os.getppid() if start.with_helper else None,
         cacert=start.cacert,
+        projects=projects,
     )
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,10 @@ def save_deployment(directory: Path, made: Deployment) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A cloud that runs. started_ticks: of /proc/PID/stat, so that a reused pid is not taken for it."""
+    """A cloud that runs. started_ticks: of /proc/PID/stat, so that a reused pid is not taken for it.
+
+    projects: name -> id.
+    """
 
     pid: int
     started_ticks: int
@@ -116,6 +119,7 @@ class Run:
     version: str
     helper_pid: int | None = None
     cacert: str | None = None
+    projects: dict[str, str] = field(default_factory=dict)
 
 
 def ticks(pid: int) -> int | None:
