@@ -105,8 +105,8 @@ class SingleBus:
         return self.plain.request(subject, body, timeout_s)
 
     def pump(self) -> int:
-        done: int = self.bus.pump() + self.workers.pump()
-        return done + sum(chore() for chore in self.chores)
+        done = self.bus.pump() + self.workers.pump()
+        return done + sum(int(chore()) for chore in self.chores)
 
     def next_due(self) -> float | None:
         first = self.bus.next_due() if isinstance(self.bus, Disturbed) else None

@@ -108,8 +108,9 @@ def test_the_host_goes_down_during_the_build(tmp_path: Path) -> None:
     backs = []
 
     def fall(fault: Fault) -> None:
-        where = world.services.world.read(lambda tx: mappings.find(tx, world.server))["host"]
-        backs.append(world.fall_silent(where))
+        mapping = world.services.world.read(lambda tx: mappings.find(tx, world.server))
+        assert mapping is not None
+        backs.append(world.fall_silent(mapping["host"]))
 
     # The order was sent and done; its answer is not heard any more.
     faults = Faults(Fault("build", "do", "before", "pause"), pause=fall)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,8 @@ def test_a_missing_effect(
 
 
 def _without_last_act(monkeypatch: pytest.MonkeyPatch, kind: str, part: str) -> None:
-    saga: Saga = dataclasses.replace(saga_of(kind), **{part: None})
+    gone: dict[str, Any] = {part: None}
+    saga: Saga = dataclasses.replace(saga_of(kind), **gone)
     monkeypatch.setitem(_KINDS, (kind, 1), saga)
 
 
