@@ -4,6 +4,7 @@ Whoever asked hears of it by a ``Tell``: steps while it starts, then what runs, 
 """
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -341,6 +342,7 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
         tell.step("first content is there")
         run = _run_of(start, cloud.url, content.projects)
         state.save_run(start.directory, run)
+        gc.enable()
         yield run
     finally:
         cloud.stop()
