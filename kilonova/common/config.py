@@ -31,7 +31,7 @@ class Settings:
 
     synchronous: str = "NORMAL"
     api_threads: int = 4
-    engine_threads: int = 4
+    engine_threads: int = 2
     build_time_s: float = 0.0
     token_life_s: float = 14400.0
     heartbeat_s: float = 10.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from kilonova.agent.helper import names
 from kilonova.agent.helper.client import HelperClient, HelperError
 from kilonova.agent.network.fake import FakeFaults, FakeHostNetwork
-from kilonova.agent.network.in_force import InForce, kind_of
+from kilonova.agent.network.in_force import InForce, Overtaken, ask_until_newest, kind_of
 from kilonova.agent.network.interface import HostNetwork, PlugFailed, PortNotReady
 from kilonova.bus.interface import Bus, NobodyListens
 from kilonova.common.errors import Unavailable
@@ -23,7 +23,6 @@ __all__ = [
     "RealHostNetwork",
 ]
 log = get_logger(__name__)
-ASK_TIMEOUT_S = 5.0
 
 
 class RealHostNetwork:
@@ -46,11 +45,14 @@ class RealHostNetwork:
             return
         try:
             self._report(self.apply(decode(body, Change)))
+        except Overtaken:
+            self._ask(None)
         except Unavailable as exc:
             log.warning("a change not applied", extra={"host": self.host, "why": exc.message})
 
     def apply(self, change: Change) -> Applied:
         with self._lock:
+            self._in_force.admit(change)
             try:
                 applied = self._helper.network_apply(change)
             except HelperError as exc:
@@ -87,8 +89,7 @@ class RealHostNetwork:
             return
         body = encode(StateRequest(host=self.host, port_id=port_id))
         try:
-            reply = self._bus.request("network.state", body, ASK_TIMEOUT_S)
-            self._report(self.apply(decode(reply, Change)))
+            self._report(ask_until_newest(self._bus, body, self.apply))
         except (NobodyListens, IncompatibleVersion, Unavailable) as exc:
             log.warning("network state not received", extra={"host": self.host, "why": str(exc)})
 

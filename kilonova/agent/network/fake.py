@@ -1,7 +1,7 @@
 """The network of simulated hosts: applies in memory, at once; one object serves thousands of ports."""
 
 from kilonova.agent.helper import names
-from kilonova.agent.network.in_force import InForce, kind_of
+from kilonova.agent.network.in_force import InForce, Overtaken, ask_until_newest, kind_of
 from kilonova.agent.network.interface import PlugFailed, PortNotReady
 from kilonova.bus.interface import Bus, NobodyListens
 from kilonova.common.log import get_logger
@@ -35,13 +35,17 @@ class FakeHostNetwork:
 
     def _on_state(self, subject: str, body: bytes) -> None:
         if type_of(body) == "Change":  # metadata documents travel on the same subject
-            self._report(self.apply(decode(body, Change)))
+            try:
+                self._report(self.apply(decode(body, Change)))
+            except Overtaken:
+                self._ask(None)
 
     def _report(self, applied: Applied) -> None:
         if self._bus is not None and applied.items:
             self._bus.publish(f"network.report.{self.host}", encode(applied))
 
     def apply(self, change: Change) -> Applied:
+        self._in_force.admit(change)
         items: list[tuple[str, str, int, str | None]] = []
         for document in change.documents:
             kind, error = kind_of(document), self.faults.apply_error.get(document.id)
@@ -65,9 +69,8 @@ class FakeHostNetwork:
             return
         body = encode(StateRequest(host=self.host, port_id=port_id))
         try:
-            reply = self._bus.request("network.state", body, ASK_TIMEOUT_S)
-            self._report(self.apply(decode(reply, Change)))
-        except (NobodyListens, IncompatibleVersion) as exc:
+            self._report(ask_until_newest(self._bus, body, self.apply))
+        except (NobodyListens, IncompatibleVersion, Overtaken) as exc:
             log.warning("network state not received", extra={"host": self.host, "why": str(exc)})
 
     def tap_of(self, port_id: str) -> str:

@@ -1,18 +1,29 @@
 """Which generations are in force on a host, and waiting for them."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 
+from kilonova.bus.interface import Bus
+from kilonova.common.errors import Unavailable
+from kilonova.objects.base import decode
 from kilonova.objects.netstate import Applied, Change
 
 ASK_AFTER_S = 2.0
+ASK_TIMEOUT_S = 5.0
 Key = tuple[str, str]  # (kind, id)
 
 
 def kind_of(document: object) -> str:
     """Return the kind of a document: "network", "port", "router" or "group"."""
     return type(document).__name__.removesuffix("State").lower()
+
+
+class Overtaken(Unavailable):
+    """A full state that is older than a change which came before it; ask for a newer one."""
+
+    code = "overtaken"
 
 
 class InForce:
@@ -26,6 +37,14 @@ class InForce:
         self._changed = threading.Condition()
         self._generations: dict[Key, int] = {}
         self._missed: dict[str, float] = {}  # port id -> monotonic time of the next question
+        self._newest = 0  # the highest Change.seq seen
+
+    def admit(self, change: Change) -> None:
+        """Note a change that is about to be applied. Raises Overtaken for a full state that would undo newer ones."""
+        with self._changed:
+            if change.full and 0 < change.seq < self._newest:
+                raise Overtaken("the full state is older than what came since", seq=change.seq)
+            self._newest = max(self._newest, change.seq)
 
     def took(self, change: Change, applied: Applied) -> None:
         """Note what ``applied`` says of ``change``."""
@@ -77,3 +96,11 @@ class InForce:
                     continue
                 self._missed[port_id] = now + ASK_AFTER_S
             self._ask(port_id)
+
+
+def ask_until_newest(bus: Bus, request: bytes, apply: Callable[[Change], Applied]) -> Applied:
+    """Ask the network service and apply its answer; again (5 times at most) while changes overtake the answer."""
+    for _ in range(4):
+        with contextlib.suppress(Overtaken):
+            return apply(decode(bus.request("network.state", request, ASK_TIMEOUT_S), Change))
+    return apply(decode(bus.request("network.state", request, ASK_TIMEOUT_S), Change))
