@@ -185,7 +185,7 @@ def _as_root(start: Start, tell: Tell, name: str) -> int:
     if user is None:
         raise StartFailed(f"there is no user {name}")
     if not start.with_helper:
-        privileges.reveal([*privileges.code_directories(), start.directory], user)
+        privileges.reveal(_needed(start), user)
         privileges.become(user)
         return _serve(start, tell)
     helper = _open_helper(start)
@@ -196,7 +196,7 @@ def _as_root(start: Start, tell: Tell, name: str) -> int:
         code = 1
         try:
             helper.abandon()
-            privileges.reveal([*privileges.code_directories(), start.directory], user)
+            privileges.reveal(_needed(start), user)
             privileges.become(user)
             privileges.end_with_parent()
             code = _serve(start, tell)
@@ -207,6 +207,12 @@ def _as_root(start: Start, tell: Tell, name: str) -> int:
     if isinstance(tell, _PipeTell):
         tell._close()  # the child's end alone speaks
     return _parent(child, helper)
+
+
+def _needed(start: Start) -> list[Path]:
+    """Return the directories that the cloud's process must reach."""
+    images = [start.tiny_image.parent] if start.tiny_image is not None else []
+    return [*privileges.code_directories(), start.directory, *images]
 
 
 def _end(code: int, tell: Tell) -> None:
@@ -447,6 +453,17 @@ def _probe(directory: Path) -> None:
     path.unlink()
 
 
+def _check_guests_reach(directory: Path) -> None:
+    """Raise StartFailed when QEMU's user could not open disks below the directory."""
+    user = privileges.find_user(QEMU_USER)
+    closed = None if user is None else privileges.closed_at(directory.parent, user)
+    if closed is not None:
+        raise StartFailed(
+            f"guests run as {QEMU_USER}, who cannot pass {closed} on the way to {directory}. Choose another "
+            "--state-dir, or 'chmod o+x' it."
+        )
+
+
 def _hand_over(directory: Path, name: str, *, with_helper: bool) -> None:
     """Give a directory to the cloud's user; with the sticky bit where root's own part inside must not be replaced."""
     user = privileges.find_user(name)
@@ -455,6 +472,8 @@ def _hand_over(directory: Path, name: str, *, with_helper: bool) -> None:
     logs = directory / "logs"
     logs.mkdir(mode=0o750, exist_ok=True)
     os.chown(logs, user.pw_uid, user.pw_gid)
+    if with_helper:
+        _check_guests_reach(directory)
     os.chown(directory, 0 if with_helper else user.pw_uid, user.pw_gid)
     os.chmod(directory, 0o1771 if with_helper else 0o700)
 
