@@ -6,6 +6,7 @@ once when it is forced down. A report about a server that the database does not 
 
 import threading
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import msgspec
 
@@ -27,12 +28,14 @@ from kilonova.objects.host import (
     Registered,
     Report,
 )
+from kilonova.objects.query import GuestPresence, GuestStateQuery, Query, QueryReply
 from kilonova.operations import states
 from kilonova.operations.services import Services
 from kilonova.placement import providers
 
 log = get_logger(__name__)
 DOWN_AFTER_S = 60.0
+ASK_S = 5.0
 _WANTED = {
     states.ACTIVE: PowerState.RUNNING,
     states.STOPPED: PowerState.SHUTDOWN,
@@ -282,22 +285,47 @@ class Hosts:
                 self._power_is(report.host, name, power)
 
     def _power_is(self, host: str, server_id: str, power: int) -> None:
-        """Record a guest's power state when no operation owns the server."""
+        """Record a guest's power state when no operation owns the server.
+
+        A report may be late, so one that contradicts the record only makes us ask; what is written is the answer,
+        unless an operation was accepted since the record was read.
+        """
         state = self._hosts.get(host)
         if state is None:
+            return
+        cell = self._services.cell(state.cell)
+        seen = cell.read(lambda tx: servers.find(tx, server_id))
+        if (
+            not _follows(seen, host)
+            or power_change(seen["vm_state"], seen["power_state"], power) is None
+        ):
+            return
+        asked = self._ask_power(host, server_id)
+        if asked is None:
             return
 
         def put(tx: Tx) -> None:
             row = servers.find(tx, server_id)
-            if row is None or row["host"] != host or row["deleted"] or row["task_state"]:
+            if not _follows(row, host) or row["epoch"] != seen["epoch"]:
                 return
-            vm_state = power_change(row["vm_state"], row["power_state"], power)
+            vm_state = power_change(row["vm_state"], row["power_state"], asked)
             if vm_state is not None:
                 servers.set_power(
-                    tx, server_id, vm_state=vm_state, power_state=power, now=self._services.now()
+                    tx, server_id, vm_state=vm_state, power_state=asked, now=self._services.now()
                 )
 
-        self._services.cell(state.cell).write(put)
+        cell.write(put)
+
+    def _ask_power(self, host: str, server_id: str) -> int | None:
+        """Ask a host for one guest's power state; None when it does not answer or has no such guest."""
+        body = encode(Query(host=host, body=GuestStateQuery(server_id=server_id)))
+        try:
+            reply = self._services.bus.request(f"agent.{host}.query", body, ASK_S)
+            found = decode(reply, QueryReply).body
+        except KilonovaError as exc:
+            log.info("a host was not heard", extra={"host": host, "why": exc.message})
+            return None
+        return found.power_state if isinstance(found, GuestPresence) else None
 
     # -- liveness
 
@@ -315,6 +343,11 @@ class Hosts:
                 by_cell.setdefault(state.cell, {})[host] = at
         for cell, when in by_cell.items():
             self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
+
+
+def _follows(row: Row | None, host: str) -> TypeGuard[Row]:
+    """Tell whether a server's record follows what its host reports."""
+    return row is not None and row["host"] == host and not row["deleted"] and not row["task_state"]
 
 
 def power_change(vm_state: str, recorded: int, power: int) -> str | None:

@@ -68,6 +68,8 @@ def refresh(services: Services, server_id: str) -> None:
     mapping = services.world.read(lambda tx: mappings.find(tx, server_id))
     if mapping is None or mapping["cell"] in (None, CELL0):
         return
+    cell = services.cell(mapping["cell"])
+    seen = cell.read(lambda tx: servers.find(tx, server_id))
     ports = services.network.ports_of([server_id]).get(server_id, [])
     names = sorted({name for port in ports for _, name in port.security_groups})
     there = {port.port_id for port in ports}
@@ -79,7 +81,9 @@ def refresh(services: Services, server_id: str) -> None:
         if row is None or row["deleted"]:
             return False
         had = msgspec.json.decode(row["nics"], type=list[NicRecord])
-        nics = nics_json([n for n in had if n.port_id in there])
+        # An operation may have made ports since they were read: then its NICs are left alone.
+        still = seen is not None and seen["epoch"] == row["epoch"] and row["task_state"] is None
+        nics = nics_json([n for n in had if n.port_id in there or not still])
         if (addresses, groups, nics) == (row["addresses"], row["security_groups"], nics_json(had)):
             return False
         return servers.set_columns(
@@ -92,5 +96,5 @@ def refresh(services: Services, server_id: str) -> None:
             updated_at=services.now(),
         )
 
-    if services.cell(mapping["cell"]).write(put):
+    if cell.write(put):
         metadata.push(services, server_id)

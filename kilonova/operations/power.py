@@ -85,6 +85,8 @@ def _restore(transition: states.Transition) -> Callable[[Tx, Run], None]:
     def restore(tx: Tx, run: Run) -> None:
         """Put the previous state back; say why it failed. What the guest became is asked of its host."""
         now = run.services.now()
+        _event(tx, run, now, transition, ok=False)
+        actions.finish(tx, run.operation, now, error=True)
         row = servers.find(tx, run.resource)
         if row is None or row["deleted"]:
             return
@@ -95,8 +97,6 @@ def _restore(transition: states.Transition) -> Callable[[Tx, Run], None]:
             power_state=row["power_state"],
             now=now,
         )
-        _event(tx, run, now, transition, ok=False)
-        actions.finish(tx, run.operation, now, error=True)
         if row["host"] is not None:
             ask = HostAsk(host=row["host"], what="guests")
             bus = run.services.bus

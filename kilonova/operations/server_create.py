@@ -245,13 +245,19 @@ def order_unbuild(run: Run) -> Order | None:
 
 
 def finish(run: Run) -> Output:
-    """Make the server ACTIVE; its row is final before the operation is closed."""
+    """Make the server ACTIVE; its row is final before the operation is closed.
+
+    Done again, it leaves alone what the owner did with the server since.
+    """
     services: Services = run.services
     where, result = run.outputs["place"], run.outputs["build"]
     now = services.now()
 
     def settle(tx: Tx) -> None:
         journal.fence_foreign(tx, run.operation, run.fence, run.seq)
+        row = servers.find(tx, run.resource)
+        if row is not None and row["launched_at"] is not None:
+            return
         servers.settle(
             tx, run.resource, vm_state=states.ACTIVE, power_state=result["power_state"], now=now
         )

@@ -77,12 +77,21 @@ def _tried(cell: Database, record: str, why: str) -> None:
 
 
 def _done(services: Services, cell: Database, record: str, server: str) -> None:
-    """Release what the record held, then forget it: a record disappears last."""
+    """Release what the record held, then forget it: a record disappears last.
+
+    The claim stays while the server lives (it is of where it is now), or another host has not cleaned up yet.
+    """
 
     def release(tx: Tx) -> None:
-        if mappings.find(tx, server) is None:  # else the claim is of the server where it is now
+        if mappings.find(tx, server) is None:
             services.scheduling.release(tx, server)
 
-    services.world.write(release)
+    cells = [services.cell(name) for name in services.real_cells()]
+    if not any(
+        r["server"] == server and r["id"] != record
+        for c in cells
+        for r in c.read(cleanup.all_records)
+    ):
+        services.world.write(release)
     cell.write(lambda tx: cleanup.done(tx, record))
     log.info("a cleanup is done", extra={"server": server})

@@ -66,6 +66,32 @@ def _old(tx: Tx, before: float) -> list[Row]:
     return tx.all(_OLD_SERVERS, before=before, the_limit=CHUNK)
 
 
+_LONE_ACTIONS = Q(
+    sa.select(c.instance_action.c.operation)
+    .where(
+        c.instance_action.c.finished_at < P("before"),
+        sa.not_(sa.exists().where(c.server.c.uuid == c.instance_action.c.server)),
+    )
+    .limit(P("the_limit"))
+)
+_DROP_ACTION = Q(
+    sa.delete(c.instance_action).where(c.instance_action.c.operation == P("operation"))
+)
+
+
+def purge_actions(db: Database, before: float) -> int:
+    """Forget at most CHUNK old actions of servers that have no row here; return how many."""
+
+    def some(tx: Tx) -> int:
+        gone = tx.all(_LONE_ACTIONS, before=before, the_limit=CHUNK)
+        for r in gone:
+            tx.run(_DROP_EVENTS, operation=r[0])
+            tx.run(_DROP_ACTION, operation=r[0])
+        return len(gone)
+
+    return db.write(some)
+
+
 def purge_servers(db: Database, before: float, rounds: int = 100) -> int:
     """Forget servers that were deleted before a moment, with actions, events and faults; return how many."""
     total = 0
@@ -95,5 +121,6 @@ def run(services: Services) -> list[Finding]:
         history.tidy(db, now)
     for db in services.cells.values():
         purge_servers(db, now - KEEP_DELETED_S)
+        purge_actions(db, now - KEEP_DELETED_S)
     services.world.write(lambda tx: tx.run(_DROP_KEYS, before=now - KEEP_KEYS_S))
     return []

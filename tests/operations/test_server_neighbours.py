@@ -75,7 +75,7 @@ def _bug() -> Exception:
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=["one", "many"])
 @pytest.mark.parametrize("lost", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("error", [_down, _bug])
-@pytest.mark.parametrize("method", ["ensure_port", "ports_of"])
+@pytest.mark.parametrize("method", ["ensure_port"])
 def test_create_while_the_network_fails_for_a_moment(
     method: str, error: Callable[[], Exception], lost: bool, shape: Shape, tmp_path: Path
 ) -> None:
@@ -92,7 +92,7 @@ def test_create_while_the_network_fails_for_a_moment(
 
 @pytest.mark.parametrize("lost", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("error", "times"), [(_refusal, 1), (_down, 20), (_bug, 20)])
-@pytest.mark.parametrize("method", ["ensure_port", "ports_of"])
+@pytest.mark.parametrize("method", ["ensure_port"])
 def test_create_while_the_network_fails(
     method: str, error: Callable[[], Exception], times: int, lost: bool, tmp_path: Path
 ) -> None:
