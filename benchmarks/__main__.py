@@ -101,12 +101,13 @@ def run(name: str) -> str:
     return "".join(lines)
 
 
-def summary(said: dict[str, str]) -> int:
-    """Print the table; return how many budgets are missed or were not measured."""
+def summary(said: dict[str, str]) -> tuple[int, int]:
+    """Print the table; return how many budgets there are for what was run, and how many are met."""
+    asked = [b for b in BUDGETS if b.benchmark in said]
     width = max(len(b.what) for b in BUDGETS)
     print(f"\n{'figure':<{width}}  {'measured':>12}  {'budget':>12}")
     short = 0
-    for b in BUDGETS:
+    for b in asked:
         found = re.search(b.pattern, said.get(b.benchmark, ""))
         limit = f"{'≥' if b.least else '≤'} {b.limit:g} {b.unit}"
         if found is None:
@@ -119,7 +120,7 @@ def summary(said: dict[str, str]) -> int:
         print(
             f"{b.what:<{width}}  {f'{value:g} {b.unit}':>12}  {limit:>12}  {'' if met else 'MISSED'}"
         )
-    return short
+    return len(asked), len(asked) - short
 
 
 def main() -> None:
