@@ -1,4 +1,4 @@
-"""Start, memory, creates, deletes, lists and single reads of a simulated cloud: ``python -m benchmarks.servers [count]``.
+"""Start, memory, creates, deletes, lists and reads of a simulated cloud: ``python -m benchmarks.servers [count]``.
 
 CPU is of the cloud's process; wall-clock figures share two cores with the client.
 """
@@ -69,7 +69,8 @@ def to_active(c: Cloud, n: int = 40) -> None:
             time.sleep(0.002)
         times.append(time.perf_counter() - began)
     print(
-        f"POST -> ACTIVE, one client: p50 {percentile(times, 50) * 1000:.0f} ms p95 {percentile(times, 95) * 1000:.0f} ms"
+        f"POST -> ACTIVE, one client: p50 {percentile(times, 50) * 1000:.0f} ms "
+        f"p95 {percentile(times, 95) * 1000:.0f} ms"
     )
 
 
@@ -102,7 +103,8 @@ def reads(c: Cloud, server: str) -> None:
     began = time.perf_counter()
     spread(2000, 8, one)
     print(
-        f"GET /servers/{{id}} with 8 clients: {2000 / (time.perf_counter() - began):.0f}/s, p99 {percentile(took, 99) * 1000:.1f} ms"
+        f"GET /servers/{{id}} with 8 clients: {2000 / (time.perf_counter() - began):.0f}/s, "
+        f"p99 {percentile(took, 99) * 1000:.1f} ms"
     )
 
 
@@ -117,7 +119,8 @@ def delete(c: Cloud, ids: list[str], clients: int = 8) -> None:
         time.sleep(0.02)
     wall = time.perf_counter() - began
     print(
-        f"delete {len(ids)} with {clients} clients: {len(ids) / wall:.0f}/s, {(c.cpu_s() - cpu) / len(ids) * 1000:.2f} CPU ms each"
+        f"delete {len(ids)} with {clients} clients: {len(ids) / wall:.0f}/s, "
+        f"{(c.cpu_s() - cpu) / len(ids) * 1000:.2f} CPU ms each"
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import SqliteDatabase, Tx
 from kilonova.db.schema.world import aggregate, aggregate_host
-from kilonova.operations.stores import WORLD
 from kilonova.db.sql import insert
 from kilonova.db.versions import ensure
+from kilonova.operations.stores import WORLD
 from kilonova.placement import aggregates, inventories, providers, traits
 from kilonova.placement.candidates import Group
 from kilonova.placement.inventories import Inventory
