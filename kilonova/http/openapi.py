@@ -30,6 +30,8 @@ _WORDS = {
     201: "Created",
     202: "Accepted",
     204: "No content",
+    206: "A part",
+    207: "Some worked, and some did not",
     300: "Multiple choices",
     304: "Not modified",
     400: "Bad request: the message names the field and the reason",
@@ -231,13 +233,11 @@ def _responses(
         if known is None or "content" not in known:
             out[str(route.success)] = answer
     for status in sorted(_refusals(service, path, routes, public)):
-        out.setdefault(
-            str(status),
-            {
-                "description": _WORDS.get(status, "Refused"),
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-            },
-        )
+        refusal: Json = {"description": _WORDS.get(status, "Refused")}
+        if status >= 400:
+            error = {"$ref": "#/components/schemas/Error"}
+            refusal["content"] = {"application/json": {"schema": error}}
+        out.setdefault(str(status), refusal)
     return out
 
 

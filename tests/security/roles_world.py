@@ -16,6 +16,20 @@ _TEXTS = (
     "http://x.example", "2026-01-01T00:00:00Z", MISSING, "/dev/vdb", "public", "tcp", "ingress",
 )  # fmt: skip
 
+_NUMBERS = itertools.count(1)
+
+
+def unlimited(whole: Whole, project: str = "demo") -> None:
+    """Lift the quotas of a project."""
+    project_id = whole.project(project)
+    limits = dict.fromkeys(("cores", "instances", "ram", "key_pairs", "server_groups"), -1)
+    path = f"{COMPUTE}/os-quota-sets/{project_id}"
+    assert whole.call("PUT", path, {"quota_set": limits}, who="admin").status == 200
+    names = ("network", "subnet", "port", "router", "floatingip", "security_group")
+    quota = dict.fromkeys((*names, "security_group_rule"), -1)
+    path = f"{NETWORK}/quotas/{project_id}"
+    assert whole.call("PUT", path, {"quota": quota}, who="admin").status == 200
+
 
 def minimal(schema: Any) -> Any:
     """Return a small value that fits a schema; AssertionError when none is found."""
@@ -70,7 +84,6 @@ class World:
 
     def __init__(self, whole: Whole) -> None:
         self.whole = whole
-        self._number = itertools.count(1)
         self._made: dict[str, str] = {}
 
     def path(self, service: str, template: str) -> str:
@@ -123,7 +136,7 @@ class World:
 
     def next(self) -> int:
         """Return a new number."""
-        return next(self._number)
+        return next(_NUMBERS)
 
     def _post(self, who: str, path: str, body: Any, **more: Any) -> Answer:
         got = self.whole.call("POST", path, body, who=who, **more)

@@ -16,7 +16,7 @@ from kilonova.http.app import Service
 from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC
 from kilonova.http.routing import Route
-from tests.security.roles_world import COMPUTE, MISSING, World, minimal
+from tests.security.roles_world import MISSING, World, minimal, unlimited
 from tests.whole import Answer, Whole, running
 
 GOLDEN = Path(__file__).with_name("roles.golden.txt")
@@ -46,19 +46,8 @@ def whole() -> Iterator[Whole]:
     with running() as made:
         for who in ("other", "reader", "service"):
             made.token(who)
-        _unlimited(made)
+        unlimited(made)
         yield made
-
-
-def _unlimited(whole: Whole) -> None:
-    demo = whole.project("demo")
-    limits = dict.fromkeys(("cores", "instances", "ram", "key_pairs", "server_groups"), -1)
-    path = f"{COMPUTE}/os-quota-sets/{demo}"
-    assert whole.call("PUT", path, {"quota_set": limits}, who="admin").status == 200
-    names = ("network", "subnet", "port", "router", "floatingip", "security_group")
-    quota = dict.fromkeys((*names, "security_group_rule"), -1)
-    path = f"/network/v2.0/quotas/{demo}"
-    assert whole.call("PUT", path, {"quota": quota}, who="admin").status == 200
 
 
 def _expired(whole: Whole) -> str:
@@ -139,7 +128,7 @@ class Table:
             if got.status < 300 and route.method != "GET":
                 self.world.spent()
                 if "quota" in route.path:
-                    _unlimited(self.whole)
+                    unlimited(self.whole)
         return out
 
     def _foreign_like_missing(self, service: Service, route: Route, path: str, got: Answer) -> None:

@@ -78,6 +78,6 @@ ROUTES = versioned(
     create,
     _RULE,
     bodies={1: _body()} | {n: _body(*(name for m, name in _LATER if m <= n)) for n, _ in _LATER},
-    errors=(400, 403),
+    errors=(207, 400, 403),
 )
 RULES = {_RULE: "rule:service_or_admin", "service_or_admin": "rule:service_api or role:admin"}

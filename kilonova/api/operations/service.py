@@ -126,6 +126,7 @@ def service() -> Service:
                 cancel_operation,
                 "kilonova:operations:cancel",
                 success=202,
+                errors=(403, 404, 409),
             ),
             Route("GET", "/v1/status", show_status, "kilonova:status"),
             Route("GET", "/v1/audit", audit, "kilonova:audit"),

@@ -45,9 +45,10 @@ class DataRoutes:
     def routes(self) -> Sequence[Route]:
         """Return this file's rows of the route table."""
         put = (400, 403, 404, 409, 410, 413, 415)
+        read = (204, 206, 403, 404, 416)  # without bytes, a range, …
         return (
             Route("PUT", _ONE + "/file", self.upload, "upload_image", 204, put, stream=True),
-            Route("GET", _ONE + "/file", self.download, "download_image", 200, (403, 404, 416)),
+            Route("GET", _ONE + "/file", self.download, "download_image", 200, read),
             Route("PUT", _ONE + "/stage", self.stage, "modify_image", 204, put, stream=True),
             Route("POST", _ONE + "/import", self.start_import, "modify_image", 202, put),
         )
