@@ -68,6 +68,13 @@ BUDGETS = (
     Budget("GET /servers?limit=50 p50", "servers", rf"servers\?limit=50: .*p50 {_N} ms", 3, "ms"),
     Budget("GET /servers/{id} p50", "servers", rf"servers/\{{id\}}: .*p50 {_N} ms", 1, "ms"),
     Budget(
+        "real guest: POST to SSH login, beyond bare QEMU",
+        "real_guest",
+        r"first server .*, ([+-][\d.]+) s against",
+        3,
+        "s",
+    ),
+    Budget(
         "engine CPU per step, SQLite",
         "engine",
         rf"workers=1 NORMAL: {_N} ms CPU per step",

@@ -40,11 +40,22 @@ class Cloud:
             env={**os.environ, **(environment or {})},
         )
         self.start_s = time.monotonic() - began
-        self.facts: dict[str, Any] = json.loads(out.stdout)
-        self.pid = int(self.facts["pid"])
-        self.url = self.facts["url"]
+        self._use(json.loads(out.stdout))
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> "Cloud":
+        """Use a cloud that runs; ``facts``: what ``up --json`` said."""
+        self = cls.__new__(cls)
+        self.start_s = 0.0
+        self._use(facts)
+        return self
+
+    def _use(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+        self.pid = int(facts["pid"])
+        self.url = facts["url"]
         self._local = threading.local()
-        with open(self.facts["passwords_file"]) as f:
+        with open(facts["passwords_file"]) as f:
             self.passwords: dict[str, str] = json.load(f)
         self.token = self.login("demo", "demo")
         self.admin = self.login("admin", "admin")
