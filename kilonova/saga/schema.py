@@ -83,7 +83,7 @@ def _operation(metadata: sa.MetaData) -> sa.Table:
     """
     table = sa.Table("operation", metadata, *_columns())
     woken = table.c.wake_at.isnot(None)
-    sa.Index("ix_operation_wake", table.c.wake_at, sqlite_where=woken, postgresql_where=woken)
+    sa.Index("ix_operation_wake", table.c.wake_at, sqlite_where=woken, info={"where": woken})
     sa.Index("ix_operation_resource", table.c.resource, table.c.accepted_at)
     sa.Index("ix_operation_project", table.c.project_id, table.c.accepted_at)
     sa.Index("ix_operation_accepted", table.c.accepted_at)
@@ -93,9 +93,9 @@ def _operation(metadata: sa.MetaData) -> sa.Table:
         "ix_operation_unfolded",
         *(table.c.state, table.c.ended_at),
         sqlite_where=long,
-        postgresql_where=long,
+        info={"where": long},
     )
-    sa.Index("ix_operation_ended", table.c.ended_at, sqlite_where=ended, postgresql_where=ended)
+    sa.Index("ix_operation_ended", table.c.ended_at, sqlite_where=ended, info={"where": ended})
     return table
 
 

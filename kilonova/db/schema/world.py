@@ -60,7 +60,7 @@ sa.Index(
     "ix_mapping_unplaced",
     server_mapping.c.created_at,
     sqlite_where=server_mapping.c.cell.is_(None),
-    postgresql_where=server_mapping.c.cell.is_(None),
+    info={"where": server_mapping.c.cell.is_(None)},
 )
 
 flavor = sa.Table(
