@@ -242,6 +242,7 @@ class Hosts:
 
         services.world.write(put_world)
         self._put(_state_of(row, r.cell))
+        services.host_is_back(r.host)
         return Registered(servers=self._owned(r.cell, r.host))
 
     def _owned(self, cell: str, host: str) -> tuple[OwnedServer, ...]:

@@ -78,6 +78,11 @@ class Services:
         """Tell whether a host is down, or silent for 60 s; the engine asks before it waits on."""
         return "hosts" in self._late and not self.hosts.is_up(host)
 
+    def host_is_back(self, host: str) -> None:
+        """A host registered: the engine sends again what it may have missed."""
+        if "engine" in self._late:
+            self.engine.hurry(host)
+
     def cell(self, name: str) -> Database:
         """Return a cell's database. Raises CellDown when it is not configured here."""
         try:

@@ -20,7 +20,7 @@ from kilonova.db.sql import P, Q, insert
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.saga.definition import find
 from kilonova.saga.schema import TABLES
-from kilonova.saga.state import DO, READY, STATE_COLUMNS, UNDO, WAITING, Live, State
+from kilonova.saga.state import ANSWER, DO, READY, STATE_COLUMNS, UNDO, WAITING, Live, State
 
 O, S, F, I = TABLES.operation, TABLES.step, TABLES.fence, TABLES.incarnation  # noqa: E741
 
@@ -73,6 +73,9 @@ _PROGRESS = Q(
 _DUE = Q(
     sa.select(O.c.id).where(O.c.wake_at <= P("now")).order_by(O.c.wake_at).limit(P("the_limit"))
 )
+_WAITS_FOR_HOST = sa.and_(O.c.wake_at > P("at"), O.c.waits_for == ANSWER, O.c.host == P("the_host"))
+_WAITING_FOR = Q(sa.select(O.c.id).where(_WAITS_FOR_HOST))
+_HURRY = Q(sa.update(O).where(_WAITS_FOR_HOST).values(wake_at=P("at"), heard=O.c.sends))
 _NEXT = Q(sa.select(sa.func.min(O.c.wake_at)).where(O.c.wake_at.isnot(None)))
 _WAITING = Q(sa.select(sa.func.count()).where(O.c.wake_at.isnot(None), O.c.state == WAITING))
 _LIVE_OF = Q(
@@ -389,6 +392,17 @@ def progress(tx: Tx, id: str, seq: int, text: str | None) -> None:
 def due(tx: Tx, now: float, limit: int = 500) -> list[str]:
     """Return ids of operations that are ready, due, or seem forgotten; one indexed query."""
     return [r[0] for r in tx.all(_DUE, now=now, the_limit=limit)]
+
+
+def hurry(tx: Tx, host: str, at: float) -> list[str]:
+    """Have what waits for a host that listens again send its order at ``at``; return the ids.
+
+    What was sent before does not count as unheard.
+    """
+    found = [r[0] for r in tx.all(_WAITING_FOR, the_host=host, at=at)]
+    if found:
+        tx.run(_HURRY, the_host=host, at=at)
+    return found
 
 
 def next_wake(tx: Tx) -> float | None:

@@ -230,3 +230,23 @@ def test_a_host_that_never_answers_a_delete(tmp_path: Path) -> None:
     ledger = world.ledger()
     world.close()
     assert ledger == plus(world.before, deleted(ONE))
+
+
+def test_a_host_that_comes_back_is_asked_at_once(tmp_path: Path) -> None:
+    """R3: an order that an agent missed while it was restarted is sent when it registers, not up to 30 s later."""
+    world = ServerWorld(tmp_path, "server_stop")
+    host = world.row()["host"]
+    heal = _mute(world, host)
+    stop = world.begin()
+    engine = world.engines[-1]
+    engine.nudge(*stop)
+    while world.clock.now() < 1_700_000_000 + 40:  # several sends, longer and longer apart
+        if not (engine.step_once() or world.bus.pump() or engine.sweep()):
+            world.clock.advance(1.0)
+    heal()
+    at = world.clock.now()
+    agent = next(a for a in world.agents if a.identity.host == host)
+    agent.start()
+    assert world.run(*stop) == "done"
+    assert world.clock.now() - at < 1.0
+    world.close()
