@@ -198,6 +198,12 @@ class Guests:
                 work.notes["metadata"] = True
             if not self._ports_ready(work, build):
                 self._wait_for_ports(work, build)
+        if power.action in _STARTS and "plugged" not in work.notes:
+            # the taps of a guest that was off did not survive a boot of the host
+            nics = build.nics if build is not None else ()
+            for port in [n.port_id for n in nics] or self._driver.ports(power.server_id):
+                self._plug(port)
+            work.notes["plugged"] = True
         state = self._driver.power(power.server_id, power.action, power.timeout_s, build, work.say)
         self._known.set(power.server_id, state)
         return GuestState(power_state=state)

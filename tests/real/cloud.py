@@ -117,13 +117,14 @@ class Outside:
         self.resolv_conf.write_text(f"nameserver {self.address}\n")
         self.resolv_conf.chmod(0o644)
 
-    def listen(self) -> socket.socket:
-        """Return a listener out there, on a port that the system picked."""
+    def bind(self) -> socket.socket:
+        """Return a socket out there, on a port that the system picked; it refuses until it is told to listen."""
 
         def make() -> socket.socket:
-            listener = socket.create_server((self.address, 0))
-            listener.settimeout(GUARD_S)
-            return listener
+            made = socket.socket()
+            made.bind((self.address, 0))
+            made.settimeout(GUARD_S)
+            return made
 
         return inside(self.ns, make)
 
@@ -440,6 +441,10 @@ class Server:
         """Wait until the guest said so in its boot number ``boots``; return the line."""
         return self.says(rf"^.*GUEST READY .*boots={boots} .*$").group()
 
+    def boots(self) -> int:
+        """Return how often it was ready so far."""
+        return self.console().count("GUEST READY")
+
     def port(self) -> Any:
         return self.cloud.one(f"{NETWORK}/ports", "ports", self.who, device_id=self.id)
 
@@ -520,6 +525,7 @@ def running_cloud(outside: bool = False) -> Iterator[tuple[RealCloud, Outside | 
     env = {
         "KILONOVA_PUBLIC_CIDR": f"172.30.{secrets.randbelow(256)}.0/24",
         "KILONOVA_PRIVATE_CIDR": f"10.{secrets.randbelow(200) + 20}.0.0/24",
+        "KILONOVA_VIRT_TYPE": os.environ.get("KILONOVA_VIRT_TYPE", "qemu"),
     }
     if world is not None:
         env["KILONOVA_RESOLV_CONF"] = str(world.resolv_conf)
