@@ -108,9 +108,11 @@ class Application:
             404: "The resource could not be found.",
             405: "The method is not allowed for this resource.",
         }.get(status, exc.title or "Bad request")
-        self._refuse(
-            service, req, resp, kind(message), getattr(req.context, "request_id", new_request_id())
-        )
+        error = kind(message)
+        if status == 405 and exc.headers:
+            error.headers = dict(exc.headers)  # type: ignore[attr-defined]
+        rid = getattr(req.context, "request_id", new_request_id())
+        self._refuse(service, req, resp, error, rid)
 
     def _unexpected(
         self, req: falcon.Request, resp: falcon.Response, exc: Exception, params: dict[str, Any]
@@ -235,8 +237,6 @@ class Application:
                 action = _action_of(body, mine)
         current = [r for r in mine if r.action == action and version.between(r.since, r.until)]
         if not current:
-            if action is not None and any(r.action == action for r in mine):
-                raise e.NotFound("The resource could not be found.") if action else e.NotFound("")
             raise e.NotFound("The resource could not be found.")
         route = current[0]
         request = Request(
