@@ -32,13 +32,10 @@ from kilonova.saga.transition import Observer, Recorder
 log = get_logger(__name__)
 SWEEP_S = 1.0
 SWEEP_LIMIT = 500
-KEPT = 2000
-"""So many operations that wait for an answer are kept as they were written, so that it finds them without a read."""
-UNKNOWN_S = 60.0
-"""How long an operation is left alone whose definition this release does not know."""
+KEPT = 2000  # operations that wait for an answer are kept as they were written: it finds them without a read
+UNKNOWN_S = 60.0  # an operation whose definition this release does not know is left alone so long
 HURRY_S = 0.2  # a host that registered takes orders once it has read the reply
-JUMP_S = 5.0
-"""A wall clock that moved so far against the monotonic one has jumped."""
+JUMP_S = 5.0  # a wall clock that moved so far against the monotonic one has jumped
 
 
 class Engine:
@@ -206,7 +203,7 @@ class Engine:
         """A host listens again: orders that it may have missed are sent soon, not after the growing delay."""
         at = self.now() + HURRY_S
         for name, db in list(self.databases.items()):
-            for operation in db.write(lambda tx: journal.hurry(tx, host, at)):
+            for operation in db.write(partial(journal.hurry, host=host, at=at)):
                 self.nudge(name, operation)
 
     def _nudged(self, subject: str, body: bytes) -> None:
@@ -303,12 +300,11 @@ class Engine:
         while not self.stopping:
             key = self._ready.get()
             if key is None:
-                return
+                break
             try:
                 self._run(key)
             except Killed as exc:
-                self._crash(exc)
-                return
+                return self._crash(exc)
 
     def _crash(self, exc: BaseException) -> None:
         """A test killed this process: no thread does anything any more."""
@@ -401,8 +397,7 @@ class Engine:
 
     def send(self, key: Key, order: Order) -> None:
         """Publish an order; remember which host may answer it."""
-        with self._lock:
-            self._asked[key] = order.host
+        self._asked[key] = order.host
         self._bus.publish(f"agent.{order.host}.order", encode(order))
 
     def asked(self, key: Key) -> str | None:
@@ -491,9 +486,9 @@ class Engine:
     def _advance(self) -> bool:
         """Move a ManualClock to the next event; False when there is none."""
         move: Callable[[float], None] | None = getattr(self._clock, "advance", None)
-        next_due: Callable[[], float | None] = getattr(self._bus, "next_due", lambda: None)
         if move is None:
             return False
+        next_due: Callable[[], float | None] = getattr(self._bus, "next_due", lambda: None)
         wakes = [db.read(journal.next_wake) for db in self._answering()]
         waits = [at - self.now() for at in wakes if at is not None]
         message = next_due()
