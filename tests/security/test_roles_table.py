@@ -211,8 +211,13 @@ def test_the_roles_table(whole: Whole, name: str) -> None:
         _write(rows)
     golden = {k: v for k, v in _golden().items() if k.split()[0] == name}
     assert rows.keys() == golden.keys(), set(rows) ^ set(golden)
-    changed = {k: (golden[k], rows[k]) for k in rows if rows[k] != golden[k]}
-    assert not changed
+    changed = [
+        f"{key} as {who}: {golden[key][who]} -> {status}"
+        for key, row in rows.items()
+        for who, status in row.items()
+        if status != golden[key][who]
+    ]
+    assert changed == []
 
 
 def test_a_system_without_the_policy_denies() -> None:
