@@ -10,7 +10,7 @@ from typing import Any
 from kilonova.cli import output
 from kilonova.cli.client import Client, connect, wait_for
 from kilonova.cli.common import Failed, common_options
-from kilonova.server import launch, state
+from kilonova.server import ground, launch, state
 
 NAME = "hello"
 _COMPUTE, _NETWORK = "/compute/v2.1", "/network/v2.0"
@@ -244,7 +244,7 @@ def host_changes(directory: Path) -> list[str]:
     before = settings.noted("ip_forward")
     packages = Path("/var/lib/kilonova-installed-packages")
     found = [
-        f"system users {launch.CLOUD_USER} and {launch.QEMU_USER}",
+        f"system users {ground.CLOUD_USER} and {ground.QEMU_USER}",
         f"network namespaces kilonova-{tag}*",
         f"links {names.public_bridge(tag)}, {names.uplink(tag)}, {names.dns_link(tag)}",
         f"nftables table inet {names.table(tag)} (NAT for floating addresses)",

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from kilonova.cli import output
 from kilonova.cli.common import Failed, common_options
 from kilonova.common.config import Settings
-from kilonova.server import launch, privileges, state
+from kilonova.server import ground, launch, privileges, state
 
 _FAKE_HOSTS = 3
 
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     """Start the cloud, or find the one that runs."""
     gc.disable()  # a tenth of the start would go to looking for garbage; on again when the cloud is ready
     if args.ephemeral:
-        launch.sweep(Path(tempfile.gettempdir()))
+        ground.sweep(Path(tempfile.gettempdir()))
         if args.state_dir:
             raise Failed("--ephemeral keeps nothing, so it takes no --state-dir", 2)
         if args.driver == "libvirt":
@@ -162,14 +162,14 @@ def _decide(args: argparse.Namespace, directory: Path) -> launch.Start:
     deployment = dataclasses.replace(
         deployment, public_cidr=settings.public_cidr, private_cidr=settings.private_cidr
     )
-    launch.check_port(deployment.listen, deployment.port)
+    ground.check_port(deployment.listen, deployment.port)
     user = (
-        launch.cloud_user(libvirt=libvirt, ephemeral=args.ephemeral) if os.geteuid() == 0 else None
+        ground.cloud_user(libvirt=libvirt, ephemeral=args.ephemeral) if os.geteuid() == 0 else None
     )
-    launch.prepare(directory, user, with_helper=libvirt)
+    ground.prepare(directory, user, with_helper=libvirt)
     if user is not None and not libvirt and not _can_reveal(directory, user):
         user = None
-        launch.prepare(directory, None, with_helper=False)
+        ground.prepare(directory, None, with_helper=False)
         print("kilonova: note: runs as root; its code is closed to other users", file=sys.stderr)
     cert, cacert, deployment = _tls(args, deployment, directory, user)
     return launch.Start(
@@ -268,7 +268,7 @@ def _can_reveal(directory: Path, name: str) -> bool:
         try:
             privileges.reveal([*privileges.code_directories(), directory], user)
             privileges.become(user)
-            launch._probe(directory)
+            ground.probe(directory)
             code = 0 if os.access(Path(__file__), os.R_OK) else 1
         finally:
             os._exit(code)

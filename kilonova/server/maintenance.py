@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kilonova.common.errors import Conflict, KilonovaError
-from kilonova.server import launch, privileges, state
+from kilonova.server import ground, privileges, state
 
 MANIFEST = "backup.json"
 _FILES = (state.DEPLOYMENT, state.PASSWORDS, "secret.key", "kilonova.toml")
@@ -173,7 +173,7 @@ def restore(source: Path, directory: Path) -> None:
     if os.geteuid() == 0:
         made = state.deployment(directory)
         libvirt = made is not None and made.driver == "libvirt"
-        owner = privileges.find_user(launch.cloud_user(libvirt=libvirt, ephemeral=False))
+        owner = privileges.find_user(ground.cloud_user(libvirt=libvirt, ephemeral=False))
         if owner is None:
             return
         for path in (directory, *directory.rglob("*")):
