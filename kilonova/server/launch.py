@@ -4,7 +4,6 @@ Whoever asked hears of it by a ``Tell``: steps while it starts, then what runs, 
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -287,20 +286,8 @@ def _parent(child: int, helper: _Helper) -> int:
 # -- the cloud -------------------------------------------------------------------------------------------------------
 
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # source: mallopt(3)
-
-
-def _give_memory_back() -> None:
-    """Let large blocks (a password hash takes 32 MiB) go back to the system, and threads share two arenas."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 8 << 20)
-        libc.mallopt(_M_ARENA_MAX, 2)
-
-
 def _serve(start: Start, tell: Tell) -> int:
     """Start the cloud in this process, say so, wait for a signal, stop it."""
-    _give_memory_back()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
