@@ -5,6 +5,7 @@ Each cloud has a state directory, addresses and names of its own, so that it sta
 
 import base64
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -314,6 +316,20 @@ class RealCloud:
         body = {"name": name, "vcpus": 1, "ram": int(name.removeprefix("t")), "disk": 1}
         return str(admin.call("POST", f"{COMPUTE}/flavors", {"flavor": body})["flavor"]["id"])
 
+    def upload(self, image: str, path: Path) -> None:
+        """Send an image its bytes, as admin."""
+        self.client("admin").login()
+        link = http.client.HTTPConnection(urlsplit(self.run().url).netloc, timeout=300)
+        headers = {
+            "X-Auth-Token": str(self.client("admin")._token),
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(path.stat().st_size),
+        }
+        with path.open("rb") as data, contextlib.closing(link):
+            link.request("PUT", f"/image/v2/images/{image}/file", data, headers)
+            answer = link.getresponse()
+            assert answer.status == 204, answer.read()
+
     def group(self, who: str = "demo", name: str = "default") -> Any:
         mine = self.client(who).project_id
         return self.one(
@@ -376,9 +392,42 @@ class RealCloud:
             "documents": [p.name for p in (self.directory / "agent" / "metadata").iterdir()],
             "DHCP": [p.name for p in runtime.glob("net/*")],
             "leases": [line for line in leases if not line.startswith("duid")],
-            "sets": re.findall(r"(?:set|chain) (\S+) \{", run(["nft", "list", "ruleset"], ns=host)),
+            "chains": re.findall(r"chain (\S+) \{", run(["nft", "list", "ruleset"], ns=host)),
         }
         return {kind: sorted(values) for kind, values in found.items()}
+
+    def idle(self) -> dict[str, list[str]]:
+        """Return the ledger once the first network and its router are in force."""
+        router, network = f"kilonova-{self.tag}-r-", f"kilonova-{self.tag}-d-"
+
+        def there() -> bool:
+            mine = " ".join(namespaces())
+            return router in mine and network in mine
+
+        until(there, "the first network and its router are in force")
+        before = self.ledger()
+
+        def steady() -> Any:
+            nonlocal before
+            last, before = before, self.ledger()
+            return last == before and before["DHCP"]
+
+        until(steady, "the host is at rest", pause_s=0.3)
+        return before
+
+    def check_ledger(self, before: dict[str, list[str]]) -> None:
+        """Wait until the host is as it was before."""
+        now: dict[str, list[str]] = {}
+
+        def same() -> bool:
+            now.update(self.ledger())
+            return now == before
+
+        with contextlib.suppress(AssertionError):
+            until(same, "the host is as before", 30)
+        more = {k: sorted(set(v) - set(before[k])) for k, v in now.items() if v != before[k]}
+        less = {k: sorted(set(v) - set(now[k])) for k, v in before.items() if v != now[k]}
+        assert now == before, f"more: {more}, less: {less}"
 
 
 @dataclass

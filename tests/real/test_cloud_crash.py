@@ -37,7 +37,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running_cloud() as (cloud, _):
         key = new_key(tmp_path_factory.mktemp("key"), cloud)
-        idle = cloud.ledger()
+        idle = cloud.idle()
         keeper = cloud.boot("keeper", key_name="test")
         keeper.status("ACTIVE")
         cloud.allow("tcp", 22)
@@ -175,4 +175,4 @@ def test_down_leaves_guests_and_up_finds_them(world: World) -> None:
     keeper.delete()
     keeper.gone()
     cloud.check_audit()
-    until(lambda: cloud.ledger() == world.idle, "the host is as before", 30)
+    cloud.check_ledger(world.idle)
