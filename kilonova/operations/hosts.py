@@ -32,6 +32,7 @@ from kilonova.objects.query import GuestPresence, GuestStateQuery, Query, QueryR
 from kilonova.operations import states
 from kilonova.operations.services import Services
 from kilonova.placement import providers
+from kilonova.saga import journal
 
 log = get_logger(__name__)
 DOWN_AFTER_S = 60.0
@@ -250,12 +251,18 @@ class Hosts:
         return tuple(
             OwnedServer(
                 server_id=row["uuid"],
-                epoch=row["epoch"],
+                epoch=row["epoch"] if row["task_state"] is None else self._oldest_epoch(cell, row),
                 wanted_power=int(_WANTED.get(row["vm_state"], PowerState.NOSTATE)),
                 busy=row["task_state"] is not None,
             )
             for row in rows
         )
+
+    def _oldest_epoch(self, cell: str, row: Row) -> int:
+        """Return the epoch of the oldest operation that still works on a server: a delete waits for it to unwind."""
+        homes = (self._services.world, self._services.cell(cell))
+        live = [op for db in homes for op in db.read(lambda tx: journal.live_of(tx, row["uuid"]))]
+        return min((int(op["epoch"]) for op in live), default=int(row["epoch"]))
 
     def _heartbeat(self, beat: Heartbeat) -> None:
         state = self._hosts.get(beat.host)

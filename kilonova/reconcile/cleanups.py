@@ -16,6 +16,7 @@ from kilonova.reconcile.picture import Picture
 
 log = get_logger(__name__)
 EVERY_S = 5.0
+GONE = 1000
 ANSWERS = "cleanup"
 """Answers come on ``answer.cleanup``."""
 
@@ -45,11 +46,20 @@ def run(services: Services) -> list[Finding]:
         for r in services.cell(name).read(cleanup.all_records):
             if not services.hosts.is_up(r["host"]):
                 continue
-            order = decode(r["order"], Order)
-            # A new seq after each failure: a host answers an old one from its memory.
-            order = order.replace(seq=order.seq + 1 + r["tries"], answer_to=ANSWERS)
+            order = renewed(services, decode(r["order"], Order), r["tries"])
             services.bus.publish(f"agent.{order.host}.order", encode(order))
     return []
+
+
+def renewed(services: Services, order: Order, tries: int) -> Order:
+    """Return a parked order as it is sent now.
+
+    A new seq after each failure: a host answers an old one from its memory. The epoch is the server's newest, above
+    all that it ever had once it is gone: the host may have heard of later operations since.
+    """
+    mapping = services.world.read(lambda tx: mappings.find(tx, order.server_id))
+    epoch = order.epoch + GONE if mapping is None else max(order.epoch, mapping["epoch"])
+    return order.replace(seq=order.seq + 1 + tries, epoch=epoch, answer_to=ANSWERS)
 
 
 def answered(services: Services, body: bytes) -> None:
