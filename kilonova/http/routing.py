@@ -5,11 +5,12 @@ Overlapping version ranges, a route without policy, and a schema that silently l
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from kilonova.http.microversion import Microversion, V
 from kilonova.http.request import Request
-from kilonova.http.schema import Schema
+from kilonova.http.schema import Schema, vanished
 
 Handler = Callable[[Request], Any]
 FIRST = V(2, 1)
@@ -26,6 +27,7 @@ class Route:
     errors: the statuses besides success that it may answer (documentation and fuzzing).
     summary: one line for the API document; the handler's docstring if empty.
     response: schema of the answer's body for the API document (None: not described).
+    removed: paths of body properties that the version range before has and this one has not (TAG-6).
     idempotent: the handler takes an ``Idempotency-Key`` (for the API document).
     """
 
@@ -46,6 +48,7 @@ class Route:
     response: dict[str, Any] | None = None
     target: Callable[[Request], dict[str, object]] | None = None
     idempotent: bool = False
+    removed: tuple[str, ...] = ()
 
 
 class RouteError(ValueError):
@@ -53,7 +56,7 @@ class RouteError(ValueError):
 
 
 def check(routes: Iterable[Route]) -> Sequence[Route]:
-    """Return the routes as a tuple; RouteError for overlaps and missing policies."""
+    """Return the routes as a tuple; RouteError for overlaps, missing policies and properties lost without a word."""
     rows = tuple(routes)
     seen: dict[tuple[str, str, str | None], list[Route]] = {}
     for r in rows:
@@ -63,7 +66,22 @@ def check(routes: Iterable[Route]) -> Sequence[Route]:
             if _overlap(r, other):
                 raise RouteError(f"{r.method} {r.path} {r.action or ''}: version ranges overlap")
         seen[r.method, r.path, r.action].append(r)
+    for chain in seen.values():
+        if len(chain) > 1:
+            _check_chain(chain)
     return rows
+
+
+def _check_chain(chain: list[Route]) -> None:
+    """A property that vanishes between neighbours must be declared, and nothing else may be (TAG-6)."""
+    ordered = sorted(chain, key=lambda r: (r.since.major, r.since.minor))
+    for older, newer in pairwise(ordered):
+        if older.body is None or newer.body is None:
+            continue
+        lost = set(vanished(older.body.document, newer.body.document))
+        if lost != set(newer.removed):
+            where = f"{newer.method} {newer.path} {newer.action or ''} at {newer.since}"
+            raise RouteError(f"{where}: lost {sorted(lost)}, declared {sorted(newer.removed)}")
 
 
 def _overlap(a: Route, b: Route) -> bool:

@@ -200,3 +200,15 @@ def test_each_api_has_its_clients_form(form: forms.Render, kind: str) -> None:
     made = form(404, e.NotFound("no such thing", host="secret-host"), "req-1")
     assert kind in made
     assert "no such thing" in str(made) and "secret-host" not in str(made)
+
+
+def test_a_property_that_vanishes_without_a_word_fails_at_import() -> None:
+    """TAG-6"""
+    tagged = Schema({"properties": {"uuid": {}, "tag": {}}})
+    copied = Schema({"properties": {"uuid": {}}})
+    older = _route(method="POST", until=V(2, 31), body=tagged)
+    with pytest.raises(RouteError, match="/tag"):
+        check([older, _route(method="POST", since=V(2, 32), body=copied)])
+    check([older, _route(method="POST", since=V(2, 32), body=copied, removed=("/tag",))])
+    with pytest.raises(RouteError):
+        check([older, _route(method="POST", since=V(2, 32), body=tagged, removed=("/tag",))])

@@ -138,7 +138,15 @@ _LIST = strict_from(75, {"host": many(TEXT), "binary": many(TEXT)})
 ROUTES = [
     *versioned("GET", "/os-services", index, _RULE + "list", queries=_LIST),
     *versioned("PUT", _ONE, act, _RULE + "update", bodies=s.UPDATE, until=52),
-    *versioned("PUT", _ONE, update, _RULE + "update", bodies=s.UPDATE, since=53),
+    *versioned(
+        "PUT",
+        _ONE,
+        update,
+        _RULE + "update",
+        bodies=s.UPDATE,
+        since=53,
+        removed={53: ("/binary", "/host")},
+    ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204, errors=(400, 403, 404, 409)),
 ]
 RULES = {_RULE + n: ADMIN for n in ("list", "update", "delete")}

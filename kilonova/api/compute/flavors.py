@@ -221,7 +221,15 @@ ROUTES = [
     *versioned("GET", "/flavors", index, _ANY, queries=s.LIST),
     *versioned("GET", "/flavors/detail", detail, _ANY, queries=s.LIST),
     *versioned("GET", "/flavors/{flavor_id}", show, _ANY, queries=NO_QUERY),
-    *versioned("POST", "/flavors", create, _M + "create", bodies=s.CREATE, errors=(400, 403, 409)),
+    *versioned(
+        "POST",
+        "/flavors",
+        create,
+        _M + "create",
+        bodies=s.CREATE,
+        errors=(400, 403, 409),
+        removed={102: ("/flavor/rxtx_factor",)},
+    ),
     *versioned(
         "PUT", "/flavors/{flavor_id}", update, _M + "update", bodies={55: s.UPDATE}, since=55
     ),

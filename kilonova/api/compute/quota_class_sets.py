@@ -59,6 +59,6 @@ _RULE = R + "os-quota-class-sets:"
 _ONE = "/os-quota-class-sets/{name}"
 ROUTES = [
     *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY),
-    *versioned("PUT", _ONE, update, _RULE + "update", bodies=s.CLASS),
+    *versioned("PUT", _ONE, update, _RULE + "update", bodies=s.CLASS, removed=s.CLASS_LOST),
 ]
 RULES = {_RULE + "show": ADMIN, _RULE + "update": ADMIN}

@@ -146,6 +146,7 @@ ROUTES = [
         update,
         _RULE + "update",
         bodies=s.UPDATE,
+        removed=s.UPDATE_LOST,
         queries=s.BY_USER,
         target=_target,
     ),

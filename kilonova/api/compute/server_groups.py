@@ -127,6 +127,7 @@ ROUTES = [
         create,
         _RULE + "create",
         bodies=s.CREATE,
+        removed={64: ("/server_group/policies",)},
         errors=(400, 403, 409),
     ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204),

@@ -74,11 +74,13 @@ def versioned(
     until: int | None = None,
     secret: bool = False,
     errors: tuple[int, ...] = (400, 403, 404),
+    removed: Mapping[int, tuple[str, ...]] | None = None,
     **more: Any,
 ) -> list[Route]:
     """Return one row per range of microversions in which body, query and success status stay the same.
 
     bodies, queries, success: minor version of 2.x -> what holds from it on (None: not checked). until: the last minor.
+    removed: minor version -> paths of body properties that end there (TAG-6).
     path is below /v2.1. secret: the body's values are never repeated in a refusal.
     """
     statuses = {1: success} if isinstance(success, int) else success
@@ -103,6 +105,7 @@ def versioned(
                 body=None if body is None else Schema(body, secret=secret),
                 query=None if asked is None else Schema(asked),
                 errors=errors,
+                removed=(removed or {}).get(start, ()),
                 **more,
             )
         )

@@ -247,6 +247,9 @@ def delete(req: Request) -> None:
     common.write(req, change)
 
 
+_LOST_12 = ("/allocations[]/resource_provider", "/allocations[]/resources")  # it became an object
+
+
 def _puts() -> list[Route]:
     path, rule, errors = "/allocations/{consumer}", "placement:allocations:update", (400, 409)
     out = [
@@ -274,6 +277,7 @@ def _puts() -> list[Route]:
             until=None if until is None else V(1, until),
             body=Schema(_PUT_12 if since == 12 else schema),
             errors=errors,
+            removed=_LOST_12 if since == 12 else (),
         )
         for since, until, schema in BY_VERSION
     ]

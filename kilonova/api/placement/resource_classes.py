@@ -105,7 +105,7 @@ ROUTES = (
         body=_NAMED,
         errors=(400, 404, 409),
     ),
-    Route("PUT", _ONE, ensure, _P + "update", success=201, since=V(1, 7), errors=(400,)),
+    Route("PUT", _ONE, ensure, _P + "update", success=201, since=V(1, 7), errors=(204, 400)),
     Route(
         "DELETE", _ONE, delete, _P + "delete", success=204, since=V(1, 2), errors=(400, 404, 409)
     ),

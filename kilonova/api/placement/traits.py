@@ -123,7 +123,9 @@ _P, _PT = "placement:resource_providers:traits:", "placement:traits:"
 ROUTES = (
     Route("GET", "/traits", list_, _PT + "list", since=V(1, 6), errors=(400,)),
     Route("GET", "/traits/{name}", show, _PT + "show", success=204, since=V(1, 6), errors=(404,)),
-    Route("PUT", "/traits/{name}", make, _PT + "update", success=201, since=V(1, 6), errors=(400,)),
+    Route(
+        "PUT", "/traits/{name}", make, _PT + "update", success=201, since=V(1, 6), errors=(204, 400)
+    ),
     Route(
         "DELETE",
         "/traits/{name}",

@@ -1,5 +1,7 @@
 """Bodies and queries of quotas. source: compute API reference, "Quota sets"; microversions 2.36, 2.50, 2.57, 2.75."""
 
+from collections.abc import Iterable
+
 from kilonova.api.compute.schemas.common import BOOLEAN, Json, wrap
 from kilonova.api.compute.shared import TEXT, many, query
 from kilonova.http.schema import extend
@@ -39,3 +41,11 @@ _K50 = extend(_K1, at=("properties", "quota_class_set"), removed=NETWORK)
 CLASS = {1: _K1, 50: _K50, 57: extend(_K50, at=("properties", "quota_class_set"), removed=FILES)}
 _USER = {"user_id": many(TEXT)}
 BY_USER = {1: query(_USER), 75: query(_USER, strict=True)}
+
+
+def _lost(root: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"/{root}/{n}" for n in names)
+
+
+UPDATE_LOST = {36: _lost("quota_set", NETWORK), 57: _lost("quota_set", FILES)}
+CLASS_LOST = {50: _lost("quota_class_set", NETWORK), 57: _lost("quota_class_set", FILES)}

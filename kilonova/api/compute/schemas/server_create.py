@@ -206,6 +206,11 @@ def _versions() -> list[tuple[Microversion, Json]]:
 
 
 VERSIONS: list[tuple[Microversion, Schema]] = [(v, Schema(d)) for v, d in _versions()]
+REMOVED = {  # minor version -> what ends there
+    33: ("/server/block_device_mapping_v2[]/tag",),
+    37: ("/server/networks[]/tag",),
+    57: ("/server/personality",),
+}
 
 
 def schema_at(version: Microversion) -> Schema:

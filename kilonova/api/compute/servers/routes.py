@@ -36,6 +36,7 @@ def _create_routes() -> list[Route]:
                 until=until,
                 body=schema,
                 idempotent=True,
+                removed=server_create.REMOVED.get(since.minor, ()),
             )
         )
     return rows
