@@ -10,6 +10,7 @@ import pytest
 from kilonova.common.errors import KilonovaError
 from kilonova.operations import cleanup
 from kilonova.reconcile import cleanups
+from kilonova.reconcile.loop import Reconcilers
 from tests.operations.server_world import ServerWorld, Shape
 from tests.operations.test_server_delete import HISTORY
 
@@ -50,6 +51,7 @@ class Chaos:
             (1, self.host),
             (1, self.fault),
             (1, self.guest),
+            (1, self.reconcile),
         ]
         weights, calls = [w for w, _ in events], [c for _, c in events]
         for call in self.rng.choices(calls, weights, k=turns):
@@ -101,6 +103,15 @@ class Chaos:
         here = sorted({g.server for g in self.world.guests.ledger() if g.kind == "guest"})
         if here:
             self.world.guests.shut_down_by_itself(self.rng.choice(here))
+
+    def reconcile(self) -> None:
+        """Reconcilers run in the middle of everything, on records that are old enough to be mended."""
+        if self.rng.random() < 0.3:
+            self.world.clock.advance(310.0)
+            self.world.settle()
+        reconcilers = Reconcilers(self.world.services)
+        reconcilers.run_all()
+        reconcilers.close()
 
     def end(self) -> None:
         """Mend the world, let everything end, delete what is left."""
