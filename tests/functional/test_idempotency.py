@@ -6,18 +6,32 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from kilonova.db import idempotency as db
+from kilonova.db.schema.world import idempotency
+from kilonova.db.sql import Q
 from kilonova.operations import idempotent
 from tests.whole import Answer, Whole, running, until
 
 SERVERS = "/compute/v2.1/servers"
+_FORGET_ALL = Q(sa.delete(idempotency))
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Whole]:
+    with running() as made:
+        yield made
 
 
 @pytest.fixture
-def whole() -> Iterator[Whole]:
-    with running() as made:
-        yield made
+def whole(cloud: Whole) -> Iterator[Whole]:
+    """A cloud without servers and keys."""
+    yield cloud
+    for who in ("demo", "other"):
+        for server in _servers(cloud, who):
+            cloud.gone(server)
+    cloud.cloud.world.write(lambda tx: tx.run(_FORGET_ALL))
 
 
 def _body(whole: Whole, **more: Any) -> dict[str, Any]:
