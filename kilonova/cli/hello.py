@@ -1,7 +1,6 @@
 """Boot a first server, 'hello', in the demo project: key pair, SSH rule, floating address, console. Safe to repeat."""
 
 import argparse
-import os
 import re
 import socket
 from pathlib import Path
@@ -224,10 +223,7 @@ def _show(what: dict[str, Any], directory: Path, real: bool) -> None:
             print(f"  {line}")
         print(f"\nLog in:\n\n  {what['ssh']}")
     print("\nUse the cloud with the openstack client:\n")
-    program = Path(os.environ.get("VIRTUAL_ENV", "")) / "bin" / "openstack"
-    print(f"  export OS_CLIENT_CONFIG_FILE={directory / state.CLOUDS}")
-    print("  export OS_CLOUD=kilonova            # or kilonova-admin")
-    print(f"  {program if program.is_file() else 'openstack'} server list")
+    output.use_it(directory / state.CLOUDS)
     if real:
         print("\nWhat was changed on this machine:\n")
         for line in host_changes(directory):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 _BOLD, _DIM, _RED, _GREEN, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
@@ -79,6 +81,15 @@ def size(number: float) -> str:
             return f"{number:.0f} {unit}"
         number /= 1024
     return f"{number:.1f} GiB"
+
+
+def use_it(clouds_yaml: object) -> None:
+    """Print the three lines that make the ``openstack`` client work when pasted."""
+    here = Path(sys.executable).with_name("openstack")
+    program = "openstack" if shutil.which("openstack") or not here.is_file() else str(here)
+    print(f"  export OS_CLIENT_CONFIG_FILE={clouds_yaml}")
+    print("  export OS_CLOUD=kilonova            # or kilonova-admin")
+    print(f"  {program} server list")
 
 
 class Progress:

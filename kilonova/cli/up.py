@@ -109,9 +109,7 @@ def summary(what: dict[str, Any], headline: str) -> None:
         ]
     )
     print("\nUse it with the openstack client (pip install python-openstackclient):\n")
-    print(f"  export OS_CLIENT_CONFIG_FILE={what['clouds_yaml']}")
-    print("  export OS_CLOUD=kilonova            # or kilonova-admin")
-    print("  openstack server list")
+    output.use_it(what["clouds_yaml"])
 
 
 def run(args: argparse.Namespace) -> int:
