@@ -200,8 +200,8 @@ class Guests:
                 self._wait_for_ports(work, build)
         if power.action in _STARTS and "plugged" not in work.notes:
             # the taps of a guest that was off did not survive a boot of the host
-            nics = build.nics if build is not None else ()
-            for port in [n.port_id for n in nics] or self._driver.ports(power.server_id):
+            known = self._driver.ports(power.server_id)
+            for port in known if build is None else [n.port_id for n in build.nics]:
                 self._plug(port)
             work.notes["plugged"] = True
         state = self._driver.power(power.server_id, power.action, power.timeout_s, build, work.say)

@@ -162,6 +162,7 @@ def build_of(
         nics=tuple(
             TapNic(port_id=n.port_id, network_id=n.network_id, mac=n.mac, mtu=n.mtu, tag=n.tag)
             for n in nics
+            if n.port_id in found  # else its owner deleted it: nobody will ever apply it
         ),
         images=() if system.image is None else (_source(system.image),),
         hardware=hardware_of(row["hardware"], system.image),

@@ -6,6 +6,7 @@ Before, the record kept the NIC, and every later start waited a minute for a por
 from pathlib import Path
 
 from tests.cloud import eventually, running
+from tests.operations.server_world import ServerWorld
 
 
 def test_a_hard_reboot_after_the_port_is_gone(tmp_path: Path) -> None:
@@ -15,9 +16,20 @@ def test_a_hard_reboot_after_the_port_is_gone(tmp_path: Path) -> None:
         port = x.demo.get(f"/network/v2.0/ports?device_id={server}")["ports"][0]["id"]
         x.demo.delete(f"/network/v2.0/ports/{port}")
         eventually(lambda: x.demo.show(server)["addresses"] == {}, "the loss of the address")
+        eventually(lambda: x.audit() == [], "the loss of the NIC")
         assert x.demo.act(server, {"reboot": {"type": "HARD"}}).status == 202
         x.demo.wait(server, "ACTIVE")
         assert x.audit() == []
         x.demo.delete(f"/compute/v2.1/servers/{server}")
         x.demo.gone(server)
         assert x.audit() == []
+
+
+def test_a_hard_reboot_before_anybody_noticed(tmp_path: Path) -> None:
+    """The order names only ports that are there, whatever the record says."""
+    world = ServerWorld(tmp_path, "server_reboot_hard")
+    world.network.remove_port(
+        port_id=world.network.ports_of([world.server])[world.server][0].port_id
+    )
+    assert world.run(*world.begin()) == "done"
+    world.close()
