@@ -220,12 +220,14 @@ class RealCloud:
     def kill(self, *, helper: bool = False) -> None:
         """End the cloud's process, and the root helper's too, without a word."""
         found = self.run()
-        victims = [found.helper_pid or 0, found.pid] if helper else [found.pid]
+        assert found.helper_pid is not None
+        victims = [found.helper_pid, found.pid] if helper else [found.pid]
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for pid in (found.pid, found.helper_pid or 0):
-            until(lambda pid=pid: state.ticks(pid) is None, f"process {pid} is dead")
+        until(lambda: not any(state.ticks(pid) for pid in victims), "what was killed is dead")
+        helper_pid = found.helper_pid
+        until(lambda: state.ticks(helper_pid) is None, "the helper ended with the cloud")
 
     def end_runtime(self) -> None:
         """End everything that a reboot ends: every process, namespace, link, nft table, runtime file of this cloud."""
@@ -500,7 +502,7 @@ class Server:
     def fixed(self) -> str:
         return str(self.port()["fixed_ips"][0]["ip_address"])
 
-    def float(self, key: Path) -> str:
+    def attach_floating(self, key: Path) -> str:
         """Give it a floating address, by which and with the key it is spoken to from here on."""
         public = self.cloud.one(f"{NETWORK}/networks", "networks", self.who, name="public")
         body = {"floating_network_id": public["id"], "port_id": self.port()["id"]}
@@ -508,6 +510,14 @@ class Server:
         made = self.cloud.client(self.who).call("POST", path, {"floatingip": body})["floatingip"]
         self.address, self.key = str(made["floating_ip_address"]), key
         return str(made["id"])
+
+    def answers_ssh(self) -> None:
+        """Wait until somebody listens for SSH at its floating address."""
+        until(lambda: said(self.address, 22, 0.5), f"{self.name} answers SSH")
+
+    def reaches(self, address: str) -> bool:
+        """Tell whether a ping from the guest comes back."""
+        return self.ssh(f"ping -c 1 -W 2 {address}").returncode == 0
 
     def ssh(
         self, command: str, user: str = "root", timeout_s: float = 30

@@ -41,9 +41,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         keeper = cloud.boot("keeper", key_name="test")
         keeper.status("ACTIVE")
         cloud.allow("tcp", 22)
-        keeper.float(key)
+        keeper.attach_floating(key)
         keeper.ready()
-        until(lambda: said(keeper.address, 22), "SSH answers")
+        keeper.answers_ssh()
         keeper.tell("echo never-restarted >/run/mark")
         yield World(cloud, keeper, idle)
 

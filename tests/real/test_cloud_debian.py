@@ -68,7 +68,7 @@ def test_debian_with_cloud_init(world: World, drive: bool) -> None:
     )  # fmt: skip
     with timed(f"POST → cloud-init is done, by {word}"):
         server.status("ACTIVE")
-        server.float(world.key)
+        server.attach_floating(world.key)
         done = server.says(r"GUEST READY cloud-init final: .*", DEBIAN_S).group()
     assert ("DataSourceConfigDrive" if drive else "DataSourceOpenStack") in done, done
     server.says(f"RUNCMD-{word}")

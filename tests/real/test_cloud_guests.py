@@ -131,7 +131,7 @@ def test_config_drive(world: World) -> None:
 def test_closed_until_a_rule_opens(world: World) -> None:
     """The default group lets nothing in; a rule opens its port and its removal closes it again."""
     cloud, outside, anna = world.cloud, world.outside, world.anna
-    anna.float(world.key)
+    anna.attach_floating(world.key)
     # members of the group are let in, so the way is there; but nobody else comes in
     assert not outside.reaches(anna.address, 8080, 3.0)
     assert not comes_in(anna.address, 22)
@@ -153,9 +153,9 @@ def test_ssh_by_floating_address(world: World) -> None:
     """A floating address reaches the guest; the key opens it, for both users, and no other key does."""
     anna, bert = world.anna, world.bert
     world.cloud.allow("tcp", 22)
-    bert.float(world.key)
+    bert.attach_floating(world.key)
     for server in (anna, bert):
-        until(lambda s=server: said(s.address, 22, 0.5), "SSH answers")
+        server.answers_ssh()
         assert server.tell("hostname; id -u").split() == [server.name, "0"]
         assert server.ssh("id -un", user="guest").stdout.strip() == "guest"
         addresses = [a["addr"] for a in server.show()["addresses"]["private"]]
@@ -176,9 +176,7 @@ def test_ssh_by_floating_address(world: World) -> None:
 def test_neighbours_ping(world: World) -> None:
     """Two guests on one network ping each other, as members of one group; each has its own metadata."""
     for server, other in ((world.anna, world.bert), (world.bert, world.anna)):
-        until(
-            lambda s=server, o=other: s.ssh(f"ping -c 1 -W 2 {o.fixed()}").returncode == 0, "ping"
-        )
+        assert server.reaches(other.fixed())
         assert (
             server.tell(f"nc -w 3 {other.fixed()} 8080 </dev/null").strip() == f"{other.name}-8080"
         )
