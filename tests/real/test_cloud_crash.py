@@ -8,17 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.real.cloud import (
-    NETWORK,
-    RealCloud,
-    Server,
-    missing,
-    new_key,
-    running_cloud,
-    said,
-    timed,
-    until,
-)
+from tests.real.cloud import NETWORK, RealCloud, Server, new_key, running_cloud
+from tests.real.outside import missing, said, timed, until
 
 _why = missing()
 pytestmark = [pytest.mark.real, pytest.mark.skipif(_why is not None, reason=str(_why))]

@@ -6,17 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.cloud import (
-    NETWORK,
-    RealCloud,
-    build_image,
-    missing,
-    new_key,
-    running_cloud,
-    said,
-    timed,
-    until,
-)
+from tests.real.cloud import NETWORK, RealCloud, new_key, running_cloud
+from tests.real.outside import build_image, missing, said, timed, until
 
 _why = missing()
 pytestmark = [

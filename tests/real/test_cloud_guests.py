@@ -12,19 +12,8 @@ from pathlib import Path
 import pytest
 
 from kilonova.agent.helper import names
-from tests.real.cloud import (
-    NETWORK,
-    Outside,
-    RealCloud,
-    Server,
-    comes_in,
-    missing,
-    new_key,
-    running_cloud,
-    said,
-    timed,
-    until,
-)
+from tests.real.cloud import NETWORK, RealCloud, Server, new_key, running_cloud
+from tests.real.outside import Outside, comes_in, missing, said, timed, until
 
 _why = missing()
 pytestmark = [pytest.mark.real, pytest.mark.skipif(_why is not None, reason=str(_why))]
