@@ -15,7 +15,7 @@ import pytest
 from kilonova.agent.helper import names
 from kilonova.agent.helper.verbs.purge import list_leftovers
 from tests.clients.test_command_line import kilonova
-from tests.real.cloud import build_image, missing
+from tests.real.outside import build_image, missing
 
 _why = missing()
 pytestmark = [pytest.mark.real, pytest.mark.skipif(_why is not None, reason=str(_why))]
