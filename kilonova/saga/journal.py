@@ -128,6 +128,8 @@ _INHERIT = Q(
         fence=P("mine"),
         owner=None,
         wake_at=P("now"),
+        # silence towards a process that died is not the host's: a parked undo needs three sends of one owner
+        sends=sa.case((O.c.sends > 1, 1), else_=O.c.sends),
         deadline=sa.case((O.c.deadline < P("grace"), P("grace")), else_=O.c.deadline),
     )
 )

@@ -1,5 +1,6 @@
 """openstacksdk, as Ansible and others use it, against a simulated cloud."""
 
+import time
 from typing import Any
 
 import openstack
@@ -44,7 +45,12 @@ def test_a_server_from_create_to_delete(sdk: Any) -> None:
     )
     assert server.status == "ACTIVE"
     address = sdk.create_floating_ip(network="public", server=server)
-    assert address.floating_ip_address in str(sdk.compute.get_server(server.id).addresses)
+    for _ in range(300):  # the network tells compute by an event, as Neutron does
+        if address.floating_ip_address in str(sdk.compute.get_server(server.id).addresses):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("the floating address never showed in the server's addresses")
     sdk.compute.stop_server(server.id)
     sdk.compute.wait_for_server(server, status="SHUTOFF", interval=0.2, wait=30)
     sdk.compute.start_server(server.id)
