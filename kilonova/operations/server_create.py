@@ -16,10 +16,9 @@ import msgspec
 
 from kilonova.common.clock import iso
 from kilonova.common.errors import NotFound
-from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, secrets, servers
 from kilonova.db.engine import Row, Tx
-from kilonova.objects.base import decode
+from kilonova.objects.base import decode, encode
 from kilonova.objects.guest import GuestBuilt, GuestDelete, PowerState
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.port import BoundPort
@@ -405,7 +404,7 @@ def prepare(
         server_group=requested.server_group,
         vcpus=requested.flavor.vcpus,
         memory_mib=requested.flavor.memory_mib,
-        requested=_requested_bytes(requested),
+        requested=encode(requested),
         operation=operation,
         now=requested.created_at,
     )
@@ -424,14 +423,3 @@ def prepare(
         now=now,
         nudge=services.engine.nudge,
     )
-
-
-def _requested_bytes(requested: RequestedServer) -> bytes:
-    from kilonova.objects.base import encode
-
-    return encode(requested)
-
-
-def new_operation() -> str:
-    """Mint the id of a create before anything is written."""
-    return new_uuid()

@@ -5,7 +5,7 @@ from typing import Any
 from kilonova.http.app import Microversions
 from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC
-from kilonova.http.request import Request, Response
+from kilonova.http.request import Request
 from kilonova.http.routing import Route
 
 LOW, HIGH = V(2, 1), V(2, 104)
@@ -49,11 +49,6 @@ def versions(req: Request) -> Any:
 def version(req: Request) -> Any:
     """Describe version 2.1 and its microversions."""
     return {"version": _document(req, media=True)}
-
-
-def choices(req: Request) -> Response:
-    """List the API versions (the form that older clients read)."""
-    return Response(body=versions(req), status=200)
 
 
 ROUTES = (

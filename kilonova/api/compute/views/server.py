@@ -20,7 +20,6 @@ from kilonova.operations.states import status
 
 Raw = msgspec.Raw
 _PROGRESS = frozenset(("ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"))
-_HAS_ADDRESSES_NONE = Raw(b"{}")
 
 
 @functools.lru_cache(maxsize=4096)
