@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kilonova.api.compute.servers.filters import read_filters, read_order
+from kilonova.api.compute.shared import MAX_LIMIT, limit_of, next_link
 from kilonova.api.compute.views.server import Extras, ServerView, fault
 from kilonova.cells.listing import Rendered
 from kilonova.common.errors import NotFound
@@ -14,8 +15,6 @@ from kilonova.objects.base import decode
 from kilonova.objects.server import RequestedServer
 from kilonova.operations import metadata, rows
 from kilonova.operations.services import Services
-
-MAX_LIMIT = 1000
 
 
 def render_unplaced(mapping: Any) -> Rendered:
@@ -55,34 +54,16 @@ def _list(req: Request, *, detail: bool) -> Any:
     if filters is None:
         return {"servers": []}
     order = read_order(req)
-    limit = _limit(req)
+    limit = limit_of(req) or MAX_LIMIT
     page = services.lists.page(filters, order, limit, req.query.get("marker"), big=limit > 200)
     extras = extras_for(req, page.rows) if detail else Extras()
     view = ServerView(req, extras, single=False)
     shape = view.detail if detail else view.basic
     out: dict[str, Any] = {"servers": [shape(r) for r in page.rows]}
     if page.more and page.rows:
-        out["servers_links"] = [{"rel": "next", "href": _next(req, detail, page.rows[-1]["uuid"])}]
+        path = "/servers/detail" if detail else "/servers"
+        out["servers_links"] = next_link(req, path, page.rows[-1]["uuid"])
     return out
-
-
-def _limit(req: Request) -> int:
-    from kilonova.common.errors import BadRequest
-
-    text = req.query.get("limit")
-    if text is None:
-        return MAX_LIMIT
-    if not text.isdigit():
-        raise BadRequest(f"limit must be a whole number of at least 0, not {text[:40]!r}")
-    return min(int(text), MAX_LIMIT) or MAX_LIMIT
-
-
-def _next(req: Request, detail: bool, marker: str) -> str:
-    from urllib.parse import urlencode
-
-    pairs = [(k, v) for k, v in req.query.pairs if k != "marker"]
-    path = "/v2.1/servers/detail" if detail else "/v2.1/servers"
-    return f"{req.base}{path}?{urlencode([*pairs, ('marker', marker)])}"
 
 
 def extras_for(req: Request, found: Sequence[Mapping[str, Any]]) -> Extras:
