@@ -14,7 +14,7 @@ from pathlib import Path
 from kilonova.cli import output
 from kilonova.cli.client import wait_for
 from kilonova.cli.common import Failed, common_options
-from kilonova.server import launch, privileges, state
+from kilonova.server import launch, state
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,11 +140,9 @@ def _remove(directory: Path) -> None:
 def _remove_users() -> None:
     """Remove the two system users, when no cloud of this machine needs them any more."""
     from kilonova.agent.helper import users
-    from kilonova.agent.helper.run import CommandFailed, run
+    from kilonova.agent.helper.run import CommandFailed
 
     if any(Path("/run/netns").glob("kilonova-*")):
         return
-    for name in (users.QEMU, users.CLOUD):
-        if privileges.find_user(name) is not None:
-            with contextlib.suppress(CommandFailed):
-                run(["userdel", name])
+    with contextlib.suppress(CommandFailed):
+        users.remove_users()

@@ -37,7 +37,21 @@ def ensure_users() -> list[str]:
 def add_user(name: str) -> None:
     """Make a system user without login or home. Needs root. Raises CommandFailed."""
     shell = ["--shell", "/usr/sbin/nologin", "--home-dir", "/nonexistent", "--no-create-home"]
-    run(["useradd", "--system", "--user-group", *shell, name])
+    group = ["--gid", name] if _has_group(name) else ["--user-group"]
+    run(["useradd", "--system", *group, *shell, name])
+
+
+def remove_users() -> None:
+    """Remove both users and their groups, whichever are there. Needs root. Raises CommandFailed.
+
+    The member goes before the group it is in: ``userdel`` keeps a group that still has members.
+    """
+    there = {CLOUD, QEMU} - set(missing_users())
+    for name in (CLOUD, QEMU):
+        if name in there:
+            run(["userdel", name])
+        if _has_group(name):
+            run(["groupdel", name])
 
 
 def _has_group(name: str) -> bool:
