@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kilonova.bus.memory import MemoryBus
 from kilonova.objects.base import encode
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 from tests.unit.agent_kit import Cloud, build_of, order_of
 
 

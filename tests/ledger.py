@@ -22,7 +22,7 @@ from kilonova.operations.services import Services
 from kilonova.placement import schema as p
 from kilonova.reconcile import audit
 from kilonova.saga.schema import TABLES
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 
 Ledger = collections.Counter[str]
 O = TABLES.operation  # noqa: E741

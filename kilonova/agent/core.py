@@ -7,10 +7,18 @@ import threading
 from dataclasses import dataclass
 
 from kilonova import __version__
-from kilonova.agent.guests import Guests, KnownStates, MetadataStore, NoMetadata, PortGate
+from kilonova.agent.guests import (
+    Bench,
+    Guests,
+    KnownStates,
+    MetadataStore,
+    NoMetadata,
+    PortGate,
+)
 from kilonova.agent.heartbeat import Pulse
 from kilonova.agent.journal import Journal
 from kilonova.agent.orders import Orders
+from kilonova.agent.parts import parts_of
 from kilonova.agent.queries import Queries
 from kilonova.agent.registration import Registration
 from kilonova.agent.workers import Workers
@@ -66,7 +74,8 @@ class Agent:
         self._beating = False
         host, boot = identity.host, identity.boot_id
         known = KnownStates()
-        guests = Guests(driver, network, self._metadata, clock, known)
+        bench = Bench(driver, network, self._metadata, clock, known)
+        guests = Guests(bench, parts_of(bench))
         self.orders = Orders(host, boot, guests, journal, workers, bus.publish, clock)
         self.pulse = Pulse(host, boot, driver, known, workers, bus.publish, clock, heartbeat_s)
         self._queries = Queries(host, boot, driver, guests.verbs)

@@ -4,7 +4,7 @@ Repeating any of it is safe. What waits raises Again: it is called once more lat
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -89,6 +89,17 @@ class Work:
             raise Aborted("The request was superseded by a newer one.")
 
 
+Verbs = Mapping[tuple[str, Direction], Callable[[Work], Versioned]]
+
+
+class Part(Protocol):
+    """The orders of one kind: a file of its own each (guest_disks.py …), given to Guests when it is built."""
+
+    def verbs(self) -> Verbs:
+        """Return (verb, direction) -> what performs it; it raises as ``Guests.perform``."""
+        ...
+
+
 class KnownStates:
     """The power states as the agent last told or was told; what differs from it is news."""
 
@@ -114,28 +125,38 @@ class KnownStates:
             self._states = dict(states)
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What orders are performed with, on one host."""
+
+    driver: Driver
+    network: PortGate
+    metadata: MetadataStore
+    clock: Clock
+    known: KnownStates
+
+
 class Guests:
     """Performs orders on one host."""
 
-    def __init__(
-        self,
-        driver: Driver,
-        network: PortGate,
-        metadata: MetadataStore,
-        clock: Clock,
-        known: KnownStates,
-    ) -> None:
-        self._driver = driver
-        self._network = network
-        self._metadata = metadata
-        self._clock = clock
-        self._known = known
+    def __init__(self, bench: Bench, parts: Iterable[Part] = ()) -> None:
+        """parts: what else this host can do; no two of them may know one verb."""
+        self._driver = bench.driver
+        self._network = bench.network
+        self._metadata = bench.metadata
+        self._clock = bench.clock
+        self._known = bench.known
         self._verbs: dict[tuple[str, Direction], Callable[[Work], Versioned]] = {
             ("guest_build", Direction.DO): self._build,
             ("guest_build", Direction.UNDO): self._delete,
             ("guest_delete", Direction.DO): self._delete,
             ("guest_power", Direction.DO): self._power,
         }
+        for part in parts:
+            more = part.verbs()
+            if more.keys() & self._verbs.keys():
+                raise ValueError(f"two parts know one verb: {sorted(more)}")
+            self._verbs.update(more)
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -169,7 +190,7 @@ class Guests:
     # -- verbs
 
     def _build(self, work: Work) -> Versioned:
-        build = self._payload(work, GuestBuild)
+        build = payload_of(work, GuestBuild)
         refused = self._driver.refuses(build)
         if refused is not None:
             raise DriverError(refused, elsewhere=True)
@@ -190,7 +211,7 @@ class Guests:
         return GuestBuilt(power_state=state, hardware=hardware, devices=devices)
 
     def _power(self, work: Work) -> Versioned:
-        power = self._payload(work, GuestPower)
+        power = payload_of(work, GuestPower)
         build = power.build
         if power.action in _STARTS and build is not None:
             if not work.notes:
@@ -209,7 +230,7 @@ class Guests:
         return GuestState(power_state=state)
 
     def _delete(self, work: Work) -> Versioned:
-        gone = self._payload(work, GuestDelete)
+        gone = payload_of(work, GuestDelete)
         if not gone.delete_disks:
             raise DriverError("This host cannot remove a server and keep its disks.")
         ports = work.notes.setdefault("ports", self._driver.ports(gone.server_id))
@@ -221,14 +242,6 @@ class Guests:
         return GuestGone(existed=existed)
 
     # -- parts
-
-    def _payload(self, work: Work, cls: Any) -> Any:
-        if work.payload is None:
-            payload = unpack(work.order.body, cls)
-            if payload.server_id != work.order.server_id:
-                raise DriverError("The order and what is in it name two servers.")
-            work.payload = payload
-        return work.payload
 
     @contextmanager
     def _plugged(self, server_id: str, ports: tuple[str, ...]) -> Iterator[None]:
@@ -277,6 +290,17 @@ class Guests:
                 ports=[n.port_id for n in build.nics],
             )
         raise Again(PORT_POLL_S)
+
+
+def payload_of(work: Work, cls: Any) -> Any:
+    """Return an order's payload, read once. Raises DriverError when it is about another server or volume."""
+    if work.payload is None:
+        payload = unpack(work.order.body, cls)
+        about = getattr(payload, "server_id", None) or payload.volume_id
+        if about != work.order.server_id:
+            raise DriverError("The order and what is in it name two servers.")
+        work.payload = payload
+    return work.payload
 
 
 def _public(document: MetadataDocument) -> MetadataDocument:

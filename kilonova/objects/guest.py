@@ -8,11 +8,11 @@ The undo of guest_build is an Order with verb guest_build, direction undo and a 
 """
 
 import enum
-from typing import Union
+from typing import ClassVar, Union
 
 import msgspec
 
-from kilonova.objects.base import OpenEnum, Versioned
+from kilonova.objects.base import OpenEnum, Version, Versioned, since
 
 
 class PowerState(enum.IntEnum):
@@ -56,6 +56,8 @@ class LocalDisk(Versioned, frozen=True, kw_only=True, tag="local", tag_field="ty
 class NbdDisk(Versioned, frozen=True, kw_only=True, tag="nbd", tag_field="type"):
     """A volume reached over NBD."""
 
+    VERSION: ClassVar[Version] = (1, 1)
+
     name: str
     host: str
     port: int
@@ -65,10 +67,16 @@ class NbdDisk(Versioned, frozen=True, kw_only=True, tag="nbd", tag_field="type")
     bus: str = "virtio"
     device: str | None = None
     tag: str | None = None
+    readonly: bool = since(1, 1, default=False, critical=True)
+    shareable: bool = since(
+        1, 1, default=False, critical=True
+    )  # multiattach: another guest may write it too
 
 
 class FileDisk(Versioned, frozen=True, kw_only=True, tag="file", tag_field="type"):
     """A volume that is a file on this very host."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     name: str
     path: str
@@ -78,6 +86,10 @@ class FileDisk(Versioned, frozen=True, kw_only=True, tag="file", tag_field="type
     bus: str = "virtio"
     device: str | None = None
     tag: str | None = None
+    readonly: bool = since(1, 1, default=False, critical=True)
+    shareable: bool = since(
+        1, 1, default=False, critical=True
+    )  # multiattach: another guest may write it too
 
 
 Disk = Union[LocalDisk, NbdDisk, FileDisk]  # noqa: UP007 - msgspec reads the union as tagged
@@ -252,6 +264,28 @@ class GuestState(Versioned, frozen=True, kw_only=True):
 class GuestDelete(Versioned, frozen=True, kw_only=True):
     server_id: str
     delete_disks: bool = True
+
+
+class GuestAttachDisk(Versioned, frozen=True, kw_only=True):
+    """Give a guest a volume; its serial is the volume's id. metadata: as it reads afterwards (devices with tags)."""
+
+    server_id: str
+    disk: NbdDisk | FileDisk
+    metadata: MetadataDocument | None = None
+
+
+class GuestDetachDisk(Versioned, frozen=True, kw_only=True):
+    """Take the volume of this serial out of a guest."""
+
+    server_id: str
+    serial: str
+    metadata: MetadataDocument | None = None
+
+
+class GuestDevices(Versioned, frozen=True, kw_only=True):
+    """Where the guest sees all its devices now."""
+
+    devices: tuple[DeviceAddress, ...] = ()
 
 
 class GuestGone(Versioned, frozen=True, kw_only=True):

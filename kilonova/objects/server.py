@@ -1,6 +1,8 @@
 """A server as asked for, and the records that rest inside a server's row."""
 
-from kilonova.objects.base import Versioned
+from typing import ClassVar
+
+from kilonova.objects.base import Version, Versioned, since
 from kilonova.objects.port import NicPlan
 
 
@@ -24,8 +26,10 @@ class FlavorRecord(Versioned, frozen=True, kw_only=True):
 class DiskRequest(Versioned, frozen=True, kw_only=True):
     """One disk as asked for by block_device_mapping_v2 or implied by image and flavor."""
 
-    source: str  # image, blank
-    destination: str = "local"
+    VERSION: ClassVar[Version] = (1, 1)
+
+    source: str  # image, blank, volume, snapshot
+    destination: str = "local"  # or "volume"
     size_gib: int = 0
     size_mib: int = 0
     image_id: str | None = None
@@ -36,6 +40,14 @@ class DiskRequest(Versioned, frozen=True, kw_only=True):
     guest_format: str | None = None
     tag: str | None = None
     name: str = "root"
+    # of a disk that is a volume. item: the key's second half, for what the create made or reserved
+    volume_id: str | None = since(1, 1)
+    snapshot_id: str | None = since(1, 1)
+    attachment_id: str | None = since(1, 1)
+    volume_type: str | None = since(1, 1)
+    delete_on_termination: bool = since(1, 1, default=False)
+    item: str = since(1, 1, default="")
+    mode: str = since(1, 1, default="rw")
 
 
 class ImageRecord(Versioned, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kilonova.operations.hosts import Hosts
     from kilonova.operations.scheduling import Scheduling
     from kilonova.saga.engine import Engine
+    from kilonova.volume.interface import VolumeService
 
 CELL0 = "cell0"
 
@@ -73,6 +74,19 @@ class Services:
     def lists(self) -> "Lists":
         lists: Lists = self._late["lists"]
         return lists
+
+    @property
+    def volumes(self) -> "VolumeService":
+        """The block storage service. Raises Unavailable where there is none."""
+        if "volumes" not in self._late:
+            raise Unavailable("This cloud has no block storage service.")
+        volumes: VolumeService = self._late["volumes"]
+        return volumes
+
+    @property
+    def has_volumes(self) -> bool:
+        """Tell whether there is a block storage service."""
+        return "volumes" in self._late
 
     def host_is_down(self, host: str) -> bool:
         """Tell whether a host is down, or silent for 60 s; the engine asks before it waits on."""

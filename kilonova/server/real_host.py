@@ -26,7 +26,8 @@ from kilonova.common.log import get_logger
 from kilonova.image.interface import ImageService
 from kilonova.image.safe_convert import convert_to_qcow2
 from kilonova.server.plan import Plan
-from kilonova.virt.libvirt.driver import LibvirtConfig, LibvirtDriver
+from kilonova.virt.libvirt.domains import LibvirtConfig
+from kilonova.virt.libvirt.driver import LibvirtDriver
 
 log = get_logger(__name__)
 GIB = 1 << 30

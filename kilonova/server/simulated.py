@@ -11,7 +11,7 @@ from kilonova.common.clock import Clock
 from kilonova.common.ids import new_uuid
 from kilonova.objects.host import Inventory
 from kilonova.server.plan import Plan
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 
 
 class FakeHosts:

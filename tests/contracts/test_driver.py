@@ -16,7 +16,7 @@ import pytest
 from kilonova.common.ids import new_uuid
 from kilonova.objects import guest as g
 from kilonova.virt.driver import Aborted, Again, Driver, DriverError, GuestMissing
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 from tests.real.private_libvirtd import QEMU_ID, possible, private_libvirtd
 
 GUARD_S = 120.0
@@ -99,7 +99,8 @@ def by_libvirt(stack: ExitStack, tmp_path: Path) -> Host:
     import libvirt
 
     from kilonova.agent.metadata import configdrive
-    from kilonova.virt.libvirt.driver import LibvirtConfig, LibvirtDriver
+    from kilonova.virt.libvirt.domains import LibvirtConfig
+    from kilonova.virt.libvirt.driver import LibvirtDriver
 
     daemon = stack.enter_context(private_libvirtd())
     taps = Taps()

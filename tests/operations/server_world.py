@@ -41,7 +41,7 @@ from kilonova.saga import definition, journal
 from kilonova.saga.definition import Saga
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Faults
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 from tests.ledger import Ledger, ledger
 from tests.operations.single import SingleBus
 

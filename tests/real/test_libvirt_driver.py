@@ -24,7 +24,8 @@ from kilonova.objects import guest as g
 from kilonova.objects import query as q
 from kilonova.objects.host import GuestEvent, OwnedServer
 from kilonova.objects.order import AnswerState, unpack
-from kilonova.virt.libvirt.driver import LibvirtConfig, LibvirtDriver
+from kilonova.virt.libvirt.domains import LibvirtConfig
+from kilonova.virt.libvirt.driver import LibvirtDriver
 from tests.contracts.test_driver import Taps
 from tests.real.private_libvirtd import QEMU_ID, Libvirtd, possible, private_libvirtd
 from tests.unit.agent_kit import Cloud, build_of, order_of

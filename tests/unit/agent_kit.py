@@ -17,7 +17,7 @@ from kilonova.objects.base import Versioned, decode, encode
 from kilonova.objects.host import HostRegister, OwnedServer, Registered, Report
 from kilonova.objects.order import Answer, AnswerState, Direction, Order, pack
 from kilonova.virt.driver import Driver
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 
 GUARD_S = 30.0
 

@@ -12,7 +12,7 @@ from kilonova.objects.base import encode
 from kilonova.objects.host import GuestEvent, GuestList, Heartbeat, HostAsk, OwnedServer
 from kilonova.objects.order import AnswerState, OperationEnded, unpack
 from kilonova.virt.driver import GuestMissing
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 from tests.unit.agent_kit import Cloud, build_of, eventually, order_of, undo_of
 
 DONE, FAILED, REFUSED = AnswerState.DONE, AnswerState.FAILED, AnswerState.REFUSED

@@ -8,7 +8,7 @@ import pytest
 from kilonova.common.ids import new_uuid
 from kilonova.objects import guest as g
 from kilonova.virt.driver import Again, DriverError
-from kilonova.virt.fake import World
+from kilonova.virt.fake.world import World
 from tests.unit.agent_kit import build_of
 
 

@@ -1,16 +1,12 @@
 """Real guests by libvirt and QEMU. Composes connection, disks, xml, power and console; every method is repeatable.
 
-A domain is ours when its metadata element names its own UUID and our cloud's tag; any other is reported, never touched,
-not even when an order names its UUID.
+Which domains are ours, and how they are found: domains.py.
 """
 
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import libvirt
 
@@ -19,7 +15,6 @@ from kilonova.objects.guest import (
     DeviceAddress,
     GuestBuild,
     Hardware,
-    MetadataDocument,
     PowerAction,
     PowerState,
     TapNic,
@@ -27,8 +22,9 @@ from kilonova.objects.guest import (
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing, OnEvent, Progress
 from kilonova.virt.libvirt import console, disks, facts, power, xml
-from kilonova.virt.libvirt.connection import Connection, telling
-from kilonova.virt.libvirt.disks import DiskFile, Disks, GuestRecord, Images, Owner
+from kilonova.virt.libvirt.connection import telling
+from kilonova.virt.libvirt.disks import DiskFile, GuestRecord
+from kilonova.virt.libvirt.domains import Domains, is_active, text_of
 
 log = get_logger(__name__)
 SOCKET_PATH_MOST = 107  # bytes; source: unix(7)
@@ -36,52 +32,10 @@ INVENTORY_FOR_S = 30.0
 _ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
-class Taps(Protocol):
-    """The host's network, as far as a driver needs it."""
-
-    def tap_of(self, port_id: str) -> str:
-        """Return the name of a port's tap; the agent plugs it before the guest is started."""
-        ...
-
-
-ConfigDrive = Callable[[MetadataDocument, Iterable[DeviceAddress], Path, str | None], object]
-
-
-@dataclass(frozen=True)
-class LibvirtConfig:
-    """uri: returns libvirtd's URI, starting the daemon if need be. tag: of this cloud, in each domain's metadata.
-
-    group: numeric group of QEMU's user when that is not us. virt_type: "kvm" only after a guest was seen to run by it.
-    """
-
-    uri: Callable[[], str]
-    instances: Path
-    tag: str
-    virt_type: str = "qemu"
-    group: int | None = None
-    host_ip: str = "127.0.0.1"
-    reserved_memory_mib: int = 512
-
-
-class LibvirtDriver:
-    """One host with libvirtd. Threads may share it."""
+class LibvirtDriver(Domains):
+    """One host with libvirtd. Threads may share it. What only some orders need is in a part that it inherits."""
 
     name = "libvirt"
-
-    def __init__(
-        self, config: LibvirtConfig, images: Images, taps: Taps, config_drive: ConfigDrive
-    ) -> None:
-        self._config = config
-        self._taps = taps
-        self._config_drive = config_drive
-        self._disks = Disks(config.instances, images, Owner(config.group))
-        self._waits = power.Waits()
-        self._handler: OnEvent | None = None
-        self._marked: set[str] = set()
-        self._inventory: tuple[float, Inventory] | None = None
-        self._lock = threading.Lock()
-        self._connection = Connection(config.uri, self._lifecycle)
-        self._connection.on_reconnect = self._tell_all
 
     def inventory(self) -> Inventory:
         """Return what the host has, asked at most every 30 s."""
@@ -129,7 +83,7 @@ class LibvirtDriver:
         if hardware is None:
             hardware = facts.freeze(conn, build.hardware, self._config.virt_type)
         self._keep(build, hardware, record)
-        if domain is None or not _active(domain):
+        if domain is None or not is_active(domain):
             files = self._disks.make(build, progress)
             domain = self._define(build, hardware, files)
             devices = self._devices(domain, build)
@@ -204,7 +158,7 @@ class LibvirtDriver:
         if record is not None:
             return record.ports
         domain = self._find(server_id)
-        return () if domain is None else xml.ports_of(_text_of(domain))
+        return () if domain is None else xml.ports_of(text_of(domain))
 
     def strangers(self) -> list[str]:
         """Return the names of domains that are not ours."""
@@ -235,51 +189,7 @@ class LibvirtDriver:
         self._handler = None
         self._connection.close()
 
-    # -- domains
-
-    def _find(self, server_id: str) -> Any:
-        """Return our domain of a server or None. Raises DriverError when another's domain has the UUID."""
-        conn = self._connection.get()
-        with telling("The guest cannot be looked up."):
-            try:
-                domain = conn.lookupByUUIDString(server_id)
-            except libvirt.libvirtError as exc:
-                if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                    return None
-                raise
-        if self._server_of(domain) != server_id.lower():
-            raise DriverError("A domain that is not ours has this server's id.", elsewhere=True)
-        return domain
-
-    def _found(self, server_id: str) -> Any:
-        domain = self._find(server_id)
-        if domain is None:
-            raise GuestMissing("The server has no guest on this host.")
-        return domain
-
-    def _server_of(self, domain: Any) -> str | None:
-        """Return the server whose domain this is, None when it is not ours. What was seen to be ours stays so."""
-        uuid: str = domain.UUIDString()
-        if uuid in self._marked:
-            return uuid
-        with telling("The guest's mark cannot be read."):
-            try:
-                text = facts.ours(domain, xml.MARK)
-            except libvirt.libvirtError as exc:
-                if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                    return None  # gone since it was listed
-                raise
-        mark = None if text is None else xml.mark_of(text)
-        if mark != (uuid, self._config.tag):
-            return None
-        with self._lock:
-            self._marked.add(uuid)
-        return uuid
-
-    def _domains(self) -> list[tuple[Any, int]]:
-        with telling("The guests cannot be listed."):
-            stats = self._connection.get().getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
-        return [(domain, s.get("state.state", 0)) for domain, s in stats]
+    # -- definitions
 
     def _define(self, build: GuestBuild, hardware: Hardware, files: dict[str, DiskFile]) -> Any:
         """Define the domain over files that are there."""
@@ -315,7 +225,7 @@ class LibvirtDriver:
         return code, variables
 
     def _devices(self, domain: Any, build: GuestBuild) -> tuple[DeviceAddress, ...]:
-        return xml.devices_of(_text_of(domain), build)
+        return xml.devices_of(text_of(domain), build)
 
     def _keep(self, build: GuestBuild, hardware: Hardware, before: GuestRecord | None) -> None:
         ports = tuple(n.port_id for n in build.nics)
@@ -336,7 +246,7 @@ class LibvirtDriver:
 
     def _start(self, domain: Any, build: GuestBuild | None) -> Any:
         """Start a guest that is off, defined anew when a build is given; one that runs is left as it is."""
-        if domain is not None and _active(domain):
+        if domain is not None and is_active(domain):
             return domain
         if build is not None and (domain is None or power.state_of(domain) != PowerState.SUSPENDED):
             domain = self._define_again(build)
@@ -384,29 +294,3 @@ class LibvirtDriver:
                 raise DriverError("The server is not running.")
             case _:
                 raise DriverError("This host does not know that power action.", action=str(action))
-
-    # -- events
-
-    def _lifecycle(self, uuid: str, event: int, detail: int) -> None:
-        """From the event loop: pass on that something changed; what it is now is asked later, from another thread."""
-        handler = self._handler
-        if handler is not None:
-            handler(uuid, int(PowerState.NOSTATE))
-
-    def _tell_all(self) -> None:
-        """After a reconnect events may have been missed: every guest is looked at."""
-        handler = self._handler
-        if handler is not None:
-            for server, state in self.guests().items():
-                handler(server, state)
-
-
-def _active(domain: Any) -> bool:
-    with telling("The state of the guest cannot be read."):
-        return bool(domain.isActive())
-
-
-def _text_of(domain: Any) -> str:
-    with telling("The guest's definition cannot be read."):
-        text: str = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    return text

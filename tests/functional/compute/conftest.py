@@ -35,7 +35,7 @@ from kilonova.operations import rows, stores
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import Services
-from kilonova.virt.fake import FakeGuest, World
+from kilonova.virt.fake.world import FakeGuest, World
 
 URL = "http://cloud.example:8774"
 DEMO, ADMIN, OTHER = "demo0000", "admin000", "other000"

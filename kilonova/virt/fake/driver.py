@@ -1,16 +1,9 @@
-"""Simulated hosts, first-class: thousands per process, with a build time, a memory, and a switch for every failure.
+"""The driver of one simulated host: a build time, a memory, and the faults of faults.py.
 
-A World holds what all hosts of a cloud have; ``World.driver(host)`` is one host's driver. With a path guests are in one
-SQLite file and survive the process; then each change is one commit before the driver returns.
-
-Faults: fake_faults.py.
+What every guest needs is here; what only some orders need is in a part of its own (a class that this one inherits).
 """
 
-import sqlite3
-import threading
 import time
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -25,27 +18,9 @@ from kilonova.objects.guest import (
 )
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, GuestMissing, HypervisorDown, OnEvent, Progress
-from kilonova.virt.fake_faults import Faults
+from kilonova.virt.fake.world import RUNS, FakeGuest, World, logged
 
 HANG_S = 0.25
-LOG_LINES = 200
-SPEC = Inventory(
-    vcpus=64,
-    memory_mib=256 * 1024,
-    disk_gib=8192,
-    hypervisor_type="fake",
-    hypervisor_version=1,
-    cpu_info={"arch": "x86_64", "model": "simulated", "vendor": "none"},
-    supported=(("x86_64", "fake", "hvm"),),
-    traits=(
-        "COMPUTE_DEVICE_TAGGING",
-        "COMPUTE_IMAGE_TYPE_ISO",
-        "COMPUTE_IMAGE_TYPE_QCOW2",
-        "COMPUTE_IMAGE_TYPE_RAW",
-        "COMPUTE_NET_VIF_MODEL_VIRTIO",
-        "COMPUTE_STORAGE_BUS_VIRTIO",
-    ),
-)
 _AFTER = {
     PowerAction.START: PowerState.RUNNING,
     PowerAction.STOP: PowerState.SHUTDOWN,
@@ -56,7 +31,6 @@ _AFTER = {
     PowerAction.SUSPEND: PowerState.SUSPENDED,
     PowerAction.RESUME: PowerState.RUNNING,
 }
-_RUNS = frozenset({int(PowerState.RUNNING), int(PowerState.PAUSED)})
 _REBOOTS = frozenset({PowerAction.REBOOT_SOFT, PowerAction.REBOOT_HARD})
 _NEED_RUNNING = frozenset(
     {PowerAction.PAUSE, PowerAction.UNPAUSE, PowerAction.REBOOT_SOFT, PowerAction.SUSPEND}
@@ -69,173 +43,6 @@ _NIC_COUNTERS = {
 _DISK_COUNTERS = dict.fromkeys(
     ("read_bytes", "read_requests", "write_bytes", "write_requests", "errors_count"), 0
 )
-
-
-class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
-    """What a simulated host has of one server. power NOSTATE: its disks are there, it is not defined yet."""
-
-    server: str
-    name: str
-    power: int
-    vcpus: int
-    memory_mib: int
-    disks: tuple[str, ...]
-    volumes: tuple[str, ...]
-    nics: tuple[tuple[str, str], ...]  # (port id, mac)
-    hardware: Hardware
-    faults: tuple[str, ...] = ()
-    generation: int = 0  # of its metadata document
-    boots: int = 0
-    made_at: float = 0.0
-    log: tuple[str, ...] = ()
-
-
-class Leftover(NamedTuple):
-    """One thing that exists on a simulated host."""
-
-    kind: str  # "guest", "disk", "volume writer"
-    host: str
-    server: str
-    name: str
-
-
-class World:
-    """What all simulated hosts of one cloud have."""
-
-    def __init__(
-        self, path: Path | None = None, *, build_time_s: float = 0.0, spec: Inventory = SPEC
-    ) -> None:
-        """path: the SQLite file that keeps the guests, None to keep nothing. build_time_s: of every build."""
-        self.build_time_s = build_time_s
-        self.spec = spec
-        self.faults = Faults()
-        self.lock = threading.RLock()
-        self._guests: dict[str, dict[str, FakeGuest]] = {}
-        self._writers: dict[str, tuple[str, str]] = {}  # volume serial -> (host, server)
-        self._drivers: dict[str, FakeDriver] = {}
-        self._conn: sqlite3.Connection | None = None
-        if path is not None:
-            self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._conn.execute("PRAGMA journal_mode=WAL")
-            self._conn.execute("PRAGMA synchronous=NORMAL")
-            self._conn.execute(
-                "CREATE TABLE IF NOT EXISTS guest (host TEXT NOT NULL, server TEXT NOT NULL, record BLOB NOT NULL,"
-                " PRIMARY KEY (host, server)) WITHOUT ROWID"
-            )
-            for host, _, record in self._conn.execute("SELECT host, server, record FROM guest"):
-                guest = msgspec.msgpack.decode(record, type=FakeGuest)
-                self._guests.setdefault(host, {})[guest.server] = guest
-                for serial in guest.volumes:
-                    if guest.power in _RUNS:
-                        self._writers[serial] = (host, guest.server)
-
-    def driver(self, host: str, spec: Inventory | None = None) -> "FakeDriver":
-        """Return the driver of one host, always the same."""
-        with self.lock:
-            found = self._drivers.get(host)
-            if found is None:
-                found = self._drivers[host] = FakeDriver(self, host, spec or self.spec)
-            return found
-
-    def ledger(self) -> list[Leftover]:
-        """Return everything that exists on any host, sorted."""
-        with self.lock:
-            found = [
-                Leftover(kind, host, g.server, name)
-                for host, guests in self._guests.items()
-                for g in guests.values()
-                for kind, names in (
-                    ("guest", (g.name,) if g.power != PowerState.NOSTATE else ()),
-                    ("disk", g.disks),
-                )
-                for name in names
-            ]
-            found += [Leftover("volume writer", h, s, v) for v, (h, s) in self._writers.items()]
-        return sorted(found)
-
-    def crash(self, server_id: str) -> None:
-        """Let a guest crash by itself."""
-        self._by_itself(server_id, PowerState.CRASHED)
-
-    def shut_down_by_itself(self, server_id: str) -> None:
-        """Let a guest power itself off."""
-        self._by_itself(server_id, PowerState.SHUTDOWN)
-
-    def lose(self, server_id: str) -> None:
-        """Let a guest and its disks vanish without a word."""
-        host, _ = self.find(server_id)
-        self.drop(host, server_id)
-
-    def reboot(self, host: str) -> None:
-        """Let a host go down and up: nothing runs there any more, and nobody says so."""
-        with self.lock:
-            for guest in list(self._guests.get(host, {}).values()):
-                if guest.power in _RUNS:
-                    self.put(host, msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN)))
-
-    def find(self, server_id: str) -> tuple[str, FakeGuest]:
-        """Return (host, guest); GuestMissing when no host has it."""
-        with self.lock:
-            for host, guests in self._guests.items():
-                if server_id in guests:
-                    return host, guests[server_id]
-        raise GuestMissing("The server has no guest on any host.", server=server_id)
-
-    def close(self) -> None:
-        """Close the file. Safe to repeat."""
-        with self.lock:
-            if self._conn is not None:
-                self._conn.close()
-                self._conn = None
-
-    # -- for drivers, which hold the lock or need none
-
-    def guests(self, host: str) -> dict[str, FakeGuest]:
-        """Return a host's guests by server id; the dictionary is the world's own."""
-        return self._guests.setdefault(host, {})
-
-    def put(self, host: str, guest: FakeGuest) -> None:
-        """Keep a guest; in the file when this returns. DriverError when a volume of it has another writer."""
-        with self.lock:
-            self._hold_volumes(host, guest)
-            self.guests(host)[guest.server] = guest
-            if self._conn is not None:
-                self._conn.execute(
-                    "INSERT OR REPLACE INTO guest (host, server, record) VALUES (?, ?, ?)",
-                    (host, guest.server, msgspec.msgpack.encode(guest)),
-                )
-
-    def drop(self, host: str, server_id: str) -> bool:
-        """Forget a guest; tell whether there was one."""
-        with self.lock:
-            gone = self.guests(host).pop(server_id, None)
-            if gone is None:
-                return False
-            for serial in gone.volumes:
-                if self._writers.get(serial) == (host, server_id):
-                    del self._writers[serial]
-            if self._conn is not None:
-                self._conn.execute(
-                    "DELETE FROM guest WHERE host = ? AND server = ?", (host, server_id)
-                )
-            return True
-
-    def _hold_volumes(self, host: str, guest: FakeGuest) -> None:
-        me = (host, guest.server)
-        for serial in guest.volumes:
-            if guest.power in _RUNS:
-                other = self._writers.setdefault(serial, me)
-                if other != me:
-                    raise DriverError("The volume has another writer.", volume=serial, writer=other)
-            elif self._writers.get(serial) == me:
-                del self._writers[serial]
-
-    def _by_itself(self, server_id: str, power: PowerState) -> None:
-        with self.lock:
-            host, guest = self.find(server_id)
-            guest = _logged(guest, f"guest: {power.name.lower()}")
-            self.put(host, msgspec.structs.replace(guest, power=int(power)))
-        self.driver(host).tell(server_id, power)
 
 
 class FakeDriver:
@@ -279,7 +86,7 @@ class FakeDriver:
             if not build.start:
                 guest = msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN))
                 world.put(host, guest)
-        if build.start and guest.power not in _RUNS:
+        if build.start and guest.power not in RUNS:
             guest = _booted(guest)
             world.put(host, guest)
         if build.faults:
@@ -303,13 +110,13 @@ class FakeDriver:
         if build is not None and build.faults != guest.faults:
             guest = msgspec.structs.replace(guest, faults=build.faults)
         self._fail("power", guest.server, guest.faults, progress)
-        runs = guest.power in _RUNS
+        runs = guest.power in RUNS
         if not runs and action in _NEED_RUNNING:
             raise DriverError("The server is not running.", power=guest.power)
         if action in _REBOOTS or (action == PowerAction.START and not runs):
             guest = _booted(guest)
         elif action == PowerAction.STOP and runs:
-            guest = _logged(guest, "guest: power button, shutting down")
+            guest = logged(guest, "guest: power button, shutting down")
         guest = msgspec.structs.replace(guest, power=after)
         self._world.put(self._host, guest)
         return guest.power
@@ -349,7 +156,7 @@ class FakeDriver:
     def diagnostics(self, server_id: str) -> dict[str, object]:
         """Return counters that are all nought, in the 2.48 form."""
         guest = self._find(server_id)
-        if guest.power not in _RUNS:
+        if guest.power not in RUNS:
             raise DriverError("The server is not running.", power=guest.power)
         return {
             "state": "running" if guest.power == PowerState.RUNNING else "paused",
@@ -468,13 +275,8 @@ def _booted(guest: FakeGuest) -> FakeGuest:
         f"GUEST READY uuid={guest.server} hostname={guest.name}",
     ]
     return msgspec.structs.replace(
-        _logged(guest, *lines), power=int(PowerState.RUNNING), boots=boots
+        logged(guest, *lines), power=int(PowerState.RUNNING), boots=boots
     )
-
-
-def _logged(guest: FakeGuest, *lines: str) -> FakeGuest:
-    """Return the guest with more in its log, of which the last LOG_LINES are kept."""
-    return msgspec.structs.replace(guest, log=(*guest.log, *lines)[-LOG_LINES:])
 
 
 def _devices(build: GuestBuild) -> tuple[DeviceAddress, ...]:

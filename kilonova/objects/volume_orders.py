@@ -1,0 +1,116 @@
+"""What a host agent is told about volumes' data, and what it tells back. Payloads of Order and Answer.
+
+``Order.server_id`` is the volume's id here, ``epoch`` the volume's own. Data are qcow2 files of the agent's; a snapshot
+is a file of its own, complete by itself, so that removing either never touches the other.
+
+verb of the Order   payload            answer payload
+volume_make         VolumeMake         VolumeMade      empty, or from an image, a snapshot, a volume; undo: VolumeRemove
+volume_remove       VolumeRemove       VolumeGone      the file and what is left of making it; fine when there is none
+volume_extend       VolumeExtend       VolumeMade      also while a guest of this host has it; never shrinks
+snapshot_make       SnapshotMake       VolumeMade      one moment, also while a guest writes; undo: SnapshotRemove
+snapshot_remove     SnapshotRemove     VolumeGone
+volume_upload       VolumeUpload       VolumeUploaded  the volume's bytes as an image; undo: nothing stays on the host
+
+Exports are desired state, not orders: the service publishes VolumeExports on ``agent.<host>.state`` (generation grows)
+and answers an ExportsRequest on ``volume.state``; the agent applies it and reports ExportsApplied on
+``volume.report.<host>``.
+"""
+
+from kilonova.objects.base import Versioned
+from kilonova.objects.guest import ImageSource
+
+
+class VolumeMake(Versioned, frozen=True, kw_only=True):
+    """At most one of image, snapshot_id and source_volid is given; sources are on this host."""
+
+    volume_id: str
+    size_gib: int
+    image: ImageSource | None = None
+    snapshot_id: str | None = None
+    source_volid: str | None = None
+    source_server_id: str | None = None  # a guest of this host that writes source_volid now
+
+
+class VolumeMade(Versioned, frozen=True, kw_only=True):
+    """path: of the file, on its host only. allocated: bytes that it takes now."""
+
+    path: str
+    format: str
+    size_gib: int
+    allocated: int = 0
+
+
+class VolumeRemove(Versioned, frozen=True, kw_only=True):
+    volume_id: str
+
+
+class VolumeGone(Versioned, frozen=True, kw_only=True):
+    existed: bool
+
+
+class VolumeExtend(Versioned, frozen=True, kw_only=True):
+    """server_id: the guest of this host that has the volume attached as a file, if one has."""
+
+    volume_id: str
+    size_gib: int
+    attached_to: str | None = None
+
+
+class SnapshotMake(Versioned, frozen=True, kw_only=True):
+    volume_id: str
+    snapshot_id: str
+    attached_to: str | None = None  # a guest of this host that writes the volume now
+
+
+class SnapshotRemove(Versioned, frozen=True, kw_only=True):
+    volume_id: str
+    snapshot_id: str
+
+
+class VolumeUpload(Versioned, frozen=True, kw_only=True):
+    """Give an image that is queued the volume's bytes. url: signed for this host and image, or ``image:<id>``."""
+
+    volume_id: str
+    image_id: str
+    url: str
+    disk_format: str = "qcow2"
+    attached_to: str | None = None
+
+
+class VolumeUploaded(Versioned, frozen=True, kw_only=True):
+    size: int
+    virtual_size: int
+
+
+class VolumeExport(Versioned, frozen=True, kw_only=True):
+    """One volume reachable over NBD by one attachment. name: 128 random bits; whoever knows it may connect."""
+
+    attachment_id: str
+    volume_id: str
+    name: str
+    readonly: bool = False
+    shareable: bool = False
+
+
+class VolumeExports(Versioned, frozen=True, kw_only=True):
+    """All that a host is to export; a lower generation than the one in force is dropped."""
+
+    host: str
+    generation: int
+    exports: tuple[VolumeExport, ...] = ()
+
+
+class ExportsRequest(Versioned, frozen=True, kw_only=True):
+    """An agent that starts or reconnects asks for all that it is to export."""
+
+    host: str
+
+
+class ExportsApplied(Versioned, frozen=True, kw_only=True):
+    """What is in force on a host. address, port: where its NBD server listens. failed: (attachment id, why)."""
+
+    host: str
+    generation: int
+    address: str = ""
+    port: int = 0
+    failed: tuple[tuple[str, str], ...] = ()

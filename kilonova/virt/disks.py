@@ -1,0 +1,39 @@
+"""The part of a driver that changes a guest's disks while it exists. Errors and ``progress`` as in driver.py."""
+
+from pathlib import Path
+from typing import Protocol
+
+from kilonova.objects.guest import DeviceAddress, FileDisk, NbdDisk
+from kilonova.virt.driver import Progress
+
+
+class DiskDriver(Protocol):
+    """Disks of guests by serial: a volume's serial is its id, a local disk's its name. Every method is repeatable."""
+
+    def attach_disk(
+        self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress
+    ) -> tuple[DeviceAddress, ...]:
+        """Give a guest a disk, at once when it runs, and at every later start; return all its devices.
+
+        GuestMissing. DriverError: no room on the bus, or the volume has another writer.
+        """
+        ...
+
+    def detach_disk(self, server_id: str, serial: str, progress: Progress) -> bool:
+        """Take a disk out; tell whether the guest had it. Raises Again until the guest let go of it."""
+        ...
+
+    def disk_serials(self, server_id: str) -> tuple[str, ...]:
+        """Return the serials of the volumes that a guest is defined with or has now; empty when there is no guest."""
+        ...
+
+    def extend_disk(self, server_id: str, serial: str, size_gib: int) -> None:
+        """Let a running guest see that a disk has grown; grows the file too. DriverError where it cannot."""
+        ...
+
+    def copy_disk(self, server_id: str, serial: str, target: Path, progress: Progress) -> None:
+        """Copy a disk as it is at one moment to ``target``, a new complete qcow2 file; the guest may go on writing.
+
+        Raises Again while it copies; a copy that was given up leaves no file. GuestMissing.
+        """
+        ...

@@ -1,0 +1,217 @@
+"""Simulated hosts, first-class: thousands per process, with a build time, a memory, and a switch for every failure.
+
+A World holds what all hosts of a cloud have; ``World.driver(host)`` is one host's driver. With a path guests are in one
+SQLite file and survive the process; then each change is one commit before the driver returns.
+
+Faults: faults.py. The driver of one host: driver.py.
+"""
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from kilonova.objects.guest import Hardware, PowerState
+from kilonova.objects.host import Inventory
+from kilonova.virt.driver import DriverError, GuestMissing
+from kilonova.virt.fake.faults import Faults
+
+if TYPE_CHECKING:
+    from kilonova.virt.fake.driver import FakeDriver
+
+LOG_LINES = 200
+SPEC = Inventory(
+    vcpus=64,
+    memory_mib=256 * 1024,
+    disk_gib=8192,
+    hypervisor_type="fake",
+    hypervisor_version=1,
+    cpu_info={"arch": "x86_64", "model": "simulated", "vendor": "none"},
+    supported=(("x86_64", "fake", "hvm"),),
+    traits=(
+        "COMPUTE_DEVICE_TAGGING",
+        "COMPUTE_IMAGE_TYPE_ISO",
+        "COMPUTE_IMAGE_TYPE_QCOW2",
+        "COMPUTE_IMAGE_TYPE_RAW",
+        "COMPUTE_NET_VIF_MODEL_VIRTIO",
+        "COMPUTE_STORAGE_BUS_VIRTIO",
+    ),
+)
+
+RUNS = frozenset({int(PowerState.RUNNING), int(PowerState.PAUSED)})
+
+
+class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
+    """What a simulated host has of one server. power NOSTATE: its disks are there, it is not defined yet."""
+
+    server: str
+    name: str
+    power: int
+    vcpus: int
+    memory_mib: int
+    disks: tuple[str, ...]
+    volumes: tuple[str, ...]
+    nics: tuple[tuple[str, str], ...]  # (port id, mac)
+    hardware: Hardware
+    faults: tuple[str, ...] = ()
+    generation: int = 0  # of its metadata document
+    boots: int = 0
+    made_at: float = 0.0
+    log: tuple[str, ...] = ()
+
+
+class Leftover(NamedTuple):
+    """One thing that exists on a simulated host."""
+
+    kind: str  # "guest", "disk", "volume writer"
+    host: str
+    server: str
+    name: str
+
+
+class World:
+    """What all simulated hosts of one cloud have."""
+
+    def __init__(
+        self, path: Path | None = None, *, build_time_s: float = 0.0, spec: Inventory = SPEC
+    ) -> None:
+        """path: the SQLite file that keeps the guests, None to keep nothing. build_time_s: of every build."""
+        self.build_time_s = build_time_s
+        self.spec = spec
+        self.faults = Faults()
+        self.lock = threading.RLock()
+        self._guests: dict[str, dict[str, FakeGuest]] = {}
+        self._writers: dict[str, tuple[str, str]] = {}  # volume serial -> (host, server)
+        self._drivers: dict[str, FakeDriver] = {}
+        self._conn: sqlite3.Connection | None = None
+        if path is not None:
+            self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._conn.execute("PRAGMA journal_mode=WAL")
+            self._conn.execute("PRAGMA synchronous=NORMAL")
+            self._conn.execute(
+                "CREATE TABLE IF NOT EXISTS guest (host TEXT NOT NULL, server TEXT NOT NULL, record BLOB NOT NULL,"
+                " PRIMARY KEY (host, server)) WITHOUT ROWID"
+            )
+            for host, _, record in self._conn.execute("SELECT host, server, record FROM guest"):
+                guest = msgspec.msgpack.decode(record, type=FakeGuest)
+                self._guests.setdefault(host, {})[guest.server] = guest
+                for serial in guest.volumes:
+                    if guest.power in RUNS:
+                        self._writers[serial] = (host, guest.server)
+
+    def driver(self, host: str, spec: Inventory | None = None) -> "FakeDriver":
+        """Return the driver of one host, always the same."""
+        with self.lock:
+            found = self._drivers.get(host)
+            if found is None:
+                from kilonova.virt.fake.driver import FakeDriver
+
+                found = self._drivers[host] = FakeDriver(self, host, spec or self.spec)
+            return found
+
+    def ledger(self) -> list[Leftover]:
+        """Return everything that exists on any host, sorted."""
+        with self.lock:
+            found = [
+                Leftover(kind, host, g.server, name)
+                for host, guests in self._guests.items()
+                for g in guests.values()
+                for kind, names in (
+                    ("guest", (g.name,) if g.power != PowerState.NOSTATE else ()),
+                    ("disk", g.disks),
+                )
+                for name in names
+            ]
+            found += [Leftover("volume writer", h, s, v) for v, (h, s) in self._writers.items()]
+        return sorted(found)
+
+    def crash(self, server_id: str) -> None:
+        """Let a guest crash by itself."""
+        self._by_itself(server_id, PowerState.CRASHED)
+
+    def shut_down_by_itself(self, server_id: str) -> None:
+        """Let a guest power itself off."""
+        self._by_itself(server_id, PowerState.SHUTDOWN)
+
+    def lose(self, server_id: str) -> None:
+        """Let a guest and its disks vanish without a word."""
+        host, _ = self.find(server_id)
+        self.drop(host, server_id)
+
+    def reboot(self, host: str) -> None:
+        """Let a host go down and up: nothing runs there any more, and nobody says so."""
+        with self.lock:
+            for guest in list(self._guests.get(host, {}).values()):
+                if guest.power in RUNS:
+                    self.put(host, msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN)))
+
+    def find(self, server_id: str) -> tuple[str, FakeGuest]:
+        """Return (host, guest); GuestMissing when no host has it."""
+        with self.lock:
+            for host, guests in self._guests.items():
+                if server_id in guests:
+                    return host, guests[server_id]
+        raise GuestMissing("The server has no guest on any host.", server=server_id)
+
+    def close(self) -> None:
+        """Close the file. Safe to repeat."""
+        with self.lock:
+            if self._conn is not None:
+                self._conn.close()
+                self._conn = None
+
+    # -- for drivers, which hold the lock or need none
+
+    def guests(self, host: str) -> dict[str, FakeGuest]:
+        """Return a host's guests by server id; the dictionary is the world's own."""
+        return self._guests.setdefault(host, {})
+
+    def put(self, host: str, guest: FakeGuest) -> None:
+        """Keep a guest; in the file when this returns. DriverError when a volume of it has another writer."""
+        with self.lock:
+            self._hold_volumes(host, guest)
+            self.guests(host)[guest.server] = guest
+            if self._conn is not None:
+                self._conn.execute(
+                    "INSERT OR REPLACE INTO guest (host, server, record) VALUES (?, ?, ?)",
+                    (host, guest.server, msgspec.msgpack.encode(guest)),
+                )
+
+    def drop(self, host: str, server_id: str) -> bool:
+        """Forget a guest; tell whether there was one."""
+        with self.lock:
+            gone = self.guests(host).pop(server_id, None)
+            if gone is None:
+                return False
+            for serial in gone.volumes:
+                if self._writers.get(serial) == (host, server_id):
+                    del self._writers[serial]
+            if self._conn is not None:
+                self._conn.execute(
+                    "DELETE FROM guest WHERE host = ? AND server = ?", (host, server_id)
+                )
+            return True
+
+    def _hold_volumes(self, host: str, guest: FakeGuest) -> None:
+        me = (host, guest.server)
+        for serial in guest.volumes:
+            if guest.power in RUNS:
+                other = self._writers.setdefault(serial, me)
+                if other != me:
+                    raise DriverError("The volume has another writer.", volume=serial, writer=other)
+            elif self._writers.get(serial) == me:
+                del self._writers[serial]
+
+    def _by_itself(self, server_id: str, power: PowerState) -> None:
+        with self.lock:
+            host, guest = self.find(server_id)
+            guest = logged(guest, f"guest: {power.name.lower()}")
+            self.put(host, msgspec.structs.replace(guest, power=int(power)))
+        self.driver(host).tell(server_id, power)
+
+
+def logged(guest: FakeGuest, *lines: str) -> FakeGuest:
+    """Return the guest with more in its log, of which the last LOG_LINES are kept."""
+    return msgspec.structs.replace(guest, log=(*guest.log, *lines)[-LOG_LINES:])
