@@ -26,6 +26,8 @@ from kilonova.saga.faults import Faults
 from kilonova.server import first_content, state
 from kilonova.server.cloud import Cloud
 from kilonova.server.plan import Plan
+from tests import answers
+from tests.answers import Exchange, verify
 from tests.ledger import Ledger, ledger
 
 GUARD_S = 30.0
@@ -105,7 +107,9 @@ class Client:
         decoded = None
         if text and "json" in (answer.getheader("Content-Type") or ""):
             decoded = json.loads(text)
-        return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, decoded, text)
+        answered = {k.lower(): v for k, v in answer.getheaders()}
+        verify(Exchange(method, path, answers.decoded(data), answer.status, answered, text))
+        return Reply(answer.status, answered, decoded, text)
 
     def get(self, path: str, **kw: Any) -> Any:
         """GET that must work; return its body."""

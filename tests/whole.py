@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from kilonova.server import first_content
 from kilonova.server.cloud import Cloud
 from kilonova.server.plan import Plan
+from tests.answers import Exchange, decoded, verify
 
 PASSWORD = "correct-horse-battery-7"
 ROLES = {
@@ -89,13 +90,16 @@ class Whole:
             try:
                 connection.request(method, path, data, sent)
                 got = connection.getresponse()
-                return Answer(got.status, {k.lower(): v for k, v in got.getheaders()}, got.read())
+                answered = {k.lower(): v for k, v in got.getheaders()}
+                out = Answer(got.status, answered, got.read())
+                break
             except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
                 connection.close()
                 self._local.connection = None
                 if last:
                     raise
-        raise AssertionError("unreachable")
+        verify(Exchange(method, path, decoded(data), out.status, out.headers, out.raw))
+        return out
 
     def _connection(self) -> http.client.HTTPConnection:
         made: http.client.HTTPConnection | None = getattr(self._local, "connection", None)

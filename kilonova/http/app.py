@@ -6,7 +6,7 @@ Nothing is stored, and no body is read, before authentication.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
@@ -19,7 +19,7 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_request_id
 from kilonova.http import errors as forms
 from kilonova.http.microversion import Microversion
-from kilonova.http.openapi import Describe, route_of
+from kilonova.http.openapi import route_of
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Query, Request, Response
 from kilonova.http.routing import FIRST, Route, check
@@ -46,10 +46,7 @@ class Microversions:
 
 @dataclass(frozen=True)
 class Service:
-    """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none).
-
-    answers: (method, path) -> microversion -> schema of the answer's body, for the API document.
-    """
+    """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none)."""
 
     name: str
     mount: str
@@ -59,7 +56,6 @@ class Service:
     microversions: Microversions | None = None
     id_header: str = "x-openstack-request-id"
     extra_headers: dict[str, str] = field(default_factory=dict)
-    answers: Mapping[tuple[str, str], Describe] = field(default_factory=dict)
 
 
 class Application:

@@ -6,7 +6,7 @@ become one operation whose body is one of theirs. The schemas are the ones that 
 
 import copy
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kilonova.http.app import Service
 
 Json = dict[str, Any]
-Describe = Callable[[Microversion], Json]
 PATH = "/openapi.json"
 REMEMBERED = 32
 _PLACE = re.compile(r"\{([^}:]+)(?::[^}]*)?\}")
@@ -224,14 +223,12 @@ def _responses(
     service: "Service", path: str, routes: list[Route], public: bool, at: Microversion
 ) -> Json:
     out: Json = {}
-    for route in routes:
-        answer: Json = {"description": _WORDS.get(route.success, "OK")}
-        schema = _answer_schema(service, route, path, at)
-        if schema is not None and route.success not in (204, 304):
+    for status in sorted({r.success for r in routes}):
+        answer: Json = {"description": _WORDS.get(status, "OK")}
+        schema = _answer_schema([r for r in routes if r.success == status], at)
+        if schema is not None and status not in (204, 304):
             answer["content"] = {"application/json": {"schema": schema}}
-        known = out.get(str(route.success))
-        if known is None or "content" not in known:
-            out[str(route.success)] = answer
+        out[str(status)] = answer
     for status in sorted(_refusals(service, path, routes, public)):
         refusal: Json = {"description": _WORDS.get(status, "Refused")}
         if status >= 400:
@@ -241,11 +238,14 @@ def _responses(
     return out
 
 
-def _answer_schema(service: "Service", route: Route, path: str, at: Microversion) -> Json | None:
-    if route.response is not None:
-        return copy.deepcopy(route.response)
-    describe = service.answers.get((route.method, path))
-    return None if describe is None or route.action is not None else describe(at)
+def _answer_schema(routes: list[Route], at: Microversion) -> Json | None:
+    """Actions that share a path and a status: any of their answers. One without a body says nothing here."""
+    found: list[Json] = []
+    for route in routes:
+        schema = None if route.answer is None else copy.deepcopy(route.answer(at))
+        if schema is not None and schema not in found:
+            found.append(schema)
+    return {"anyOf": found} if len(found) > 1 else next(iter(found), None)
 
 
 def _refusals(service: "Service", path: str, routes: list[Route], public: bool) -> set[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from kilonova.http.answer import Describe
 from kilonova.http.microversion import Microversion, V
 from kilonova.http.request import Request
 from kilonova.http.schema import Schema, vanished
@@ -26,7 +27,7 @@ class Route:
     target: computes the policy target from the request (the body is decoded, not yet checked); None: the caller itself.
     errors: the statuses besides success that it may answer (documentation and fuzzing).
     summary: one line for the API document; the handler's docstring if empty.
-    response: schema of the answer's body for the API document (None: not described).
+    answer: describes the answer's body at a microversion (None: compute answers with no body, others do not say).
     removed: paths of body properties that the version range before has and this one has not (TAG-6).
     idempotent: the handler takes an ``Idempotency-Key`` (for the API document).
     """
@@ -45,7 +46,7 @@ class Route:
     stream: bool = False
     max_body: int = 1 << 20
     summary: str = ""
-    response: dict[str, Any] | None = None
+    answer: Describe | None = None
     target: Callable[[Request], dict[str, object]] | None = None
     idempotent: bool = False
     removed: tuple[str, ...] = ()

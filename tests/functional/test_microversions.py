@@ -7,10 +7,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema_rs
 import pytest
 
-from kilonova.api.compute.answers import ANSWERS
 from kilonova.api.compute.service import service
 from kilonova.http.microversion import V
 from kilonova.http.routing import Route
@@ -381,9 +379,6 @@ def test_every_list_answers_at_every_version_as_described(
             continue
         declared = {there[0].success, *there[0].errors}
         assert got.status in declared and got.status != 500, (path, got)
-        describe = ANSWERS.get(("GET", path))
-        if describe is not None:
-            jsonschema_rs.validate(describe(V(2, minor)), got.json)
 
 
 def _filled(path: str, server: str) -> str:

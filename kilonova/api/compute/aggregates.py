@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import aggregates as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas import aggregates as s
 from kilonova.api.compute.schemas.common import wrap
@@ -119,8 +120,8 @@ _ACTIONS = (
     ("set_metadata", set_metadata, s.METADATA),
 )
 ROUTES = [
-    *versioned("GET", "/os-aggregates", index, _RULE + "index", queries=NO_QUERY),
-    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY),
+    *versioned("GET", "/os-aggregates", index, _RULE + "index", queries=NO_QUERY, answer=a.LIST),
+    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY, answer=a.SHOW),
     *versioned(
         "POST",
         "/os-aggregates",
@@ -128,9 +129,16 @@ ROUTES = [
         _RULE + "create",
         bodies={1: s.CREATE},
         errors=(400, 403, 409),
+        answer=a.CREATE,
     ),
     *versioned(
-        "PUT", _ONE, update, _RULE + "update", bodies={1: s.UPDATE}, errors=(400, 403, 404, 409)
+        "PUT",
+        _ONE,
+        update,
+        _RULE + "update",
+        bodies={1: s.UPDATE},
+        errors=(400, 403, 404, 409),
+        answer=a.SHOW,
     ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete"),
     *(
@@ -143,6 +151,7 @@ ROUTES = [
             _RULE + name,
             wrap(name, body),
             errors=(400, 403, 404, 409),
+            answer=a.SHOW,
         )
     ),
     *versioned(

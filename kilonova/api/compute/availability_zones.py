@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import aggregates as a
 from kilonova.api.compute.rules import ADMIN, ANY
 from kilonova.api.compute.shared import NO_QUERY, R, versioned
 from kilonova.common.clock import iso_micro
@@ -57,7 +58,16 @@ def detail(req: Request) -> Any:
 
 _RULE = R + "os-availability-zone:"
 ROUTES = [
-    *versioned("GET", "/os-availability-zone", index, _RULE + "list", queries=NO_QUERY),
-    *versioned("GET", "/os-availability-zone/detail", detail, _RULE + "detail", queries=NO_QUERY),
+    *versioned(
+        "GET", "/os-availability-zone", index, _RULE + "list", queries=NO_QUERY, answer=a.ZONES
+    ),
+    *versioned(
+        "GET",
+        "/os-availability-zone/detail",
+        detail,
+        _RULE + "detail",
+        queries=NO_QUERY,
+        answer=a.ZONES_DETAIL,
+    ),
 ]
 RULES = {_RULE + "list": ANY, _RULE + "detail": ADMIN}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import hosts as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas import services as s
 from kilonova.api.compute.schemas.common import true
@@ -136,8 +137,10 @@ _RULE = R + "os-services:"
 _ONE = "/os-services/{service_id}"
 _LIST = strict_from(75, {"host": many(TEXT), "binary": many(TEXT)})
 ROUTES = [
-    *versioned("GET", "/os-services", index, _RULE + "list", queries=_LIST),
-    *versioned("PUT", _ONE, act, _RULE + "update", bodies=s.UPDATE, until=52),
+    *versioned("GET", "/os-services", index, _RULE + "list", queries=_LIST, answer=a.SERVICES),
+    *versioned(
+        "PUT", _ONE, act, _RULE + "update", bodies=s.UPDATE, until=52, answer=a.SERVICE_ACTED
+    ),
     *versioned(
         "PUT",
         _ONE,
@@ -146,6 +149,7 @@ ROUTES = [
         bodies=s.UPDATE,
         since=53,
         removed={53: ("/binary", "/host")},
+        answer=a.SERVICE,
     ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204, errors=(400, 403, 404, 409)),
 ]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import others as a
 from kilonova.api.compute.rules import ANY
 from kilonova.api.compute.shared import NO_QUERY, R, versioned
 from kilonova.common.errors import NotFound
@@ -82,7 +83,7 @@ def show(req: Request) -> Any:
 
 _RULE = R + "extensions"
 ROUTES = [
-    *versioned("GET", "/extensions", index, _RULE, queries=NO_QUERY),
-    *versioned("GET", "/extensions/{alias}", show, _RULE, queries=NO_QUERY),
+    *versioned("GET", "/extensions", index, _RULE, queries=NO_QUERY, answer=a.EXTENSIONS),
+    *versioned("GET", "/extensions/{alias}", show, _RULE, queries=NO_QUERY, answer=a.EXTENSION),
 ]
 RULES = {_RULE: ANY}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import others as a
 from kilonova.api.compute.schemas.common import UUID, Json
 from kilonova.api.compute.shared import R, versioned
 from kilonova.db import mappings
@@ -79,5 +80,6 @@ ROUTES = versioned(
     _RULE,
     bodies={1: _body()} | {n: _body(*(name for m, name in _LATER if m <= n)) for n, _ in _LATER},
     errors=(207, 400, 403),
+    answer=a.EVENTS,
 )
 RULES = {_RULE: "rule:service_or_admin", "service_or_admin": "rule:service_api or role:admin"}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import flavors as a
 from kilonova.api.compute.flavors import get
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas.common import wrap
@@ -58,7 +59,14 @@ def remove(req: Request) -> Any:
 _RULE = R + "os-flavor-access"
 _ACT = "/flavors/{flavor_id}/action"
 ROUTES = [
-    *versioned("GET", "/flavors/{flavor_id}/os-flavor-access", index, _RULE, queries=NO_QUERY),
+    *versioned(
+        "GET",
+        "/flavors/{flavor_id}/os-flavor-access",
+        index,
+        _RULE,
+        queries=NO_QUERY,
+        answer=a.ACCESS,
+    ),
     *action(
         _ACT,
         "addTenantAccess",
@@ -66,6 +74,7 @@ ROUTES = [
         _RULE + ":add_tenant_access",
         wrap("addTenantAccess", ACCESS),
         errors=(400, 403, 404, 409),
+        answer=a.ACCESS,
     ),
     *action(
         _ACT,
@@ -73,6 +82,7 @@ ROUTES = [
         remove,
         _RULE + ":remove_tenant_access",
         wrap("removeTenantAccess", ACCESS),
+        answer=a.ACCESS,
     ),
 ]
 RULES = {

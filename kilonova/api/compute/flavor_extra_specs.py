@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.answers import flavors as a
 from kilonova.api.compute.flavors import get
 from kilonova.api.compute.rules import ADMIN, READER
 from kilonova.api.compute.schemas.common import wrap
@@ -99,12 +100,17 @@ _PATH = "/flavors/{flavor_id}/os-extra_specs"
 _RULE = R + "os-flavor-extra-specs:"
 _ONE = {**EXTRA_SPECS, "minProperties": 1, "maxProperties": 1}
 ROUTES = [
-    *versioned("GET", _PATH, index, _RULE + "index", queries=NO_QUERY),
-    *versioned("GET", _PATH + "/{spec}", show, _RULE + "show", queries=NO_QUERY),
+    *versioned("GET", _PATH, index, _RULE + "index", queries=NO_QUERY, answer=a.SPECS),
+    *versioned("GET", _PATH + "/{spec}", show, _RULE + "show", queries=NO_QUERY, answer=a.SPEC),
     *versioned(
-        "POST", _PATH, create, _RULE + "create", bodies={1: wrap("extra_specs", EXTRA_SPECS)}
+        "POST",
+        _PATH,
+        create,
+        _RULE + "create",
+        bodies={1: wrap("extra_specs", EXTRA_SPECS)},
+        answer=a.SPECS_MADE,
     ),
-    *versioned("PUT", _PATH + "/{spec}", update, _RULE + "update", bodies={1: _ONE}),
+    *versioned("PUT", _PATH + "/{spec}", update, _RULE + "update", bodies={1: _ONE}, answer=a.SPEC),
     *versioned("DELETE", _PATH + "/{spec}", delete, _RULE + "delete"),
 ]
 RULES = {_RULE + n: READER for n in ("index", "show")} | {

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.answers import flavors as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas import flavors as s
 from kilonova.api.compute.schemas.common import true
@@ -218,9 +219,9 @@ def delete(req: Request) -> None:
 _M = R + "os-flavor-manage:"
 _ANY = R + "flavors"  # Nova asks no rule here: who has a token may list what it may use
 ROUTES = [
-    *versioned("GET", "/flavors", index, _ANY, queries=s.LIST),
-    *versioned("GET", "/flavors/detail", detail, _ANY, queries=s.LIST),
-    *versioned("GET", "/flavors/{flavor_id}", show, _ANY, queries=NO_QUERY),
+    *versioned("GET", "/flavors", index, _ANY, queries=s.LIST, answer=a.LIST),
+    *versioned("GET", "/flavors/detail", detail, _ANY, queries=s.LIST, answer=a.DETAIL),
+    *versioned("GET", "/flavors/{flavor_id}", show, _ANY, queries=NO_QUERY, answer=a.SHOW),
     *versioned(
         "POST",
         "/flavors",
@@ -229,9 +230,16 @@ ROUTES = [
         bodies=s.CREATE,
         errors=(400, 403, 409),
         removed={102: ("/flavor/rxtx_factor",)},
+        answer=a.SHOW,
     ),
     *versioned(
-        "PUT", "/flavors/{flavor_id}", update, _M + "update", bodies={55: s.UPDATE}, since=55
+        "PUT",
+        "/flavors/{flavor_id}",
+        update,
+        _M + "update",
+        bodies={55: s.UPDATE},
+        since=55,
+        answer=a.SHOW,
     ),
     *versioned("DELETE", "/flavors/{flavor_id}", delete, _M + "delete", success=202),
 ]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import hosts as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas import services as s
 from kilonova.api.compute.shared import TEXT, R, many, not_yet, query, versioned
@@ -94,9 +95,12 @@ ROUTES = [
         _RULE + "list",
         queries={1: query({"zone": many(TEXT)})},
         until=42,
+        answer=a.HOSTS,
     ),
-    *versioned("GET", _ONE, show, _RULE + "show", until=42),
-    *versioned("PUT", _ONE, update, _RULE + "update", bodies={1: s.HOST}, until=42),
+    *versioned("GET", _ONE, show, _RULE + "show", until=42, answer=a.HOST),
+    *versioned(
+        "PUT", _ONE, update, _RULE + "update", bodies={1: s.HOST}, until=42, answer=a.HOST_SET
+    ),
     *(
         route
         for path, rule in _POWER

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.answers import hosts as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas.aggregates import HOSTNAME
 from kilonova.api.compute.shared import (
@@ -250,13 +251,28 @@ _SHOW = {53: query(_WITH, strict=True)}
 _RULE = R + "os-hypervisors:"
 _ALL, _ONE = "/os-hypervisors", "/os-hypervisors/{hypervisor_id}"
 ROUTES = [
-    *versioned("GET", _ALL, index, _RULE + "list", queries=_LIST),
-    *versioned("GET", _ALL + "/detail", detail, _RULE + "list-detail", queries=_LIST),
-    *versioned("GET", _ALL + "/statistics", statistics, _RULE + "statistics", until=87),
-    *versioned("GET", _ONE, show, _RULE + "show", queries=_SHOW),
-    *versioned("GET", _ONE + "/uptime", uptime, _RULE + "uptime", until=87),
-    *versioned("GET", _ONE + "/search", search, _RULE + "search", until=52),
-    *versioned("GET", _ONE + "/servers", servers, _RULE + "servers", until=52),
+    *versioned("GET", _ALL, index, _RULE + "list", queries=_LIST, answer=a.HYPERVISORS),
+    *versioned(
+        "GET",
+        _ALL + "/detail",
+        detail,
+        _RULE + "list-detail",
+        queries=_LIST,
+        answer=a.HYPERVISORS_DETAIL,
+    ),
+    *versioned(
+        "GET", _ALL + "/statistics", statistics, _RULE + "statistics", until=87, answer=a.STATISTICS
+    ),
+    *versioned("GET", _ONE, show, _RULE + "show", queries=_SHOW, answer=a.HYPERVISOR),
+    *versioned(
+        "GET", _ONE + "/uptime", uptime, _RULE + "uptime", until=87, answer=a.HYPERVISOR_UPTIME
+    ),
+    *versioned(
+        "GET", _ONE + "/search", search, _RULE + "search", until=52, answer=a.HYPERVISOR_SEARCH
+    ),
+    *versioned(
+        "GET", _ONE + "/servers", servers, _RULE + "servers", until=52, answer=a.HYPERVISOR_SERVERS
+    ),
 ]
 RULES = {
     _RULE + n: ADMIN

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import ADMIN, READER
 from kilonova.api.compute.servers import reading
 from kilonova.api.compute.shared import (
@@ -158,8 +159,10 @@ _LIST = {
 }
 _ALL = "/servers/{server_id}/os-instance-actions"
 ROUTES = [
-    *versioned("GET", _ALL, index, _RULE + "list", queries=_LIST),
-    *versioned("GET", _ALL + "/{request_id}", show, _RULE + "show", queries=NO_QUERY),
+    *versioned("GET", _ALL, index, _RULE + "list", queries=_LIST, answer=a.ACTIONS),
+    *versioned(
+        "GET", _ALL + "/{request_id}", show, _RULE + "show", queries=NO_QUERY, answer=a.ACTION
+    ),
 ]
 RULES = {
     _RULE + "list": READER,

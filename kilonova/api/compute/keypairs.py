@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import keypairs as a
 from kilonova.api.compute.schemas import keypairs as s
 from kilonova.api.compute.shared import R, next_link, page, versioned
 from kilonova.common.clock import iso_micro
@@ -122,8 +123,8 @@ def delete(req: Request) -> None:
 _RULE = R + "os-keypairs:"
 _ONE = "/os-keypairs/{name}"
 ROUTES = [
-    *versioned("GET", "/os-keypairs", index, _RULE + "index", queries=s.LIST),
-    *versioned("GET", _ONE, show, _RULE + "show", queries=s.ONE),
+    *versioned("GET", "/os-keypairs", index, _RULE + "index", queries=s.LIST, answer=a.LIST),
+    *versioned("GET", _ONE, show, _RULE + "show", queries=s.ONE, answer=a.SHOW),
     *versioned(
         "POST",
         "/os-keypairs",
@@ -132,6 +133,7 @@ ROUTES = [
         bodies=s.CREATE,
         success={1: 200, 2: 201},
         errors=(400, 403, 409),
+        answer=a.CREATE,
     ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", queries=s.ONE, success={1: 202, 2: 204}),
 ]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import quotas as a
 from kilonova.api.compute.rules import ADMIN, ANY
 from kilonova.api.compute.shared import TEXT, R, many, strict_from, versioned
 from kilonova.db import quotas, usage
@@ -64,6 +65,11 @@ def index(req: Request) -> Any:
 
 _RULE = R + "limits"
 ROUTES = versioned(
-    "GET", "/limits", index, _RULE, queries=strict_from(75, {"tenant_id": many(TEXT)})
+    "GET",
+    "/limits",
+    index,
+    _RULE,
+    queries=strict_from(75, {"tenant_id": many(TEXT)}),
+    answer=a.LIMITS,
 )
 RULES = {_RULE: ANY, _RULE + ":other_project": ADMIN}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.servers.finding import seen
 from kilonova.api.compute.shared import COUNT, MOMENT, TEXT, R, many, one, query, versioned
@@ -86,9 +87,25 @@ _ALL = "/servers/{server_id}/migrations"
 _ONE = _ALL + "/{migration_id}"
 MANAGER = "rule:project_manager_or_admin"
 ROUTES = [
-    *versioned("GET", "/os-migrations", index, _RULE + "index", queries=_LIST),
-    *versioned("GET", _ALL, of_server, _OF + "index", since=23, queries={102: query(strict=True)}),
-    *versioned("GET", _ONE, show, _OF + "show", since=23, queries={102: query(strict=True)}),
+    *versioned("GET", "/os-migrations", index, _RULE + "index", queries=_LIST, answer=a.MIGRATIONS),
+    *versioned(
+        "GET",
+        _ALL,
+        of_server,
+        _OF + "index",
+        since=23,
+        queries={102: query(strict=True)},
+        answer=a.SERVER_MIGRATIONS,
+    ),
+    *versioned(
+        "GET",
+        _ONE,
+        show,
+        _OF + "show",
+        since=23,
+        queries={102: query(strict=True)},
+        answer=a.SERVER_MIGRATION,
+    ),
     *versioned("DELETE", _ONE, cancel, _OF + "delete", since=24, success=202),
     *versioned(
         "POST",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import quotas as a
 from kilonova.api.compute.quota_sets import limits_of
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas import quotas as s
@@ -58,7 +59,15 @@ def update(req: Request) -> Any:
 _RULE = R + "os-quota-class-sets:"
 _ONE = "/os-quota-class-sets/{name}"
 ROUTES = [
-    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY),
-    *versioned("PUT", _ONE, update, _RULE + "update", bodies=s.CLASS, removed=s.CLASS_LOST),
+    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY, answer=a.QUOTA_CLASS),
+    *versioned(
+        "PUT",
+        _ONE,
+        update,
+        _RULE + "update",
+        bodies=s.CLASS,
+        removed=s.CLASS_LOST,
+        answer=a.QUOTA_CLASS_SET,
+    ),
 ]
 RULES = {_RULE + "show": ADMIN, _RULE + "update": ADMIN}

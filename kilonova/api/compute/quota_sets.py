@@ -6,6 +6,7 @@ The quotas of the old network (until 2.35) are shown without a limit: the networ
 from collections.abc import Iterable
 from typing import Any
 
+from kilonova.api.compute.answers import quotas as a
 from kilonova.api.compute.rules import ADMIN, ANY, READER
 from kilonova.api.compute.schemas import quotas as s
 from kilonova.api.compute.schemas.common import true
@@ -134,12 +135,22 @@ def _target(req: Request) -> dict[str, object]:
 _RULE = R + "os-quota-sets:"
 _ONE = "/os-quota-sets/{project_id}"
 ROUTES = [
-    *versioned("GET", _ONE, show, _RULE + "show", queries=s.BY_USER, target=_target),
     *versioned(
-        "GET", _ONE + "/detail", detail, _RULE + "detail", queries=s.BY_USER, target=_target
+        "GET", _ONE, show, _RULE + "show", queries=s.BY_USER, target=_target, answer=a.QUOTAS
+    ),
+    *versioned(
+        "GET",
+        _ONE + "/detail",
+        detail,
+        _RULE + "detail",
+        queries=s.BY_USER,
+        target=_target,
+        answer=a.QUOTAS_DETAIL,
     ),
     # unlike others, this one takes unknown query parameters in 2.102 too: so does Nova
-    *versioned("GET", _ONE + "/defaults", defaults, _RULE + "defaults", target=_target),
+    *versioned(
+        "GET", _ONE + "/defaults", defaults, _RULE + "defaults", target=_target, answer=a.QUOTAS
+    ),
     *versioned(
         "PUT",
         _ONE,
@@ -149,6 +160,7 @@ ROUTES = [
         removed=s.UPDATE_LOST,
         queries=s.BY_USER,
         target=_target,
+        answer=a.QUOTAS_SET,
     ),
     *versioned(
         "DELETE", _ONE, delete, _RULE + "delete", queries=s.BY_USER, success=202, target=_target

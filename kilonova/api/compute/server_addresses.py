@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import MEMBER, READER
 from kilonova.api.compute.schemas.common import TAG, UUID, Json
 from kilonova.api.compute.servers.finding import found, seen
@@ -114,11 +115,23 @@ _A49 = extend(_A1, at=("properties", "interfaceAttachment"), properties={"tag": 
 _S, _I = "/servers/{server_id}/ips", "/servers/{server_id}/os-interface"
 _E = (400, 403, 404, 409, 501)
 ROUTES = [
-    *versioned("GET", _S, ips, _IPS + "index", queries=NO_QUERY),
-    *versioned("GET", _S + "/{network}", ips_of, _IPS + "show", queries=NO_QUERY),
-    *versioned("GET", _I, interfaces, _NICS + "list", queries=NO_QUERY),
-    *versioned("GET", _I + "/{port_id}", interface, _NICS + "show", queries=NO_QUERY),
-    *versioned("POST", _I, attach, _NICS + "create", bodies={1: _A1, 49: _A49}, errors=_E),
+    *versioned("GET", _S, ips, _IPS + "index", queries=NO_QUERY, answer=a.ADDRESSES),
+    *versioned(
+        "GET", _S + "/{network}", ips_of, _IPS + "show", queries=NO_QUERY, answer=a.ADDRESSES_OF
+    ),
+    *versioned("GET", _I, interfaces, _NICS + "list", queries=NO_QUERY, answer=a.INTERFACES),
+    *versioned(
+        "GET", _I + "/{port_id}", interface, _NICS + "show", queries=NO_QUERY, answer=a.INTERFACE
+    ),
+    *versioned(
+        "POST",
+        _I,
+        attach,
+        _NICS + "create",
+        bodies={1: _A1, 49: _A49},
+        errors=_E,
+        answer=a.INTERFACE,
+    ),
     *versioned("DELETE", _I + "/{port_id}", detach, _NICS + "delete", success=202, errors=_E),
 ]
 RULES = {_IPS + n: READER for n in ("index", "show")} | {

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.answers import server_groups as a
 from kilonova.api.compute.rules import ADMIN, MEMBER, READER
 from kilonova.api.compute.schemas import server_groups as s
 from kilonova.api.compute.shared import (
@@ -119,8 +120,15 @@ _RULE = R + "os-server-groups:"
 _LIST = {"all_projects": many(TEXT), "limit": many(COUNT), "offset": many(COUNT)}
 _ONE = "/os-server-groups/{group_id}"
 ROUTES = [
-    *versioned("GET", "/os-server-groups", index, _RULE + "index", queries=strict_from(75, _LIST)),
-    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY),
+    *versioned(
+        "GET",
+        "/os-server-groups",
+        index,
+        _RULE + "index",
+        queries=strict_from(75, _LIST),
+        answer=a.LIST,
+    ),
+    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY, answer=a.SHOW),
     *versioned(
         "POST",
         "/os-server-groups",
@@ -129,6 +137,7 @@ ROUTES = [
         bodies=s.CREATE,
         removed={64: ("/server_group/policies",)},
         errors=(400, 403, 409),
+        answer=a.SHOW,
     ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204),
 ]

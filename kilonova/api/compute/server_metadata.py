@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import MEMBER, READER
 from kilonova.api.compute.schemas.common import METADATA, wrap
 from kilonova.api.compute.servers.finding import found, seen
@@ -95,14 +96,15 @@ def delete(req: Request) -> None:
 _ALL, _ONE = "/servers/{server_id}/metadata", "/servers/{server_id}/metadata/{key}"
 _BODY = {1: wrap("metadata", METADATA)}
 _ITEM = {1: wrap("meta", {**METADATA, "minProperties": 1, "maxProperties": 1})}
-_ERRORS = (400, 403, 404, 409)
+_C: dict[str, Any] = {"errors": (400, 403, 404, 409)}
+_WHOLE = {**_C, "bodies": _BODY, "answer": a.METADATA}
 ROUTES = [
-    *versioned("GET", _ALL, index, _RULE + "index", queries=NO_QUERY),
-    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY),
-    *versioned("POST", _ALL, create, _RULE + "create", bodies=_BODY, errors=_ERRORS),
-    *versioned("PUT", _ALL, update_all, _RULE + "update_all", bodies=_BODY, errors=_ERRORS),
-    *versioned("PUT", _ONE, update, _RULE + "update", bodies=_ITEM, errors=_ERRORS),
-    *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204, errors=_ERRORS),
+    *versioned("GET", _ALL, index, _RULE + "index", queries=NO_QUERY, answer=a.METADATA),
+    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY, answer=a.META),
+    *versioned("POST", _ALL, create, _RULE + "create", **_WHOLE),
+    *versioned("PUT", _ALL, update_all, _RULE + "update_all", **_WHOLE),
+    *versioned("PUT", _ONE, update, _RULE + "update", bodies=_ITEM, answer=a.META, **_C),
+    *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204, **_C),
 ]
 RULES = {_RULE + n: READER for n in ("index", "show")} | {
     _RULE + n: MEMBER for n in ("create", "update_all", "update", "delete")

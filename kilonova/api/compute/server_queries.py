@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import ADMIN, MEMBER, READER
 from kilonova.api.compute.schemas.common import Json, wrap
 from kilonova.api.compute.servers.finding import placed, seen
@@ -141,11 +142,26 @@ ROUTES = [
         _CONSOLE,
         wrap("os-getConsoleOutput", _LENGTH),
         errors=(400, *_E),
+        answer=a.CONSOLE_OUTPUT,
     ),
     *versioned(
-        "GET", _S + "diagnostics", diagnostics, _DIAGNOSTICS, queries=NO_QUERY, errors=(400, *_E)
+        "GET",
+        _S + "diagnostics",
+        diagnostics,
+        _DIAGNOSTICS,
+        queries=NO_QUERY,
+        errors=(400, *_E),
+        answer=a.DIAGNOSTICS,
     ),
-    *versioned("GET", _S + "topology", topology, _TOPOLOGY + "index", queries=NO_QUERY, since=78),
+    *versioned(
+        "GET",
+        _S + "topology",
+        topology,
+        _TOPOLOGY + "index",
+        queries=NO_QUERY,
+        since=78,
+        answer=a.TOPOLOGY,
+    ),
 ]
 RULES = {
     _CONSOLE: MEMBER,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import MEMBER, READER
 from kilonova.api.compute.schemas.common import Json
 from kilonova.api.compute.servers.finding import found, seen
@@ -94,6 +95,7 @@ ROUTES = [
         index,
         _RULE + "list",
         queries=NO_QUERY,
+        answer=a.SECURITY_GROUPS,
     ),
     *action(_ACT, "addSecurityGroup", add, _RULE + "add", _body("addSecurityGroup"), **_C),
     *action(

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import MEMBER, READER
 from kilonova.api.compute.schemas.common import TAG
 from kilonova.api.compute.servers.finding import found, seen
@@ -103,9 +104,9 @@ _BODY = {
 _C: dict[str, Any] = {"since": 26, "errors": (400, 403, 404, 409)}
 ROUTES = [
     # unlike others, these take unknown query parameters in 2.102 too: so does Nova
-    *versioned("GET", _ALL, index, _RULE + "index", since=26),
+    *versioned("GET", _ALL, index, _RULE + "index", since=26, answer=a.TAGS),
     *versioned("GET", _ONE, show, _RULE + "show", since=26, success=204),
-    *versioned("PUT", _ALL, update_all, _RULE + "update_all", bodies=_BODY, **_C),
+    *versioned("PUT", _ALL, update_all, _RULE + "update_all", bodies=_BODY, answer=a.TAGS, **_C),
     *versioned("PUT", _ONE, update, _RULE + "update", success=201, **_C),
     *versioned("DELETE", _ALL, delete_all, _RULE + "delete_all", success=204, **_C),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204, **_C),

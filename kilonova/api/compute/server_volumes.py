@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import MEMBER, READER
 from kilonova.api.compute.schemas.common import BOOLEAN, TAG, UUID, Json, wrap
 from kilonova.api.compute.servers.finding import found, seen
@@ -72,8 +73,8 @@ _ONE = _ALL + "/{volume_id}"
 _LIST = strict_from(75, {"limit": many(COUNT), "offset": many(COUNT)})
 _E = (400, 403, 404, 409, 501)
 ROUTES = [
-    *versioned("GET", _ALL, index, _RULE + "index", queries=_LIST),
-    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY),
+    *versioned("GET", _ALL, index, _RULE + "index", queries=_LIST, answer=a.VOLUMES),
+    *versioned("GET", _ONE, show, _RULE + "show", queries=NO_QUERY, answer=a.VOLUME),
     *versioned(
         "POST",
         _ALL,
@@ -81,6 +82,7 @@ ROUTES = [
         _RULE + "create",
         bodies={1: _C1, 49: _C49, 79: _C79},
         success={1: 200, 101: 202},
+        answer={1: a.VOLUME_ATTACHED, 101: None},
         errors=_E,
     ),
     *versioned("PUT", _ONE, update, _RULE + "update", success=202, errors=_E),

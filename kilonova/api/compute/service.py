@@ -5,7 +5,6 @@ from typing import Any
 
 from kilonova.api.compute import (
     aggregates,
-    answers,
     availability_zones,
     compute_services,
     extensions,
@@ -90,5 +89,4 @@ def service(overrides: Mapping[str, str] | None = None) -> Service:
         render=forms.compute,
         microversions=versions.MICROVERSIONS,
         id_header="x-compute-request-id",
-        answers=answers.ANSWERS,
     )

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from kilonova.api.compute.schemas.common import Json
 from kilonova.common.errors import BadRequest, NotImplementedHere
+from kilonova.http.answer import Describe
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.http.routing import Handler, Route
@@ -75,16 +76,19 @@ def versioned(
     secret: bool = False,
     errors: tuple[int, ...] = (400, 403, 404),
     removed: Mapping[int, tuple[str, ...]] | None = None,
+    answer: Describe | Mapping[int, Describe | None] | None = None,
     **more: Any,
 ) -> list[Route]:
     """Return one row per range of microversions in which body, query and success status stay the same.
 
     bodies, queries, success: minor version of 2.x -> what holds from it on (None: not checked). until: the last minor.
     removed: minor version -> paths of body properties that end there (TAG-6).
+    answer: describes the answer's body (kilonova/http/answer.py), or minor version -> that; None: there is no body.
     path is below /v2.1. secret: the body's values are never repeated in a refusal.
     """
     statuses = {1: success} if isinstance(success, int) else success
-    tables = (bodies or {}, queries or {}, statuses)
+    answers = answer if isinstance(answer, Mapping) else {1: answer}
+    tables = (bodies or {}, queries or {}, statuses, answers)
     starts = sorted({since, *(k for t in tables for k in t if k > since)})
     if until is not None:
         starts = [s for s in starts if s <= until]
@@ -106,6 +110,7 @@ def versioned(
                 query=None if asked is None else Schema(asked),
                 errors=errors,
                 removed=(removed or {}).get(start, ()),
+                answer=_at(answers, start),
                 **more,
             )
         )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from kilonova.api.compute.answers import quotas as a
 from kilonova.api.compute.rules import ADMIN, READER
 from kilonova.api.compute.shared import COUNT, MAX_LIMIT, TEXT, R, limit_of, many, query, versioned
 from kilonova.api.compute.shared import next_link as link
@@ -163,6 +164,7 @@ ROUTES = [
         index,
         _RULE + "list",
         queries={1: query(_LIST), 40: query(_LIST | _PAGE), 75: query(_LIST | _PAGE, strict=True)},
+        answer=a.USAGES,
     ),
     *versioned(
         "GET",
@@ -171,6 +173,7 @@ ROUTES = [
         _RULE + "show",
         queries={1: query(_SHOW), 40: query(_SHOW | _PAGE), 75: query(_SHOW | _PAGE, strict=True)},
         target=_target,
+        answer=a.USAGE,
     ),
 ]
 RULES = {_RULE + "list": ADMIN, _RULE + "show": READER}

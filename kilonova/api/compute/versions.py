@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.compute.answers import others as a
 from kilonova.http.app import Microversions
 from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC
@@ -52,6 +53,6 @@ def version(req: Request) -> Any:
 
 
 ROUTES = (
-    Route("GET", "/", versions, PUBLIC),
-    Route("GET", "/v2.1", version, PUBLIC),
+    Route("GET", "/", versions, PUBLIC, answer=a.VERSIONS),
+    Route("GET", "/v2.1", version, PUBLIC, answer=a.VERSION),
 )

@@ -36,6 +36,7 @@ from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import Services
 from kilonova.virt.fake.world import FakeGuest, World
+from tests.answers import Exchange, verify
 
 URL = "http://cloud.example:8774"
 DEMO, ADMIN, OTHER = "demo0000", "admin000", "other000"
@@ -143,6 +144,9 @@ class Cloud:
         answer = self.client.simulate_request(
             method, "/compute/v2.1" + path, headers=head, json=body, query_string=query
         )
+        head = {k.lower(): v for k, v in answer.headers.items()}
+        where = "/compute/v2.1" + path
+        verify(Exchange(method, where, body, answer.status_code, head, answer.content))
         if status is None:
             return answer
         assert answer.status_code == status, answer.text

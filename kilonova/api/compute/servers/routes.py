@@ -1,5 +1,6 @@
 """The rows of the route table for servers."""
 
+from kilonova.api.compute.answers import servers as a
 from kilonova.api.compute.schemas import server_create, server_queries
 from kilonova.api.compute.schemas.common import (
     DESCRIPTION,
@@ -37,6 +38,7 @@ def _create_routes() -> list[Route]:
                 body=schema,
                 idempotent=True,
                 removed=server_create.REMOVED.get(since.minor, ()),
+                answer=a.CREATE,
             )
         )
     return rows
@@ -86,6 +88,7 @@ def _update_routes() -> list[Route]:
                 since=since,
                 until=until,
                 body=Schema(document),
+                answer=a.UPDATE,
             )
         )
     return rows
@@ -120,9 +123,25 @@ _LOCK: Json = {
 
 _LIST = {75: server_queries.LIST}
 ROUTES = [
-    *versioned("GET", "/servers", reading.index, _P + "servers:index", queries=_LIST),
-    *versioned("GET", "/servers/detail", reading.detail, _P + "servers:detail", queries=_LIST),
-    *versioned("GET", "/servers/{server_id}", reading.show, _P + "servers:show", queries=NO_QUERY),
+    *versioned(
+        "GET", "/servers", reading.index, _P + "servers:index", queries=_LIST, answer=a.LIST
+    ),
+    *versioned(
+        "GET",
+        "/servers/detail",
+        reading.detail,
+        _P + "servers:detail",
+        queries=_LIST,
+        answer=a.DETAIL,
+    ),
+    *versioned(
+        "GET",
+        "/servers/{server_id}",
+        reading.show,
+        _P + "servers:show",
+        queries=NO_QUERY,
+        answer=a.SHOW,
+    ),
     *_create_routes(),
     *_update_routes(),
     Route(
