@@ -53,6 +53,14 @@ class MetadataStore(Protocol):
         """Keep a document unless a newer generation is kept; devices None: as they are."""
         ...
 
+    def plugged(self, server_id: str, device: DeviceAddress) -> None:
+        """Add a device to a server's, in place of one of the same MAC or serial; fine when there is no document."""
+        ...
+
+    def unplugged(self, server_id: str, name: str) -> None:
+        """Take the device of this MAC or serial off a server's; fine when there is none."""
+        ...
+
     def remove(self, server_id: str) -> None:
         """Forget a server's document; fine when there is none."""
         ...
@@ -63,6 +71,12 @@ class NoMetadata:
 
     def put(self, document: MetadataDocument, devices: tuple[DeviceAddress, ...] | None) -> None:
         """Keep nothing."""
+
+    def plugged(self, server_id: str, device: DeviceAddress) -> None:
+        """Keep nothing."""
+
+    def unplugged(self, server_id: str, name: str) -> None:
+        """There is nothing."""
 
     def remove(self, server_id: str) -> None:
         """There is nothing."""
@@ -136,6 +150,58 @@ class Bench:
     known: KnownStates
 
 
+class Plugs:
+    """The ports of guests on one host, as orders need them: waited for, plugged, taken away again."""
+
+    def __init__(self, network: PortGate, driver: Driver, clock: Clock) -> None:
+        self._network = network
+        self._driver = driver
+        self._clock = clock
+
+    @contextmanager
+    def plugged(self, server_id: str, ports: tuple[str, ...]) -> Iterator[None]:
+        """Plug ports; if what follows fails, remove the taps of those that the guest does not have."""
+        try:
+            for port in ports:
+                self.plug(port)
+            yield
+        except KilonovaError:
+            has = self._driver.ports(server_id)
+            for port in ports:
+                if port not in has:
+                    self._network.unplug(port)
+            raise
+
+    def plug(self, port_id: str) -> None:
+        """Make a port's tap. Raises Again when its state is not here yet, DriverError when the host refuses."""
+        try:
+            self._network.plug(port_id)
+        except Unavailable as exc:  # its state came and went again
+            raise Again(PORT_POLL_S) from exc
+        except DriverError:
+            raise
+        except KilonovaError as exc:
+            raise DriverError(
+                "The network of the server could not be connected.",
+                elsewhere=True,
+                port=port_id,
+                why=exc.message,
+                facts=str(exc.facts),
+            ) from exc
+
+    def wait(self, work: Work, ports: tuple[str, ...], timeout_s: float) -> None:
+        """Raise Again: the network is not plugged; DriverError after ``timeout_s``."""
+        work.say("waiting for the network")
+        now = self._clock.monotonic()
+        if work.waits_since is None:
+            work.waits_since = now
+        elif now - work.waits_since > timeout_s:
+            raise DriverError(
+                "The network of the server was not ready in time.", elsewhere=True, ports=ports
+            )
+        raise Again(PORT_POLL_S)
+
+
 class Guests:
     """Performs orders on one host."""
 
@@ -144,7 +210,7 @@ class Guests:
         self._driver = bench.driver
         self._network = bench.network
         self._metadata = bench.metadata
-        self._clock = bench.clock
+        self._taps = Plugs(bench.network, bench.driver, bench.clock)
         self._known = bench.known
         self._verbs: dict[tuple[str, Direction], Callable[[Work], Versioned]] = {
             ("guest_build", Direction.DO): self._build,
@@ -182,7 +248,7 @@ class Guests:
         if not all(self._network.wait_port(port, 0) for port in ports):
             raise Again(PORT_POLL_S)
         for port in ports:
-            self._plug(port)
+            self._taps.plug(port)
         state = self._driver.power(server_id, PowerAction.START, 60.0, None, _silent)
         self._known.set(server_id, state)
         return state
@@ -195,18 +261,18 @@ class Guests:
         if refused is not None:
             raise DriverError(refused, elsewhere=True)
         if not work.notes:
-            self._metadata.put(_public(build.metadata), None)
+            self._metadata.put(public(build.metadata), None)
             work.notes["metadata"] = True
         if build.start and not self._ports_ready(work, build):
             if "defined" not in work.notes:
                 self._driver.build(build.replace(start=False), work.say)
                 work.notes["defined"] = True
-            self._wait_for_ports(work, build)
-        ports = tuple(n.port_id for n in build.nics) if build.start else ()
-        with self._plugged(build.server_id, ports):
+            self._taps.wait(work, _ports(build), build.vif_timeout_s)
+        ports = _ports(build) if build.start else ()
+        with self._taps.plugged(build.server_id, ports):
             state, hardware, devices = self._driver.build(build, work.say)
         if devices:
-            self._metadata.put(_public(build.metadata), devices)
+            self._metadata.put(public(build.metadata), devices)
         self._known.set(build.server_id, state)
         return GuestBuilt(power_state=state, hardware=hardware, devices=devices)
 
@@ -215,15 +281,15 @@ class Guests:
         build = power.build
         if power.action in _STARTS and build is not None:
             if not work.notes:
-                self._metadata.put(_public(build.metadata), None)
+                self._metadata.put(public(build.metadata), None)
                 work.notes["metadata"] = True
             if not self._ports_ready(work, build):
-                self._wait_for_ports(work, build)
+                self._taps.wait(work, _ports(build), build.vif_timeout_s)
         if power.action in _STARTS and "plugged" not in work.notes:
             # the taps of a guest that was off did not survive a boot of the host
             known = self._driver.ports(power.server_id)
             for port in known if build is None else [n.port_id for n in build.nics]:
-                self._plug(port)
+                self._taps.plug(port)
             work.notes["plugged"] = True
         state = self._driver.power(power.server_id, power.action, power.timeout_s, build, work.say)
         self._known.set(power.server_id, state)
@@ -241,55 +307,10 @@ class Guests:
         self._known.drop(gone.server_id)
         return GuestGone(existed=existed)
 
-    # -- parts
-
-    @contextmanager
-    def _plugged(self, server_id: str, ports: tuple[str, ...]) -> Iterator[None]:
-        """Plug ports; if the guest does not come to be, not even in part, remove the taps again."""
-        try:
-            for port in ports:
-                self._plug(port)
-            yield
-        except KilonovaError:
-            if not self._driver.ports(server_id):
-                for port in ports:
-                    self._network.unplug(port)
-            raise
-
-    def _plug(self, port_id: str) -> None:
-        try:
-            self._network.plug(port_id)
-        except Unavailable as exc:  # its state came and went again
-            raise Again(PORT_POLL_S) from exc
-        except DriverError:
-            raise
-        except KilonovaError as exc:
-            raise DriverError(
-                "The network of the server could not be connected.",
-                elsewhere=True,
-                port=port_id,
-                why=exc.message,
-                facts=str(exc.facts),
-            ) from exc
-
     def _ports_ready(self, work: Work, build: GuestBuild) -> bool:
         if not work.ports_ready:
             work.ports_ready = all(self._network.wait_port(n.port_id, 0) for n in build.nics)
         return work.ports_ready
-
-    def _wait_for_ports(self, work: Work, build: GuestBuild) -> None:
-        """Raise Again until the network is plugged, DriverError after the build's vif_timeout_s."""
-        work.say("waiting for the network")
-        now = self._clock.monotonic()
-        if work.waits_since is None:
-            work.waits_since = now
-        elif now - work.waits_since > build.vif_timeout_s:
-            raise DriverError(
-                "The network of the server was not ready in time.",
-                elsewhere=True,
-                ports=[n.port_id for n in build.nics],
-            )
-        raise Again(PORT_POLL_S)
 
 
 def payload_of(work: Work, cls: Any) -> Any:
@@ -303,7 +324,11 @@ def payload_of(work: Work, cls: Any) -> Any:
     return work.payload
 
 
-def _public(document: MetadataDocument) -> MetadataDocument:
+def _ports(build: GuestBuild) -> tuple[str, ...]:
+    return tuple(n.port_id for n in build.nics)
+
+
+def public(document: MetadataDocument) -> MetadataDocument:
     """Return the document without what only the first config drive may carry."""
     return document.replace(admin_password=None) if document.admin_password else document
 

@@ -4,7 +4,10 @@ verb of the Order      payload          answer payload
 guest_build            GuestBuild       GuestBuilt     make disks, define, plug, start (unless start=False)
 guest_delete           GuestDelete      GuestGone      destroy the guest and every file of it; fine when there is none
 guest_power            GuestPower       GuestState     start, stop, reboot, pause, unpause, suspend, resume
-The undo of guest_build is an Order with verb guest_build, direction undo and a GuestDelete payload.
+guest_attach_nic       GuestAttachNic   NicAttached    plug a port and put it into the guest
+guest_detach_nic       GuestDetachNic   NicDetached    take a NIC out of the guest and unplug its port
+The undo of guest_build is an Order with verb guest_build, direction undo and a GuestDelete payload; that of
+guest_attach_nic carries a GuestDetachNic, and the other way round.
 """
 
 import enum
@@ -289,4 +292,30 @@ class GuestDevices(Versioned, frozen=True, kw_only=True):
 
 
 class GuestGone(Versioned, frozen=True, kw_only=True):
+    existed: bool
+
+
+class GuestAttachNic(Versioned, frozen=True, kw_only=True):
+    """Put one NIC into a guest. metadata: the document as it is with the NIC; None: it stays as it is."""
+
+    server_id: str
+    nic: Nic
+    metadata: MetadataDocument | None = None
+    vif_timeout_s: float = 60.0
+
+
+class NicAttached(Versioned, frozen=True, kw_only=True):
+    device: DeviceAddress
+
+
+class GuestDetachNic(Versioned, frozen=True, kw_only=True):
+    """Take one NIC out of a guest. mac: names the device in the metadata."""
+
+    server_id: str
+    port_id: str
+    mac: str = ""
+    metadata: MetadataDocument | None = None
+
+
+class NicDetached(Versioned, frozen=True, kw_only=True):
     existed: bool

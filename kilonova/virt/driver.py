@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kilonova.common.errors import KilonovaError
-from kilonova.objects.guest import DeviceAddress, GuestBuild, Hardware, PowerAction
+from kilonova.objects.guest import DeviceAddress, GuestBuild, Hardware, Nic, PowerAction
 from kilonova.objects.host import Inventory
 
 
@@ -88,6 +88,17 @@ class Driver(Protocol):
 
     def delete(self, server_id: str, progress: Progress) -> bool:
         """Destroy the guest and all its files; return whether there was one."""
+        ...
+
+    def attach_nic(self, server_id: str, nic: Nic, progress: Progress) -> DeviceAddress:
+        """Put a NIC into a guest, running or off; return where the guest sees it. Its tap is there already.
+
+        A NIC that is there stays as it is. GuestMissing when there is no guest.
+        """
+        ...
+
+    def detach_nic(self, server_id: str, port_id: str, progress: Progress) -> bool:
+        """Take a NIC out of a guest; return whether there was one. Raises Again until a running guest lets it go."""
         ...
 
     def guests(self) -> dict[str, int]:

@@ -245,14 +245,17 @@ def test_counters_and_console_log(host: Host, build: g.GuestBuild) -> None:
 
 def test_what_is_not_there_is_said(host: Host) -> None:
     server = new_uuid()
+    nic = g.TapNic(port_id=new_uuid(), network_id="n", mac="fa:16:3e:0a:0b:0c", mtu=1450)
     for call in (
         lambda: host.driver.power(server, g.PowerAction.STOP, 0, None, quiet),
         lambda: host.driver.power(server, g.PowerAction.START, 0, None, quiet),
         lambda: host.driver.console_log(server, None),
         lambda: host.driver.diagnostics(server),
+        lambda: host.driver.attach_nic(server, nic, quiet),
     ):
         with pytest.raises(GuestMissing):
             call()
+    assert host.driver.detach_nic(server, nic.port_id, quiet) is False
     assert host.driver.ports(server) == ()
 
 
@@ -283,6 +286,43 @@ def test_stop_waits_for_the_guest_without_a_thread_and_can_be_aborted(
     with pytest.raises(Aborted):
         host.driver.power(server, g.PowerAction.STOP, 60, None, abort)
     assert host.driver.guests()[server] == RUNNING
+
+
+def test_a_nic_comes_and_goes(host: Host, build: g.GuestBuild) -> None:
+    """Into a guest that runs and out of one that is off, each twice; what was there before stays in its place."""
+    _, _, before = host.build(build)
+    server, port = build.server_id, new_uuid()
+    nic = g.TapNic(port_id=port, network_id="n", mac="fa:16:3e:0a:0b:0c", mtu=1450, tag="second")
+    host.plug(port)
+    device = host.driver.attach_nic(server, nic, quiet)
+    assert (device.kind, device.mac, device.tag, device.bus) == ("nic", nic.mac, "second", "pci")
+    assert device.address not in [d.address for d in before]
+    assert host.driver.attach_nic(server, nic, quiet) == device
+    assert host.driver.ports(server) == (build.nics[0].port_id, port)
+    more = build.replace(nics=(*build.nics, nic))
+    assert host.power(more, g.PowerAction.REBOOT_HARD) == RUNNING
+    assert host.driver.attach_nic(server, nic, quiet).mac == nic.mac
+    if host.driver.name == "libvirt":
+        assert set(before) < set(host.build(more)[2])
+        with pytest.raises(Again):  # its BIOS never lets go of anything
+            host.driver.detach_nic(server, port, quiet)
+        assert host.driver.ports(server) == (build.nics[0].port_id, port)
+        assert host.power(more, g.PowerAction.STOP, 0) == OFF
+    assert host.driver.detach_nic(server, port, quiet) is True
+    assert host.driver.detach_nic(server, port, quiet) is False
+    assert host.driver.ports(server) == (build.nics[0].port_id,)
+    assert host.driver.attach_nic(server, nic, quiet).mac == nic.mac
+    assert host.driver.ports(server) == (build.nics[0].port_id, port)
+
+
+def test_a_pci_express_machine_takes_a_nic_too(host: Host, build: g.GuestBuild) -> None:
+    if host.driver.name == "fake":
+        pytest.skip("simulated guests have no buses")
+    host.build(build.replace(hardware=g.Hardware(machine="q35")))
+    nic = g.TapNic(port_id=new_uuid(), network_id="n", mac="fa:16:3e:0a:0b:0d", mtu=1450)
+    host.plug(nic.port_id)
+    device = host.driver.attach_nic(build.server_id, nic, quiet)
+    assert (device.bus, device.address.startswith("0000:00")) == ("pci", False)
 
 
 def test_open_vswitch_is_refused_by_name(host: Host, build: g.GuestBuild) -> None:

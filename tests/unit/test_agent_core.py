@@ -10,7 +10,7 @@ from kilonova.objects import guest as g
 from kilonova.objects import query as q
 from kilonova.objects.base import encode
 from kilonova.objects.host import GuestEvent, GuestList, Heartbeat, HostAsk, OwnedServer
-from kilonova.objects.order import AnswerState, OperationEnded, unpack
+from kilonova.objects.order import AnswerState, Direction, OperationEnded, unpack
 from kilonova.virt.driver import GuestMissing
 from kilonova.virt.fake.world import World
 from tests.unit.agent_kit import Cloud, build_of, eventually, order_of, undo_of
@@ -205,6 +205,41 @@ def test_taps_come_with_the_guest_and_go_with_it(cloud: Cloud) -> None:
     assert cloud.world.ledger() == []
 
 
+def test_a_nic_is_plugged_into_a_guest_and_taken_out(cloud: Cloud) -> None:
+    """By orders: only when its port is in force, its tap with it; each direction undone by the other."""
+    cloud.agent()
+    build = build_of()
+    cloud.conductor.perform(order_of(build))
+    nic = g.TapNic(port_id="second", network_id="n", mac="fa:16:3e:00:00:02", mtu=1450)
+    attach = g.GuestAttachNic(server_id=build.server_id, nic=nic)
+    detach = g.GuestDetachNic(server_id=build.server_id, port_id="second", mac=nic.mac)
+    cloud.ports.closed.add("second")
+    order = order_of(attach, "guest_attach_nic", epoch=2)
+    cloud.conductor.send(order)
+    eventually(lambda: "second" in cloud.ports.asked)
+    assert "second" not in cloud.ports.plugged
+    cloud.ports.closed.clear()
+    answer = cloud.conductor.final(order)
+    assert unpack(answer.body, g.NicAttached).device.mac == nic.mac
+    assert "second" in cloud.ports.plugged
+    undo = order_of(detach, "guest_attach_nic", epoch=2).replace(
+        operation=order.operation, direction=Direction.UNDO, seq=9
+    )
+    assert unpack(cloud.conductor.perform(undo).body, g.NicDetached).existed
+    assert "second" not in cloud.ports.plugged
+    cloud.world.faults.set("attach_nic_fail", times=1)
+    failed = cloud.conductor.perform(order_of(attach, "guest_attach_nic", epoch=3))
+    assert failed.state == FAILED
+    assert "second" not in cloud.ports.plugged
+    gone = order_of(detach, "guest_detach_nic", epoch=4)
+    assert not unpack(cloud.conductor.perform(gone).body, g.NicDetached).existed
+    back = order_of(attach, "guest_detach_nic", epoch=4).replace(
+        operation=gone.operation, direction=Direction.UNDO, seq=9
+    )
+    assert unpack(cloud.conductor.perform(back).body, g.NicAttached).device.mac == nic.mac
+    assert len(cloud.world.find(build.server_id)[1].nics) == len(build.nics) + 1
+
+
 def test_deadline_ends_what_hangs(cloud: Cloud) -> None:
     cloud.agent()
     answer = cloud.conductor.perform(order_of(build_of(faults=("build_hang",)), deadline_s=0.1))
@@ -348,7 +383,7 @@ def test_queries(cloud: Cloud) -> None:
     assert ask("host1", q.GuestsQuery()) == q.Guests(guests=((build.server_id, 1, True),))
     can = ask("host1", q.CapabilitiesQuery())
     assert isinstance(can, q.Capabilities)
-    assert can.verbs == ("guest_build", "guest_delete", "guest_power")
+    assert set(can.verbs) >= {"guest_build", "guest_delete", "guest_power", "guest_attach_nic"}
     missing = ask("host1", q.ConsoleLogQuery(server_id="none"))
     assert isinstance(missing, q.QueryFailed)
     assert missing.code == GuestMissing.code

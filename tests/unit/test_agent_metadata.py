@@ -151,6 +151,17 @@ def test_store_keeps_the_newest_and_survives(tmp_path: Path) -> None:
     again.put(DOCUMENT.replace(generation=4, networks=(moved,)), None)
     assert again.find(NETWORK, "192.168.7.11") is None
     assert again.find(NETWORK, "192.168.7.12") is not None
+    plugged = DEVICES[0].replace(mac="fa:16:3e:00:00:99", tag="late")
+    again.plugged(DOCUMENT.server_id, plugged)
+    again.plugged(DOCUMENT.server_id, plugged)
+    late = FileMetadataStore(tmp_path / "m").get(DOCUMENT.server_id)
+    assert late is not None
+    assert late.devices == (*DEVICES, plugged)
+    again.unplugged(DOCUMENT.server_id, "fa:16:3e:00:00:99")
+    again.unplugged(DOCUMENT.server_id, "fa:16:3e:00:00:99")
+    late = again.get(DOCUMENT.server_id)
+    assert late is not None
+    assert late.devices == DEVICES
     again.remove(DOCUMENT.server_id)
     again.remove(DOCUMENT.server_id)
     assert again.find(NETWORK, "192.168.7.12") is None

@@ -90,6 +90,22 @@ class FileMetadataStore:
         os.replace(scratch, path)
         self._take(served)
 
+    def plugged(self, server_id: str, device: DeviceAddress) -> None:
+        """Add a device to a server's, in place of one of the same MAC or serial; fine when there is no document."""
+        with self._lock:
+            old = self._served.get(server_id)
+            if old is not None:
+                others = _without(old.devices, device.mac or device.serial)
+                self._write(Served(old.document, (*others, device), old.password))
+
+    def unplugged(self, server_id: str, name: str) -> None:
+        """Take the device of this MAC or serial off a server's; fine when there is none."""
+        with self._lock:
+            old = self._served.get(server_id)
+            left = () if old is None else _without(old.devices, name)
+            if old is not None and left != old.devices:
+                self._write(Served(old.document, left, old.password))
+
     def remove(self, server_id: str) -> None:
         """Forget a server's document; fine when there is none."""
         with self._lock:
@@ -122,3 +138,7 @@ class FileMetadataStore:
             old = self._served.get(server_id)
             if old is not None and old.password is not None:
                 self._write(Served(old.document, old.devices, None))
+
+
+def _without(devices: tuple[DeviceAddress, ...], name: str | None) -> tuple[DeviceAddress, ...]:
+    return tuple(d for d in devices if name is None or name not in (d.mac, d.serial))

@@ -17,10 +17,11 @@ from kilonova.objects.guest import (
     TapNic,
 )
 from kilonova.objects.host import Inventory
-from kilonova.virt.driver import Again, DriverError, GuestMissing, HypervisorDown, OnEvent, Progress
-from kilonova.virt.fake.world import RUNS, FakeGuest, World, logged
+from kilonova.virt.driver import Again, DriverError, OnEvent, Progress
+from kilonova.virt.fake.host import HANG_S
+from kilonova.virt.fake.nics import FakeNics
+from kilonova.virt.fake.world import RUNS, FakeGuest, logged
 
-HANG_S = 0.25
 _AFTER = {
     PowerAction.START: PowerState.RUNNING,
     PowerAction.STOP: PowerState.SHUTDOWN,
@@ -45,19 +46,10 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver:
+class FakeDriver(FakeNics):
     """One simulated host. Threads may share it."""
 
     name = "fake"
-
-    def __init__(self, world: World, host: str, spec: Inventory) -> None:
-        self._world = world
-        self._host = host
-        self._spec = spec
-        self._ends: dict[
-            str, float
-        ] = {}  # builds under way: server id -> monotonic time of the end
-        self._handler: OnEvent | None = None
 
     def inventory(self) -> Inventory:
         """Return what the host was given."""
@@ -189,17 +181,6 @@ class FakeDriver:
 
     # -- parts
 
-    def _alive(self) -> None:
-        faults = self._world.faults
-        if faults.any and faults.strikes("hypervisor_down", self._host, ""):
-            raise HypervisorDown("The hypervisor of the host does not answer.", elsewhere=True)
-
-    def _find(self, server_id: str) -> FakeGuest:
-        guest = self._world.guests(self._host).get(server_id)
-        if guest is None or guest.power == PowerState.NOSTATE:
-            raise GuestMissing("The server has no guest on this host.", host=self._host)
-        return guest
-
     def _slowly(self, build: GuestBuild, guest: FakeGuest | None, progress: Progress) -> FakeGuest:
         """Make the disks, then let time pass and faults strike."""
         world, server = self._world, build.server_id
@@ -225,15 +206,6 @@ class FakeDriver:
             if world.faults.strikes(fault, self._host, server, build.faults):
                 raise DriverError("The guest could not be built.", elsewhere=elsewhere, fault=fault)
         return guest
-
-    def _fail(self, verb: str, server: str, asked: tuple[str, ...], progress: Progress) -> None:
-        faults = self._world.faults
-        if faults.strikes(f"{verb}_hang", self._host, server, asked):
-            progress("hanging")
-            raise Again(HANG_S)
-        for fault in (f"{verb}_fail", f"{verb}_fail_once"):
-            if faults.strikes(fault, self._host, server, asked):
-                raise DriverError(f"The {verb} of the guest failed.", fault=fault)
 
     def _afterwards(self, build: GuestBuild) -> None:
         faults, server = self._world.faults, build.server_id

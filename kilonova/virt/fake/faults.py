@@ -8,6 +8,7 @@ Names (``world.faults.set``, or a build's ``faults``, which come from the server
     build_hang            never ends until it is aborted
     power_fail, power_fail_once, power_hang        the same for power actions
     delete_fail, delete_fail_once, delete_hang     the same for the delete
+    attach_nic_fail …, detach_nic_fail … (_once, _hang)   the same for NICs of a guest that is there
     hypervisor_down       builds, power actions, deletes and looks fail: the hypervisor does not answer
     lost_guest            the build works, then the guest is gone without a word
     guest_crash           the build works, then the guest crashes and says so

@@ -15,7 +15,7 @@ import libvirt
 from kilonova.objects.guest import DeviceAddress, MetadataDocument, PowerState
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing, OnEvent
-from kilonova.virt.libvirt import facts, power, xml
+from kilonova.virt.libvirt import facts, hotplug, power, xml
 from kilonova.virt.libvirt.connection import Connection, telling
 from kilonova.virt.libvirt.disks import Disks, Images, Owner
 
@@ -58,6 +58,7 @@ class Domains:
         self._config_drive = config_drive
         self._disks = Disks(config.instances, images, Owner(config.group))
         self._waits = power.Waits()
+        self._asked = hotplug.Detaching()
         self._handler: OnEvent | None = None
         self._marked: set[str] = set()
         self._inventory: tuple[float, Inventory] | None = None

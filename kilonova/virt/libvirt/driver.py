@@ -24,7 +24,8 @@ from kilonova.virt.driver import DriverError, GuestMissing, OnEvent, Progress
 from kilonova.virt.libvirt import console, disks, facts, power, xml
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.disks import DiskFile, GuestRecord
-from kilonova.virt.libvirt.domains import Domains, is_active, text_of
+from kilonova.virt.libvirt.domains import is_active, text_of
+from kilonova.virt.libvirt.nics import Nics
 
 log = get_logger(__name__)
 SOCKET_PATH_MOST = 107  # bytes; source: unix(7)
@@ -32,7 +33,7 @@ INVENTORY_FOR_S = 30.0
 _ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
-class LibvirtDriver(Domains):
+class LibvirtDriver(Nics):
     """One host with libvirtd. Threads may share it. What only some orders need is in a part that it inherits."""
 
     name = "libvirt"
@@ -191,8 +192,14 @@ class LibvirtDriver(Domains):
 
     # -- definitions
 
-    def _define(self, build: GuestBuild, hardware: Hardware, files: dict[str, DiskFile]) -> Any:
-        """Define the domain over files that are there."""
+    def _define(
+        self,
+        build: GuestBuild,
+        hardware: Hardware,
+        files: dict[str, DiskFile],
+        before: Any = None,
+    ) -> Any:
+        """Define the domain over files that are there; its devices stay where they were in the domain ``before``."""
         directory = self._disks.directory(build.server_id)
         console.prepare(directory / "console.log")
         socket = directory / "vnc.sock"
@@ -208,6 +215,8 @@ class LibvirtDriver(Domains):
                 nvram=self._nvram(directory) if hardware.firmware == "uefi" else None,
             )
         )
+        if before is not None:
+            text = xml.with_addresses_of(text, text_of(before))
         with telling("The guest could not be defined.", elsewhere=True):
             return self._connection.get().defineXML(text)
 
@@ -249,7 +258,7 @@ class LibvirtDriver(Domains):
         if domain is not None and is_active(domain):
             return domain
         if build is not None and (domain is None or power.state_of(domain) != PowerState.SUSPENDED):
-            domain = self._define_again(build)
+            domain = self._define_again(build, domain)
         power.create(domain)
         return domain
 
@@ -258,15 +267,15 @@ class LibvirtDriver(Domains):
             power.destroy(domain)
             power.forget_memory(domain)
         if build is not None:
-            domain = self._define_again(build)
+            domain = self._define_again(build, domain)
         power.create(domain)
         return domain
 
-    def _define_again(self, build: GuestBuild) -> Any:
+    def _define_again(self, build: GuestBuild, before: Any) -> Any:
         files = self._disks.existing(build)
         hardware = facts.freeze(self._connection.get(), build.hardware, self._config.virt_type)
         self._keep(build, hardware, self._disks.record(build.server_id))
-        domain = self._define(build, hardware, files)
+        domain = self._define(build, hardware, files, before)
         self._make_config_drive(build, self._devices(domain, build))
         return domain
 

@@ -16,6 +16,7 @@ from kilonova.objects.guest import (
     Hardware,
     LocalDisk,
     NbdDisk,
+    Nic,
 )
 from kilonova.virt.libvirt.disks import DiskFile
 
@@ -25,6 +26,7 @@ _PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
 BUSES = frozenset(_PREFIX)
 NIC_MODELS = frozenset({"virtio", "e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "vmxnet3"})
 VIDEO_MODELS = frozenset({"vga", "cirrus", "virtio", "qxl", "none", "bochs"})
+SPARE_SLOTS = 16  # of q35: devices of the first build included
 ET.register_namespace("kilonova", MARK)
 
 
@@ -72,6 +74,7 @@ def domain(f: Facts) -> str:
     _text(top, "on_reboot", "restart")
     _text(top, "on_crash", "destroy")
     devices = ET.SubElement(top, "devices")
+    _spare_slots(devices, h)
     _disks(devices, f)
     _nics(devices, f)
     _consoles(devices, f)
@@ -193,13 +196,29 @@ def _disk(devices: ET.Element, kind: str, device: str, fmt: str) -> ET.Element:
 
 def _nics(devices: ET.Element, f: Facts) -> None:
     for nic in f.build.nics:
-        element = ET.SubElement(devices, "interface", type="ethernet")
-        ET.SubElement(element, "mac", address=nic.mac)
-        ET.SubElement(element, "target", dev=f.taps[nic.port_id], managed="no")
-        ET.SubElement(element, "model", type=bus_of(nic.model, f.hardware.nic_model))
-        ET.SubElement(element, "mtu", size=str(nic.mtu))
-        ET.SubElement(element, "rom", enabled="no")
-        ET.SubElement(element, "alias", name=f"ua-{nic.port_id}")
+        devices.append(nic_element(nic, f.taps[nic.port_id], f.hardware))
+
+
+def nic_element(nic: Nic, tap: str, hardware: Hardware) -> ET.Element:
+    """Return one interface; ``tap`` is plugged by the agent."""
+    element = ET.Element("interface", type="ethernet")
+    ET.SubElement(element, "mac", address=nic.mac)
+    ET.SubElement(element, "target", dev=tap, managed="no")
+    ET.SubElement(element, "model", type=bus_of(nic.model, hardware.nic_model))
+    ET.SubElement(element, "mtu", size=str(nic.mtu))
+    ET.SubElement(element, "rom", enabled="no")
+    ET.SubElement(element, "alias", name=f"ua-{nic.port_id}")
+    return element
+
+
+def _spare_slots(devices: ET.Element, h: Hardware) -> None:
+    """A PCI Express machine takes hotplugged devices only on root ports that were there at its start."""
+    if h.machine and "q35" in h.machine:
+        ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+        for n in range(SPARE_SLOTS):
+            ET.SubElement(
+                devices, "controller", type="pci", index=str(n + 1), model="pcie-root-port"
+            )
 
 
 def _consoles(devices: ET.Element, f: Facts) -> None:
@@ -245,6 +264,40 @@ def mark_of(text: str) -> tuple[str, str] | None:
     element = ET.fromstring(text)  # noqa: S314 - libvirt's own
     server, tag = element.get("id"), element.get("tag")
     return (server, tag) if server and tag is not None else None
+
+
+def device_of(text: str, alias: str) -> ET.Element | None:
+    """Return the device of a domain that has this alias of ours, None when it has none."""
+    for kind in ("interface", "disk"):
+        for element, name, _ in _devices(text, kind):
+            if name == alias:
+                return element
+    return None
+
+
+def address_of(element: ET.Element) -> tuple[str, str]:
+    """Return (bus, address) of a device as the guest sees it."""
+    return _address(element)
+
+
+def with_addresses_of(text: str, before: str) -> str:
+    """Return a domain whose devices stay where they were in the domain ``before``, known by their alias.
+
+    A guest that is defined anew after a device was plugged or removed keeps the places of all others.
+    """
+    top = ET.fromstring(text)  # noqa: S314 - our own
+    places = {
+        alias: element.find("address")
+        for kind in ("interface", "disk")
+        for element, alias, _ in _devices(before, kind)
+    }
+    for kind in ("interface", "disk"):
+        for element in top.iterfind(f"devices/{kind}"):
+            alias = element.find("alias")
+            place = None if alias is None else places.get(alias.get("name", ""))
+            if place is not None and place.get("type") == "pci":
+                element.append(place)
+    return ET.tostring(top, encoding="unicode")
 
 
 def ports_of(text: str) -> tuple[str, ...]:
