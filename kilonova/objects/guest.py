@@ -269,6 +269,27 @@ class GuestDelete(Versioned, frozen=True, kw_only=True):
     delete_disks: bool = True
 
 
+class GuestResize(Versioned, frozen=True, kw_only=True):
+    """Give a guest the size that ``build`` says. build.start: whether it runs afterwards; timeout_s: to shut down."""
+
+    server_id: str
+    build: GuestBuild
+    timeout_s: float = 60.0
+
+
+class GuestResizeConfirm(Versioned, frozen=True, kw_only=True):
+    """Forget what a guest was before its resize."""
+
+    server_id: str
+
+
+class GuestResizeRevert(Versioned, frozen=True, kw_only=True):
+    """Make a guest what it was before its resize: ``build`` describes that, build.start whether it runs afterwards."""
+
+    server_id: str
+    build: GuestBuild
+
+
 class GuestAttachDisk(Versioned, frozen=True, kw_only=True):
     """Give a guest a volume; its serial is the volume's id. metadata: as it reads afterwards (devices with tags)."""
 

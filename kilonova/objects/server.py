@@ -128,3 +128,11 @@ class ServerParams(Versioned, frozen=True, kw_only=True):
     previous_vm_state: str = ""
     previous_task_state: str | None = None
     host: str | None = None
+
+
+class ResizeParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of a resize, its confirm and its revert. migration: its uuid, minted before everything else."""
+
+    migration: str = ""
+    new_flavor: FlavorRecord | None = None
+    old_flavor: FlavorRecord | None = None

@@ -5,6 +5,7 @@ transaction in the cell moves ``task_state`` by compare-and-swap, opens the inst
 An epoch that was taken and not used is only a gap in a number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ from kilonova.common.errors import Conflict, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, servers
 from kilonova.db.engine import Row, Tx
-from kilonova.objects.server import ServerParams
 from kilonova.operations import states
 from kilonova.operations.services import Services
 from kilonova.saga import journal
@@ -70,31 +70,55 @@ def check_lock(ctx: Context, found: Found, override: bool = False) -> None:
         raise Conflict(f"Instance {found.id} is locked")
 
 
+@dataclass(frozen=True)
+class Also:
+    """What else is written when an operation is accepted.
+
+    world(tx): in the global transaction that takes the epoch (quota, say). home(tx, operation id): in the accepting
+    one. Either may raise what refuses the operation.
+    """
+
+    world: Callable[[Tx], None] | None = None
+    home: Callable[[Tx, str], None] | None = None
+
+
+NOTHING_ELSE = Also()
+
+
 def on_server(
     services: Services,
     ctx: Context,
     saga: Saga,
     found: Found,
     transition: states.Transition,
+    also: Also = NOTHING_ELSE,
     **params: Any,
 ) -> str:
-    """Accept ``saga`` on a placed server; return the operation's id.
+    """Accept ``saga`` on a placed server; return the operation's id. params: of the saga's own type.
 
     Raises Conflict when the server's state does not allow it, or another operation came first.
     """
-    row = found.row
-    if row is None or row["vm_state"] not in transition.start or row["task_state"] is not None:
-        raise wrong_state(found.id, transition.verb, row)
-    if row["host"] is None or row["launched_at"] is None:
-        raise Conflict(
-            f"Cannot '{transition.verb}' instance {found.id} while it has never been active"
-        )
+    row = _startable(found, transition)
     epoch = int(found.mapping["epoch"])
     now = services.now()
-    if not services.world.write(lambda tx: mappings.take_epoch(tx, found.id, epoch, now)):
+
+    def take(tx: Tx) -> bool:
+        taken = mappings.take_epoch(tx, found.id, epoch, now)
+        if taken and also.world is not None:
+            also.world(tx)
+        return taken
+
+    if not services.world.write(take):
         raise Conflict(f"Another operation on instance {found.id} was accepted first; try again.")
     operation = new_uuid()
-    home = services.cell(found.mapping["cell"])
+    given: Any = saga.params(
+        server_id=found.id,
+        project_id=found.mapping["project_id"],
+        action=transition.action,
+        previous_vm_state=row["vm_state"],
+        host=row["host"],
+        **params,
+    )
 
     def accept(tx: Tx) -> None:
         if not servers.begin(
@@ -116,19 +140,26 @@ def on_server(
             version=saga.version,
             resource=found.id,
             epoch=epoch + 1,
-            project_id=found.mapping["project_id"],
+            project_id=given.project_id,
             context=ctx,
-            params=ServerParams(
-                server_id=found.id,
-                project_id=found.mapping["project_id"],
-                action=transition.action,
-                previous_vm_state=row["vm_state"],
-                host=row["host"],
-                **params,
-            ),
+            params=given,
             now=now,
             nudge=services.engine.nudge,
         )
+        if also.home is not None:
+            also.home(tx, operation)
 
-    home.write(accept)
+    services.cell(found.mapping["cell"]).write(accept)
     return operation
+
+
+def _startable(found: Found, transition: states.Transition) -> Row:
+    """Return the server's row when the operation may start now. Raises Conflict."""
+    row = found.row
+    if row is None or row["vm_state"] not in transition.start or row["task_state"] is not None:
+        raise wrong_state(found.id, transition.verb, row)
+    if row["host"] is None or row["launched_at"] is None:
+        raise Conflict(
+            f"Cannot '{transition.verb}' instance {found.id} while it has never been active"
+        )
+    return row

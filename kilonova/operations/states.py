@@ -66,6 +66,9 @@ TRANSITIONS: Mapping[str, Transition] = {
     "server_unpause": _t("unpause", {PAUSED}, "unpausing", ACTIVE, "unpause"),
     "server_suspend": _t("suspend", {ACTIVE}, "suspending", SUSPENDED, "suspend"),
     "server_resume": _t("resume", {SUSPENDED}, "resuming", ACTIVE, "resume"),
+    "server_resize": _t("resize", {ACTIVE, STOPPED}, "resize_prep", RESIZED, "resize"),
+    "confirm_resize": _t("confirmResize", {RESIZED}, "resize_confirming", ACTIVE, "confirm_resize"),
+    "revert_resize": _t("revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"),
     "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
     "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
 }

@@ -165,4 +165,33 @@ cleanup = sa.Table(
     sa.Index("ix_cleanup_server", "server"),
 )
 
+migration = sa.Table(
+    "migration",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column(
+        "uuid", sa.Text, nullable=False, unique=True
+    ),  # also the consumer that keeps the old claim
+    _text("server"),
+    _text("project_id"),
+    _text("user_id"),
+    _text("operation"),  # the one that moves; a later confirm or revert has its own
+    _text("kind"),  # resize, migration, live-migration, evacuation
+    _text("status"),  # accepted, migrating, finished, confirmed, reverted, error …
+    _text("source_host"),
+    _text("source_node"),
+    _text("dest_host", null=True),
+    _text("dest_node", null=True),
+    _text("old_flavor"),  # JSON: FlavorRecord
+    _text("new_flavor"),
+    _text("old_disks"),  # JSON: disks as the row had them
+    _text("old_vm_state"),
+    sa.Column("cross_cell", sa.Integer, nullable=False),
+    sa.Column("hidden", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Index("ix_migration_server", "server", "status"),
+    sa.Index("ix_migration_status", "status", "updated_at"),
+)
+
 secret = add_secret(METADATA)
