@@ -167,7 +167,7 @@ class Disks:
             with part.open("xb") as f:
                 os.truncate(f.fileno(), size)
             if disk.name == "swap":
-                _run("mkswap", "--quiet", "--", str(part))
+                run_tool("mkswap", "--quiet", "--", str(part))
             else:
                 _format(part, disk)
         elif disk.image_id is None:
@@ -188,7 +188,7 @@ class Disks:
     @staticmethod
     def _create(part: Path, size: int, base: Path | None = None) -> None:
         backing = () if base is None else ("-F", "qcow2", "-b", base.name)
-        _run(
+        run_tool(
             "qemu-img",
             "create",
             "-q",
@@ -210,14 +210,14 @@ def _format(part: Path, disk: LocalDisk) -> None:
     """Put an empty file system on an ephemeral disk. source: Nova, ephemeral disks are ext4 labelled by name."""
     kind = disk.guest_format or "ext4"
     if kind in ("ext2", "ext3", "ext4"):
-        _run(f"mkfs.{kind}", "-q", "-F", "-L", disk.name[:16], "--", str(part))
+        run_tool(f"mkfs.{kind}", "-q", "-F", "-L", disk.name[:16], "--", str(part))
     elif kind == "vfat":
-        _run("mkfs.vfat", "-n", disk.name[:11].upper(), "--", str(part))
+        run_tool("mkfs.vfat", "-n", disk.name[:11].upper(), "--", str(part))
     elif kind != "none":
         raise DriverError(f"This host cannot make the file system {kind}.", elsewhere=True)
 
 
-def _run(*command: str, cwd: Path | None = None) -> None:
+def run_tool(*command: str, cwd: Path | None = None) -> None:
     """Run a disk tool on files of our own, with limits. Raises DriverError."""
     program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/sbin:/bin")
     prlimit = shutil.which("prlimit")

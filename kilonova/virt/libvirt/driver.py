@@ -3,7 +3,6 @@
 Which domains are ours, and how they are found: domains.py.
 """
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,17 @@ from kilonova.objects.guest import (
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing, OnEvent, Progress
 from kilonova.virt.libvirt import console, disks, facts, power, xml
+from kilonova.virt.libvirt.building import Building
 from kilonova.virt.libvirt.connection import telling
-from kilonova.virt.libvirt.disks import DiskFile, GuestRecord
 from kilonova.virt.libvirt.domains import is_active, text_of
 from kilonova.virt.libvirt.nics import Nics
 
 log = get_logger(__name__)
-SOCKET_PATH_MOST = 107  # bytes; source: unix(7)
 INVENTORY_FOR_S = 30.0
 _ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
-class LibvirtDriver(Nics):
+class LibvirtDriver(Nics, Building):
     """One host with libvirtd. Threads may share it. What only some orders need is in a part that it inherits."""
 
     name = "libvirt"
@@ -190,67 +188,6 @@ class LibvirtDriver(Nics):
         self._handler = None
         self._connection.close()
 
-    # -- definitions
-
-    def _define(
-        self,
-        build: GuestBuild,
-        hardware: Hardware,
-        files: dict[str, DiskFile],
-        before: Any = None,
-    ) -> Any:
-        """Define the domain over files that are there; its devices stay where they were in the domain ``before``."""
-        directory = self._disks.directory(build.server_id)
-        console.prepare(directory / "console.log")
-        socket = directory / "vnc.sock"
-        text = xml.domain(
-            xml.Facts(
-                build=build,
-                hardware=hardware,
-                files=files,
-                taps={n.port_id: self._taps.tap_of(n.port_id) for n in build.nics},
-                directory=directory,
-                tag=self._config.tag,
-                vnc_socket=socket if len(str(socket).encode()) <= SOCKET_PATH_MOST else None,
-                nvram=self._nvram(directory) if hardware.firmware == "uefi" else None,
-            )
-        )
-        if before is not None:
-            text = xml.with_addresses_of(text, text_of(before))
-        with telling("The guest could not be defined.", elsewhere=True):
-            return self._connection.get().defineXML(text)
-
-    def _nvram(self, directory: Path) -> tuple[Path, Path]:
-        found = facts.uefi()
-        if found is None:
-            raise DriverError("This host has no UEFI firmware.", elsewhere=True)
-        code, template = found
-        variables = directory / "nvram.fd"
-        if not variables.exists():
-            part = directory / "nvram.fd.part"
-            shutil.copyfile(template, part)
-            self._disks.owner.give(part, write=True)
-            part.replace(variables)
-        return code, variables
-
-    def _devices(self, domain: Any, build: GuestBuild) -> tuple[DeviceAddress, ...]:
-        return xml.devices_of(text_of(domain), build)
-
-    def _keep(self, build: GuestBuild, hardware: Hardware, before: GuestRecord | None) -> None:
-        ports = tuple(n.port_id for n in build.nics)
-        record = GuestRecord(server=build.server_id, ports=ports, hardware=hardware)
-        if record != before:
-            self._disks.put_record(record)
-
-    def _make_config_drive(self, build: GuestBuild, devices: tuple[DeviceAddress, ...]) -> None:
-        """Write the config drive once: a guest's first boot is told by it, later ones see the same."""
-        target = self._disks.directory(build.server_id) / "config-drive.iso"
-        if build.config_drive and not target.exists():
-            part = target.with_suffix(".part")
-            self._config_drive(build.metadata, devices, part, build.metadata.admin_password)
-            self._disks.owner.give(part, write=False)
-            part.replace(target)
-
     # -- power
 
     def _start(self, domain: Any, build: GuestBuild | None) -> Any:
@@ -269,14 +206,6 @@ class LibvirtDriver(Nics):
         if build is not None:
             domain = self._define_again(build, domain)
         power.create(domain)
-        return domain
-
-    def _define_again(self, build: GuestBuild, before: Any) -> Any:
-        files = self._disks.existing(build)
-        hardware = facts.freeze(self._connection.get(), build.hardware, self._config.virt_type)
-        self._keep(build, hardware, self._disks.record(build.server_id))
-        domain = self._define(build, hardware, files, before)
-        self._make_config_drive(build, self._devices(domain, build))
         return domain
 
     def _act(
