@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from kilonova import __version__
+from kilonova.agent.exports import Exports
 from kilonova.agent.guests import (
     Bench,
     Guests,
@@ -30,7 +31,8 @@ from kilonova.objects.base import decode, manifest, type_of
 from kilonova.objects.guest import MetadataPush
 from kilonova.objects.host import HostAsk, HostRegister, Registered
 from kilonova.objects.order import OperationEnded
-from kilonova.virt.driver import Driver
+from kilonova.virt.volumes import VolumeStore
+from kilonova.virt.whole import HostDriver
 
 log = get_logger(__name__)
 PURGE_EVERY_S = 3600.0
@@ -52,13 +54,14 @@ class Agent:
     def __init__(
         self,
         identity: Identity,
-        driver: Driver,
+        driver: HostDriver,
         network: PortGate,
         bus: Bus,
         journal: Journal,
         workers: Workers,
         *,
         metadata: MetadataStore | None = None,
+        volumes: VolumeStore | None = None,
         clock: Clock = SYSTEM,
         heartbeat_s: float = 10.0,
     ) -> None:
@@ -74,7 +77,7 @@ class Agent:
         self._beating = False
         host, boot = identity.host, identity.boot_id
         known = KnownStates()
-        bench = Bench(driver, network, self._metadata, clock, known)
+        bench = Bench(driver, network, self._metadata, clock, known, volumes)
         guests = Guests(bench, parts_of(bench))
         self.orders = Orders(host, boot, guests, journal, workers, bus.publish, clock)
         self.pulse = Pulse(host, boot, driver, known, workers, bus.publish, clock, heartbeat_s)
@@ -83,6 +86,8 @@ class Agent:
             self._introduction, bus, driver, guests, journal, known, workers, clock, self._replied
         )
 
+        self._volumes = volumes
+        self._exports = Exports(host, volumes, bus, workers) if volumes is not None else None
         self.pulse.starting = lambda: self._registration.starting
 
     def start(self) -> None:
@@ -96,6 +101,8 @@ class Agent:
         ]
         self._workers.submit((host, "register"), self._registration.attempt)
         self._workers.after(PURGE_EVERY_S, (host, "purge"), self._purge)
+        if self._exports is not None:
+            self._exports.ask()
 
     def close(self) -> None:
         """Stop listening and let go of the driver; guests go on. The Workers are their owner's to close."""
@@ -105,7 +112,11 @@ class Agent:
         for subscription in self._subscriptions:
             subscription.close()
         self._subscriptions = []
+        if self._exports is not None:
+            self._exports.stopped = True
         self._driver.close()
+        if self._volumes is not None:
+            self._volumes.close()
         self._journal.close()
 
     # -- the bus
@@ -115,7 +126,7 @@ class Agent:
             self.orders.receive(body)
 
     def _state(self, subject: str, body: bytes) -> None:
-        """Take a metadata document, the end of an operation, a wish; network state is the network half's."""
+        """Take a metadata document, exports, the end of an operation, a wish; network state is the network half's."""
         try:
             kind = type_of(body)
             if kind == "MetadataPush":
@@ -129,6 +140,8 @@ class Agent:
                 self._journal.operation_ended(
                     ended.operation, ended.server_id, ended.epoch, self._clock.now()
                 )
+            elif kind == "VolumeExports" and self._exports is not None:
+                self._exports.take(body)
             elif kind == "HostAsk":
                 self._asked(decode(body, HostAsk).what)
         except KilonovaError as exc:

@@ -25,6 +25,8 @@ from kilonova.objects.guest import (
 )
 from kilonova.objects.order import Direction, Order, unpack
 from kilonova.virt.driver import Aborted, Again, Driver, DriverError
+from kilonova.virt.volumes import VolumeStore
+from kilonova.virt.whole import HostDriver
 
 PORT_POLL_S = 0.2
 _STARTS = frozenset({PowerAction.START, PowerAction.REBOOT_HARD, PowerAction.RESUME})
@@ -143,11 +145,12 @@ class KnownStates:
 class Bench:
     """What orders are performed with, on one host."""
 
-    driver: Driver
+    driver: HostDriver
     network: PortGate
     metadata: MetadataStore
     clock: Clock
     known: KnownStates
+    volumes: VolumeStore | None = None
 
 
 class Plugs:

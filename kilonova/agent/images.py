@@ -218,7 +218,7 @@ class ImageCache:
         if scheme not in ("http", "https"):
             raise DriverError("This host cannot read the image from where it is.", scheme=scheme)
         try:
-            opened: AbstractContextManager[Reader] = _opener(self._ca_file).open(
+            opened: AbstractContextManager[Reader] = opener(self._ca_file).open(
                 source.url, timeout=60
             )
         except (urllib.error.URLError, OSError) as exc:
@@ -243,7 +243,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """A signed URL points at the bytes themselves; a redirect could point anywhere."""
 
 
-def _opener(ca_file: Path | None) -> urllib.request.OpenerDirector:
+def opener(ca_file: Path | None) -> urllib.request.OpenerDirector:
+    """Return what opens http and https URLs, without following redirects."""
     import ssl
 
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)

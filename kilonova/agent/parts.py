@@ -1,9 +1,14 @@
 """Which kinds of orders a host performs beyond building, deleting and powering guests: one line per part."""
 
+from kilonova.agent.guest_disks import GuestDisks
 from kilonova.agent.guest_nics import GuestNics
 from kilonova.agent.guests import Bench, Part
+from kilonova.agent.volumes import Volumes
 
 
 def parts_of(bench: Bench) -> list[Part]:
     """Return the parts of one host."""
-    return [GuestNics(bench)]
+    parts: list[Part] = [GuestNics(bench), GuestDisks(bench)]
+    if bench.volumes is not None:
+        parts.append(Volumes(bench.driver, bench.volumes))
+    return parts

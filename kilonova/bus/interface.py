@@ -7,6 +7,8 @@ Subjects (dots separate words):
     agent.<host>.state        control plane -> agent   desired state of ports, routers, metadata documents
     answer.<database>         agent -> conductors  an encoded Answer
     nudge.<database>          anyone -> conductors an operation id that is ready
+    volume.state              agent -> volume service   asks for what a host is to export; replied at once
+    volume.report.<host>      agent -> volume service   what it exports now
     report.<host>             agent -> conductors  registration, heartbeat, events
 """
 

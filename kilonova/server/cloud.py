@@ -194,7 +194,7 @@ class Cloud:
         if self.plan.driver == "fake":
             from kilonova.server.simulated import FakeHosts
 
-            self.fleet: Any = FakeHosts(self.plan, self.bus, self.plan.clock)
+            self.fleet: Any = FakeHosts(self.plan, self.bus, self.images, self.plan.clock)
         else:
             from kilonova.server.real_host import LibvirtHost
 

@@ -5,10 +5,12 @@ from pathlib import Path
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.journal import Journal
 from kilonova.agent.network.fake import FakeHostNetwork
+from kilonova.agent.uploads import ImageSender
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
 from kilonova.common.clock import Clock
 from kilonova.common.ids import new_uuid
+from kilonova.image.interface import ImageService
 from kilonova.objects.host import Inventory
 from kilonova.server.plan import Plan
 from kilonova.virt.fake.world import World
@@ -17,7 +19,7 @@ from kilonova.virt.fake.world import World
 class FakeHosts:
     """Agents named ``<cell>-host<k>``; guests survive in one file of the state directory."""
 
-    def __init__(self, plan: Plan, bus: Bus, clock: Clock) -> None:
+    def __init__(self, plan: Plan, bus: Bus, images: ImageService, clock: Clock) -> None:
         self.plan = plan
         s = plan.settings
         spec = Inventory(
@@ -36,7 +38,7 @@ class FakeHosts:
         self.workers = Workers(4)
         self.networks: dict[str, FakeHostNetwork] = {}
         self.agents: list[Agent] = []
-        boot = _boot_id()
+        boot, send = _boot_id(), ImageSender(images.upload)
         for c in range(plan.cells):
             for k in range(plan.hosts):
                 host = f"cell{c + 1}-host{k + 1}"
@@ -52,6 +54,7 @@ class FakeHosts:
                         bus,
                         Journal(),  # no message outlives the process
                         self.workers,
+                        volumes=self.world.volumes(host, send),
                         clock=clock,
                         heartbeat_s=s.heartbeat_s,
                     )

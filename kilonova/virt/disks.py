@@ -23,6 +23,10 @@ class DiskDriver(Protocol):
         """Take a disk out; tell whether the guest had it. Raises Again until the guest let go of it."""
         ...
 
+    def devices(self, server_id: str) -> tuple[DeviceAddress, ...]:
+        """Return where a guest sees its NICs and disks, with their tags; empty when there is no guest."""
+        ...
+
     def disk_serials(self, server_id: str) -> tuple[str, ...]:
         """Return the serials of the volumes that a guest is defined with or has now; empty when there is no guest."""
         ...
@@ -34,6 +38,11 @@ class DiskDriver(Protocol):
     def copy_disk(self, server_id: str, serial: str, target: Path, progress: Progress) -> None:
         """Copy a disk as it is at one moment to ``target``, a new complete qcow2 file; the guest may go on writing.
 
-        Raises Again while it copies; a copy that was given up leaves no file. GuestMissing.
+        Raises Again while it copies: ``target`` is not to be read before this returned. A copy that failed or was
+        aborted leaves no file; one that nobody asks for any more is ended by ``end_copy``. GuestMissing.
         """
+        ...
+
+    def end_copy(self, server_id: str, target: Path) -> None:
+        """Give up a copy to ``target`` and remove that file; fine when there is none, or no guest."""
         ...

@@ -169,6 +169,7 @@ class ServerWorld:
             self.bus,
             Journal(self.path / f"agent-{host}.db", full=False),
             cast(Workers, self.bus.workers),
+            volumes=self.guests.volumes(host),
             clock=self.clock,
         )
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from kilonova.agent.core import Agent, Identity
+from kilonova.agent.guests import MetadataStore
 from kilonova.agent.journal import Journal
 from kilonova.agent.network.interface import PlugFailed
 from kilonova.agent.workers import Workers
@@ -16,8 +17,8 @@ from kilonova.objects import query as q
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.objects.host import HostRegister, OwnedServer, Registered, Report
 from kilonova.objects.order import Answer, AnswerState, Direction, Order, pack
-from kilonova.virt.driver import Driver
 from kilonova.virt.fake.world import World
+from kilonova.virt.whole import HostDriver
 
 GUARD_S = 30.0
 
@@ -134,7 +135,8 @@ class Cloud:
         *,
         boot: str = "boot1",
         journal: Journal | None = None,
-        driver: Driver | None = None,
+        driver: HostDriver | None = None,
+        metadata: MetadataStore | None = None,
         heartbeat_s: float = 60.0,
     ) -> Agent:
         agent = Agent(
@@ -144,6 +146,8 @@ class Cloud:
             self.bus,
             journal or Journal(),
             self.workers,
+            metadata=metadata,
+            volumes=self.world.volumes(host),
             heartbeat_s=heartbeat_s,
         )
         self.agents.append(agent)

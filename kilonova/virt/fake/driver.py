@@ -11,13 +11,13 @@ from kilonova.objects.guest import (
     DeviceAddress,
     GuestBuild,
     Hardware,
-    LocalDisk,
     PowerAction,
     PowerState,
     TapNic,
 )
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, OnEvent, Progress
+from kilonova.virt.fake.disks import FakeDisks, defined
 from kilonova.virt.fake.host import HANG_S
 from kilonova.virt.fake.nics import FakeNics
 from kilonova.virt.fake.world import RUNS, FakeGuest, logged
@@ -46,7 +46,7 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(FakeNics):
+class FakeDriver(FakeNics, FakeDisks):
     """One simulated host. Threads may share it."""
 
     name = "fake"
@@ -79,11 +79,11 @@ class FakeDriver(FakeNics):
                 guest = msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN))
                 world.put(host, guest)
         if build.start and guest.power not in RUNS:
-            guest = _booted(guest)
+            guest = _booted(defined(guest, build))
             world.put(host, guest)
         if build.faults:
             self._afterwards(build)
-        return guest.power, guest.hardware, _devices(build)
+        return guest.power, guest.hardware, guest.devices
 
     def power(
         self,
@@ -105,6 +105,8 @@ class FakeDriver(FakeNics):
         runs = guest.power in RUNS
         if not runs and action in _NEED_RUNNING:
             raise DriverError("The server is not running.", power=guest.power)
+        if build is not None and _defines_anew(action, guest):
+            guest = defined(guest, build)
         if action in _REBOOTS or (action == PowerAction.START and not runs):
             guest = _booted(guest)
         elif action == PowerAction.STOP and runs:
@@ -215,17 +217,25 @@ class FakeDriver(FakeNics):
             self._world.crash(server)
 
 
+def _defines_anew(action: PowerAction, guest: FakeGuest) -> bool:
+    """Tell whether an action with a build makes a new definition; a guest with its memory on disk keeps its own."""
+    off = guest.power not in (*RUNS, int(PowerState.SUSPENDED))
+    return action == PowerAction.REBOOT_HARD or (
+        action in (PowerAction.START, PowerAction.RESUME) and off
+    )
+
+
 def _new(build: GuestBuild) -> FakeGuest:
     h = build.hardware
-    return FakeGuest(
+    guest = FakeGuest(
         server=build.server_id,
         name=build.name,
         power=PowerState.NOSTATE,
         vcpus=build.vcpus,
         memory_mib=build.memory_mib,
-        disks=tuple(d.name for d in build.disks if isinstance(d, LocalDisk)),
-        volumes=tuple(d.serial for d in build.disks if not isinstance(d, LocalDisk)),
-        nics=tuple((n.port_id, n.mac) for n in build.nics),
+        disks=(),
+        volumes=(),
+        nics=(),
         hardware=h
         if h.machine
         else h.replace(
@@ -237,6 +247,7 @@ def _new(build: GuestBuild) -> FakeGuest:
         generation=build.metadata.generation,
         made_at=time.time(),
     )
+    return defined(guest, build)
 
 
 def _booted(guest: FakeGuest) -> FakeGuest:
@@ -249,22 +260,3 @@ def _booted(guest: FakeGuest) -> FakeGuest:
     return msgspec.structs.replace(
         logged(guest, *lines), power=int(PowerState.RUNNING), boots=boots
     )
-
-
-def _devices(build: GuestBuild) -> tuple[DeviceAddress, ...]:
-    """Return addresses as a real guest would have them: NICs from slot 3 on, then disks."""
-    found: list[DeviceAddress] = []
-    for slot, nic in enumerate(build.nics, start=3):
-        found.append(
-            DeviceAddress(
-                kind="nic", bus="pci", address=f"0000:00:{slot:02x}.0", tag=nic.tag, mac=nic.mac
-            )
-        )
-    for slot, disk in enumerate(build.disks, start=3 + len(build.nics)):
-        serial = None if isinstance(disk, LocalDisk) else disk.serial
-        found.append(
-            DeviceAddress(
-                kind="disk", bus="pci", address=f"0000:00:{slot:02x}.0", tag=disk.tag, serial=serial
-            )
-        )
-    return tuple(found)

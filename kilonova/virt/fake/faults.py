@@ -9,10 +9,18 @@ Names (``world.faults.set``, or a build's ``faults``, which come from the server
     power_fail, power_fail_once, power_hang        the same for power actions
     delete_fail, delete_fail_once, delete_hang     the same for the delete
     attach_nic_fail …, detach_nic_fail … (_once, _hang)   the same for NICs of a guest that is there
+    attach_disk_fail …, detach_disk_fail …, extend_disk_fail …, copy_disk_fail …   the same for disks of such a guest
+    detach_disk_busy      the guest does not let go of a disk: the detach is tried again and again
     hypervisor_down       builds, power actions, deletes and looks fail: the hypervisor does not answer
     lost_guest            the build works, then the guest is gone without a word
     guest_crash           the build works, then the guest crashes and says so
 A failed build leaves its disks: whoever does not undo it is seen in the ledger.
+
+Faults of a host's volumes; ``server`` is the volume's id there:
+    volume_make_fail, volume_remove_fail, volume_extend_fail, snapshot_fail, snapshot_remove_fail, volume_upload_fail
+                          each also with _once; one that makes something leaves a part file
+    volume_hang           every order about the volume's data hangs until it is aborted
+    export_fail           the volume is not exported
 """
 
 import threading

@@ -1,11 +1,12 @@
 """What every part of the driver of a simulated host stands on: its guests and its faults."""
 
-from kilonova.objects.guest import PowerState
+from kilonova.objects.guest import DeviceAddress, PowerState
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, GuestMissing, HypervisorDown, OnEvent, Progress
 from kilonova.virt.fake.world import FakeGuest, World
 
 HANG_S = 0.25
+FIRST_SLOT, LAST_SLOT = 3, 31
 
 
 class FakeHost:
@@ -39,3 +40,12 @@ class FakeHost:
         for fault in (f"{verb}_fail", f"{verb}_fail_once"):
             if faults.strikes(fault, self._host, server, asked):
                 raise DriverError(f"The {verb.replace('_', ' ')} of the guest failed.", fault=fault)
+
+
+def free_address(devices: tuple[DeviceAddress, ...]) -> str:
+    """Return where another device goes. DriverError when the bus is full."""
+    used = {d.address for d in devices}
+    for slot in range(FIRST_SLOT, LAST_SLOT + 1):
+        if (address := f"0000:00:{slot:02x}.0") not in used:
+            return address
+    raise DriverError("The server has no room for another device.", devices=len(devices))

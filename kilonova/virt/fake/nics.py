@@ -4,10 +4,8 @@ import msgspec
 
 from kilonova.objects.guest import DeviceAddress, Nic, PowerState, TapNic
 from kilonova.virt.driver import DriverError, Progress
-from kilonova.virt.fake.host import FakeHost
+from kilonova.virt.fake.host import FakeHost, free_address
 from kilonova.virt.fake.world import FakeGuest, logged
-
-PLUGGED_SLOT = 0x10  # NICs that were plugged into a guest are from here on
 
 
 class FakeNics(FakeHost):
@@ -22,14 +20,7 @@ class FakeNics(FakeHost):
             raise DriverError("This host has no Open vSwitch.")
         guest = _with_nic(guest, nic)
         self._world.put(self._host, guest)
-        place = [port for port, _ in guest.nics].index(nic.port_id)
-        return DeviceAddress(
-            kind="nic",
-            bus="pci",
-            address=f"0000:00:{PLUGGED_SLOT + place:02x}.0",
-            tag=nic.tag,
-            mac=nic.mac,
-        )
+        return next(d for d in guest.devices if d.mac == nic.mac)
 
     def detach_nic(self, server_id: str, port_id: str, progress: Progress) -> bool:
         """Take a NIC out of a guest; simulated guests let go at once."""
@@ -47,7 +38,14 @@ class FakeNics(FakeHost):
 def _with_nic(guest: FakeGuest, nic: TapNic) -> FakeGuest:
     if any(port == nic.port_id for port, _ in guest.nics):
         return guest
-    guest = msgspec.structs.replace(guest, nics=(*guest.nics, (nic.port_id, nic.mac)))
+    device = DeviceAddress(
+        kind="nic", bus="pci", address=free_address(guest.devices), tag=nic.tag, mac=nic.mac
+    )
+    guest = msgspec.structs.replace(
+        guest,
+        nics=(*guest.nics, (nic.port_id, nic.mac)),
+        devices=(*guest.devices, device),
+    )
     if guest.power != PowerState.RUNNING:
         return guest
     return logged(guest, f"GUEST PLUG nic=eth{len(guest.nics) - 1} mac={nic.mac}")
@@ -55,8 +53,12 @@ def _with_nic(guest: FakeGuest, nic: TapNic) -> FakeGuest:
 
 def _without_nic(guest: FakeGuest, port_id: str) -> FakeGuest:
     place = [port for port, _ in guest.nics].index(port_id)
-    left = (*guest.nics[:place], *guest.nics[place + 1 :])
-    guest = msgspec.structs.replace(guest, nics=left)
+    mac = guest.nics[place][1]
+    guest = msgspec.structs.replace(
+        guest,
+        nics=(*guest.nics[:place], *guest.nics[place + 1 :]),
+        devices=tuple(d for d in guest.devices if d.mac != mac),
+    )
     if guest.power != PowerState.RUNNING:
         return guest
     return logged(guest, f"GUEST UNPLUG nic=eth{place}")

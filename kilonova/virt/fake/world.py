@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from kilonova.objects.guest import Hardware, PowerState
+from kilonova.objects.guest import DeviceAddress, Hardware, PowerState
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing
 from kilonova.virt.fake.faults import Faults
+from kilonova.virt.fake.files import Files
 
 if TYPE_CHECKING:
     from kilonova.virt.fake.driver import FakeDriver
+    from kilonova.virt.fake.volumes import FakeVolumes
+    from kilonova.virt.volumes import SendImage
 
 LOG_LINES = 200
 SPEC = Inventory(
@@ -52,7 +55,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     vcpus: int
     memory_mib: int
     disks: tuple[str, ...]
-    volumes: tuple[str, ...]
+    volumes: tuple[str, ...]  # by serial
     nics: tuple[tuple[str, str], ...]  # (port id, mac)
     hardware: Hardware
     faults: tuple[str, ...] = ()
@@ -60,12 +63,15 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     boots: int = 0
     made_at: float = 0.0
     log: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()  # volumes that it only reads, or that others may write too
+    sizes: dict[str, int] = {}  # GiB, of local disks by name
+    devices: tuple[DeviceAddress, ...] = ()
 
 
 class Leftover(NamedTuple):
     """One thing that exists on a simulated host."""
 
-    kind: str  # "guest", "disk", "volume writer"
+    kind: str  # "guest", "disk", "volume writer", "second writer", "export", "<volume, snapshot, part> file"
     host: str
     server: str
     name: str
@@ -84,7 +90,11 @@ class World:
         self.lock = threading.RLock()
         self._guests: dict[str, dict[str, FakeGuest]] = {}
         self._writers: dict[str, tuple[str, str]] = {}  # volume serial -> (host, server)
+        self.second_writers: list[
+            tuple[str, str, str]
+        ] = []  # (host, server, serial): each is a bug
         self._drivers: dict[str, FakeDriver] = {}
+        self._stores: dict[str, FakeVolumes] = {}
         self._conn: sqlite3.Connection | None = None
         if path is not None:
             self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -97,9 +107,9 @@ class World:
             for host, _, record in self._conn.execute("SELECT host, server, record FROM guest"):
                 guest = msgspec.msgpack.decode(record, type=FakeGuest)
                 self._guests.setdefault(host, {})[guest.server] = guest
-                for serial in guest.volumes:
-                    if guest.power in RUNS:
-                        self._writers[serial] = (host, guest.server)
+                for serial in _written(guest):
+                    self._writers[serial] = (host, guest.server)
+        self.files = Files(self._conn)
 
     def driver(self, host: str, spec: Inventory | None = None) -> "FakeDriver":
         """Return the driver of one host, always the same."""
@@ -111,8 +121,18 @@ class World:
                 found = self._drivers[host] = FakeDriver(self, host, spec or self.spec)
             return found
 
+    def volumes(self, host: str, send: "SendImage | None" = None) -> "FakeVolumes":
+        """Return the volume store of one host, always the same. send: takes what is uploaded."""
+        with self.lock:
+            found = self._stores.get(host)
+            if found is None:
+                from kilonova.virt.fake.volumes import FakeVolumes
+
+                found = self._stores[host] = FakeVolumes(self, host, send)
+            return found
+
     def ledger(self) -> list[Leftover]:
-        """Return everything that exists on any host, sorted."""
+        """Return everything that exists on any host, sorted; second writers stay, for what they tried is a bug."""
         with self.lock:
             found = [
                 Leftover(kind, host, g.server, name)
@@ -125,6 +145,8 @@ class World:
                 for name in names
             ]
             found += [Leftover("volume writer", h, s, v) for v, (h, s) in self._writers.items()]
+            found += [Leftover("second writer", h, s, v) for h, s, v in self.second_writers]
+            found += [Leftover(*row) for row in self.files.ledger()]
         return sorted(found)
 
     def crash(self, server_id: str) -> None:
@@ -195,14 +217,18 @@ class World:
             return True
 
     def _hold_volumes(self, host: str, guest: FakeGuest) -> None:
-        me = (host, guest.server)
-        for serial in guest.volumes:
-            if guest.power in RUNS:
-                other = self._writers.setdefault(serial, me)
-                if other != me:
-                    raise DriverError("The volume has another writer.", volume=serial, writer=other)
-            elif self._writers.get(serial) == me:
+        me, wanted = (host, guest.server), _written(guest)
+        for serial in wanted:
+            other = self._writers.get(serial, me)
+            if other != me:
+                self.second_writers.append((*me, serial))
+                raise DriverError("The volume has another writer.", volume=serial, writer=other)
+        before = self.guests(host).get(guest.server)
+        for serial in () if before is None else before.volumes:
+            if serial not in wanted and self._writers.get(serial) == me:
                 del self._writers[serial]
+        for serial in wanted:
+            self._writers[serial] = me
 
     def _by_itself(self, server_id: str, power: PowerState) -> None:
         with self.lock:
@@ -215,3 +241,10 @@ class World:
 def logged(guest: FakeGuest, *lines: str) -> FakeGuest:
     """Return the guest with more in its log, of which the last LOG_LINES are kept."""
     return msgspec.structs.replace(guest, log=(*guest.log, *lines)[-LOG_LINES:])
+
+
+def _written(guest: FakeGuest) -> tuple[str, ...]:
+    """Return the volumes that a guest may write now, alone."""
+    if guest.power not in RUNS:
+        return ()
+    return tuple(serial for serial in guest.volumes if serial not in guest.shared)

@@ -286,7 +286,10 @@ def build(root: Path) -> Cloud:
             name = f"{cell}-host{k}"
             who = Identity(host=name, host_id=f"id-{name}", cell=cell, boot_id=new_uuid())
             net = FakeHostNetwork(name, bus)
-            agents.append(Agent(who, guests.driver(name), net, bus, Journal(), workers))
+            disks = guests.volumes(name)
+            agents.append(
+                Agent(who, guests.driver(name), net, bus, Journal(), workers, volumes=disks)
+            )
     for agent in agents:
         agent.start()
     for agent in agents:

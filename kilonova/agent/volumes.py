@@ -1,0 +1,96 @@
+"""Orders about volumes' data on this host (objects/volume_orders.py): done with the host's store, and with the driver
+where a guest of this host has the volume.
+
+Every order is undone exactly: what was made goes, with what is left of making it.
+"""
+
+import functools
+from pathlib import Path
+
+from kilonova.agent.guests import Verbs, Work, payload_of
+from kilonova.objects.base import Versioned
+from kilonova.objects.order import Direction
+from kilonova.objects.volume_orders import (
+    SnapshotMake,
+    SnapshotRemove,
+    VolumeExtend,
+    VolumeGone,
+    VolumeMake,
+    VolumeRemove,
+    VolumeUpload,
+)
+from kilonova.virt.driver import GuestMissing, Progress
+from kilonova.virt.volumes import Copy, VolumeStore
+from kilonova.virt.whole import HostDriver
+
+
+class Volumes:
+    """Performs the orders volume_* and snapshot_*."""
+
+    def __init__(self, driver: HostDriver, store: VolumeStore) -> None:
+        self._driver = driver
+        self._store = store
+
+    def verbs(self) -> Verbs:
+        """Return what this part can do."""
+        do, undo = Direction.DO, Direction.UNDO
+        return {
+            ("volume_make", do): self._make,
+            ("volume_make", undo): self._remove,
+            ("volume_remove", do): self._remove,
+            ("volume_extend", do): self._extend,
+            ("snapshot_make", do): self._snapshot,
+            ("snapshot_make", undo): self._remove_snapshot,
+            ("snapshot_remove", do): self._remove_snapshot,
+            ("volume_upload", do): self._upload,
+            ("volume_upload", undo): self._forget_upload,
+        }
+
+    def _make(self, work: Work) -> Versioned:
+        make = payload_of(work, VolumeMake)
+        copy = self._copy_of(make.source_server_id, make.source_volid)
+        return self._store.make(make, work.say, copy)
+
+    def _remove(self, work: Work) -> Versioned:
+        gone = payload_of(work, VolumeRemove)
+        return VolumeGone(existed=self._store.remove(gone.volume_id, work.say))
+
+    def _extend(self, work: Work) -> Versioned:
+        """A guest that runs has the file in its hands: its driver lets it grow, the store finds it grown."""
+        extend = payload_of(work, VolumeExtend)
+        if extend.attached_to is not None:
+            try:
+                self._driver.extend_disk(extend.attached_to, extend.volume_id, extend.size_gib)
+            except GuestMissing:
+                work.say("the guest is gone")
+        return self._store.extend(extend.volume_id, extend.size_gib, work.say)
+
+    def _snapshot(self, work: Work) -> Versioned:
+        make = payload_of(work, SnapshotMake)
+        copy = self._copy_of(make.attached_to, make.volume_id)
+        return self._store.snapshot(make.volume_id, make.snapshot_id, work.say, copy)
+
+    def _remove_snapshot(self, work: Work) -> Versioned:
+        gone = payload_of(work, SnapshotRemove)
+        return VolumeGone(existed=self._store.remove_snapshot(gone.snapshot_id, work.say))
+
+    def _upload(self, work: Work) -> Versioned:
+        upload = payload_of(work, VolumeUpload)
+        copy = self._copy_of(upload.attached_to, upload.volume_id)
+        return self._store.upload(upload, work.say, copy)
+
+    def _forget_upload(self, work: Work) -> Versioned:
+        """The image is its service's to remove; here only the host's part is undone."""
+        self._store.forget_upload(payload_of(work, VolumeUpload))
+        return VolumeGone(existed=False)
+
+    def _copy_of(self, server_id: str | None, volume_id: str | None) -> Copy | None:
+        """Return how to copy a volume that a guest of this host has; None when no guest here has it."""
+        if server_id is None or volume_id is None:
+            return None
+        if volume_id not in self._driver.disk_serials(server_id):
+            return None
+        return functools.partial(self._copy, server_id, volume_id)
+
+    def _copy(self, server_id: str, volume_id: str, target: Path, progress: Progress) -> None:
+        self._driver.copy_disk(server_id, volume_id, target, progress)

@@ -1,0 +1,88 @@
+"""Where a host keeps volumes' data, and how other hosts reach them. Errors, Again and ``progress`` as in driver.py.
+
+A volume and a snapshot are one complete qcow2 file each; no file here ever backs another. A file that is being made has
+another name and is never taken up: what was not finished is made anew. Every method is repeatable.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from kilonova.objects.volume_orders import (
+    ExportsApplied,
+    VolumeExports,
+    VolumeMade,
+    VolumeMake,
+    VolumeUpload,
+    VolumeUploaded,
+)
+from kilonova.virt.driver import Progress
+
+Copy = Callable[[Path, Progress], None]
+"""Makes a complete qcow2 file of a volume that a guest of this host has, as at one moment (DiskDriver.copy_disk)."""
+
+SendImage = Callable[[str, Path, Progress], None]
+"""Gives an image (``image:<id>``, or a signed URL) the bytes of a file; fine when it has them already."""
+
+
+class VolumeFile(NamedTuple):
+    """One file of a store. kind: "volume", "snapshot", or "part": of something that is being made, or never was."""
+
+    kind: str
+    id: str
+    size_gib: int
+
+
+class VolumeStore(Protocol):
+    """The volumes of one host. Safe from any thread, never called twice at once for one volume."""
+
+    def make(self, make: VolumeMake, progress: Progress, copy: Copy | None = None) -> VolumeMade:
+        """Make a volume; one that is there stays as it is. copy: of source_volid, when a guest has that.
+
+        DriverError: no such source on this host, the source is larger, no room, an image that is not sound.
+        """
+        ...
+
+    def remove(self, volume_id: str, progress: Progress) -> bool:
+        """Remove a volume and what is left of making it; tell whether there was one. Again while it is exported."""
+        ...
+
+    def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:
+        """Let a volume grow; one that is as large already stays. DriverError: no such volume, or it is exported."""
+        ...
+
+    def snapshot(
+        self, volume_id: str, snapshot_id: str, progress: Progress, copy: Copy | None = None
+    ) -> VolumeMade:
+        """Keep a volume as it is at one moment. copy: when a guest of this host has it."""
+        ...
+
+    def remove_snapshot(self, snapshot_id: str, progress: Progress) -> bool:
+        """Remove a snapshot and what is left of making it; tell whether there was one."""
+        ...
+
+    def upload(
+        self, upload: VolumeUpload, progress: Progress, copy: Copy | None = None
+    ) -> VolumeUploaded:
+        """Give an image the volume's bytes as at one moment; nothing of it stays on the host."""
+        ...
+
+    def forget_upload(self, upload: VolumeUpload) -> None:
+        """Remove what an upload that was given up left on the host."""
+        ...
+
+    def apply(self, exports: VolumeExports) -> ExportsApplied:
+        """Export exactly these volumes; a lower generation than the one in force changes nothing."""
+        ...
+
+    def check(self) -> ExportsApplied | None:
+        """Look after what exports volumes; return what is in force when that had to be made anew, else None."""
+        ...
+
+    def files(self) -> tuple[VolumeFile, ...]:
+        """Return everything that is kept, sorted; for audits."""
+        ...
+
+    def close(self) -> None:
+        """Let go; exports go on. Safe to repeat."""
+        ...

@@ -1,0 +1,195 @@
+"""What every driver promises about the disks of a guest that exists, and of one that boots from a volume."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kilonova.common.ids import new_uuid
+from kilonova.image.inspect import Limits, inspect
+from kilonova.objects import guest as g
+from kilonova.objects import volume_orders as v
+from kilonova.virt.driver import DriverError, GuestMissing
+from kilonova.virt.fake.world import World
+from kilonova.virt.volumes import VolumeStore
+from kilonova.virt.whole import HostDriver
+from tests.contracts.test_driver import OFF, RUNNING, until_done
+from tests.unit.agent_kit import build_of
+
+
+def quiet(text: str) -> None:
+    """Nobody watches."""
+
+
+@dataclass
+class Host:
+    """A driver and its host's volumes. scratch: a directory in which the driver may make files."""
+
+    driver: HostDriver
+    store: VolumeStore
+    scratch: Path
+
+    def volume(self, size_gib: int = 1, **more: object) -> g.FileDisk:
+        make = v.VolumeMake(volume_id=new_uuid(), size_gib=size_gib)
+        made = until_done(lambda: self.store.make(make, quiet))
+        disk = g.FileDisk(name="v", path=made.path, format=made.format, serial=make.volume_id)
+        return disk.replace(**more)
+
+    def attach(self, server: str, disk: g.FileDisk | g.NbdDisk) -> tuple[g.DeviceAddress, ...]:
+        found: tuple[g.DeviceAddress, ...] = until_done(
+            lambda: self.driver.attach_disk(server, disk, quiet)
+        )
+        return found
+
+    def detach(self, server: str, serial: str) -> bool:
+        return bool(until_done(lambda: self.driver.detach_disk(server, serial, quiet)))
+
+    def power(self, build: g.GuestBuild, action: g.PowerAction) -> int:
+        state: int = until_done(
+            lambda: self.driver.power(build.server_id, action, 0.5, build, quiet)
+        )
+        return state
+
+
+def simulated(stack: ExitStack, path: Path) -> Host:
+    world = World(path / "guests.sqlite")
+    stack.callback(world.close)
+    return Host(world.driver("host1"), world.volumes("host1"), path)
+
+
+@pytest.fixture(params=[pytest.param(simulated, id="fake")], scope="module")
+def host(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
+    with ExitStack() as stack:
+        yield request.param(stack, tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture
+def build(host: Host) -> Iterator[g.GuestBuild]:
+    """A guest's description; the guest is gone after the test."""
+    wanted = build_of(nics=0)
+    wanted = wanted.replace(memory_mib=64, disks=(wanted.disks[0].replace(tag="system"),))
+    yield wanted
+    until_done(lambda: host.driver.delete(wanted.server_id, quiet))
+
+
+def build_guest(host: Host, build: g.GuestBuild) -> tuple[g.DeviceAddress, ...]:
+    state, _, devices = until_done(lambda: host.driver.build(build, quiet))
+    assert state == (RUNNING if build.start else OFF)
+    found: tuple[g.DeviceAddress, ...] = devices
+    return found
+
+
+@pytest.mark.parametrize("start", [False], ids=["stopped"])
+def test_attach_and_detach(host: Host, build: g.GuestBuild, start: bool) -> None:
+    """Twice each; all devices are told, with their tags."""
+    server = build.server_id
+    before = build_guest(host, build.replace(start=start))
+    assert host.driver.devices(server) == before
+    disk = host.volume(tag="data")
+    devices = host.attach(server, disk)
+    assert devices == host.attach(server, disk) == host.driver.devices(server)
+    assert {d.tag for d in devices} == {"system", "data"}
+    new = next(d for d in devices if d.tag == "data")
+    assert disk.serial.startswith(new.serial or "?")
+    assert new.bus == "pci"
+    assert host.driver.disk_serials(server) == (disk.serial,)
+    assert host.detach(server, disk.serial) is True
+    assert host.detach(server, disk.serial) is False
+    assert host.driver.disk_serials(server) == ()
+    assert host.driver.devices(server) == before
+
+
+def test_many_disks_and_a_hole(host: Host, build: g.GuestBuild) -> None:
+    """A name and an address that became free are given again; the others stay where they are."""
+    build_guest(host, build.replace(start=False))
+    disks = [host.volume() for _ in range(3)]
+    for disk in disks:
+        host.attach(build.server_id, disk)
+    host.detach(build.server_id, disks[1].serial)
+    more = host.volume()
+    devices = host.attach(build.server_id, more)
+    assert len({d.address for d in devices}) == 4
+    assert set(host.driver.disk_serials(build.server_id)) == {
+        disks[0].serial,
+        disks[2].serial,
+        more.serial,
+    }
+
+
+def test_a_new_definition_has_exactly_the_disks_of_its_build(
+    host: Host, build: g.GuestBuild
+) -> None:
+    """S32: at a start or hard reboot; what was attached and is not in the build is gone, what is in it is there."""
+    build_guest(host, build.replace(start=False))
+    forgotten, wanted = host.volume(), host.volume()
+    host.attach(build.server_id, forgotten)
+    full = build.replace(disks=(*build.disks, wanted))
+    for action in (g.PowerAction.START, g.PowerAction.REBOOT_HARD):
+        assert host.power(full, action) == RUNNING
+        assert host.driver.disk_serials(build.server_id) == (wanted.serial,)
+    assert host.power(build, g.PowerAction.REBOOT_HARD) == RUNNING
+    assert host.driver.disk_serials(build.server_id) == ()
+
+
+def test_a_server_without_local_disks(host: Host, build: g.GuestBuild) -> None:
+    """Boot from volume; the delete leaves the volume alone."""
+    root = host.volume(boot_index=0)
+    made = build.replace(disks=(root,))
+    devices = build_guest(host, made)
+    assert [d.kind for d in devices] == ["disk"]
+    assert host.driver.disk_serials(build.server_id) == (root.serial,)
+    assert host.power(made, g.PowerAction.REBOOT_HARD) == RUNNING
+    assert host.driver.delete(build.server_id, quiet) is True
+    assert root.serial in {f.id for f in host.store.files() if f.kind == "volume"}
+    assert host.store.extend(root.serial, 2, quiet).size_gib == 2
+
+
+def test_copy_of_a_stopped_guests_disks(host: Host, build: g.GuestBuild) -> None:
+    """Local or volume: a complete qcow2 file of the right size; doing it again is refused nowhere."""
+    build_guest(host, build.replace(start=False))
+    disk = host.volume(2)
+    host.attach(build.server_id, disk)
+    for serial, gib in (("root", 1), (disk.serial, 2)):
+        target = host.scratch / f"{new_uuid()}.qcow2"
+        until_done(lambda s=serial, t=target: host.driver.copy_disk(build.server_id, s, t, quiet))
+        found = inspect(target, "qcow2", Limits(None))
+        assert found.virtual_size == gib << 30
+        host.driver.end_copy(build.server_id, target)
+        assert not target.exists()
+        host.driver.end_copy(build.server_id, target)
+
+
+def test_growing(host: Host, build: g.GuestBuild) -> None:
+    build_guest(host, build)
+    disk = host.volume(1)
+    host.attach(build.server_id, disk)
+    for _ in range(2):
+        host.driver.extend_disk(build.server_id, disk.serial, 2)
+        assert host.store.extend(disk.serial, 2, quiet).size_gib == 2
+    with pytest.raises(DriverError):
+        host.driver.extend_disk(build.server_id, new_uuid(), 2)
+
+
+def test_what_is_not_there_is_said(host: Host, build: g.GuestBuild) -> None:
+    server, disk = new_uuid(), host.volume()
+    for call in (
+        lambda: host.driver.attach_disk(server, disk, quiet),
+        lambda: host.driver.copy_disk(server, disk.serial, host.scratch / "x", quiet),
+        lambda: host.driver.extend_disk(server, disk.serial, 2),
+    ):
+        with pytest.raises(GuestMissing):
+            call()
+    assert host.driver.detach_disk(server, disk.serial, quiet) is False
+    assert host.driver.disk_serials(server) == ()
+    assert host.driver.devices(server) == ()
+    build_guest(host, build.replace(start=False))
+    lost = disk.replace(path=str(Path(disk.path).with_name("gone.qcow2")))
+    with pytest.raises(DriverError):
+        host.driver.attach_disk(build.server_id, lost, quiet)
+    with pytest.raises(DriverError):
+        host.driver.copy_disk(build.server_id, new_uuid(), host.scratch / "y", quiet)
+    assert host.driver.disk_serials(build.server_id) == ()

@@ -1,0 +1,165 @@
+"""What every volume store promises, on the simulated one and on real files."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kilonova.common.ids import new_uuid
+from kilonova.image.inspect import Limits, inspect
+from kilonova.objects import volume_orders as v
+from kilonova.virt.driver import Again, DriverError, Progress
+from kilonova.virt.fake.world import World
+from kilonova.virt.volumes import VolumeStore
+from tests.contracts.test_driver import until_done
+
+
+def quiet(text: str) -> None:
+    """Nobody watches."""
+
+
+@dataclass
+class Host:
+    """A store; ``open`` gives the same one after a restart. sent: what was uploaded."""
+
+    open: Callable[["Host"], VolumeStore]
+    sent: dict[str, Path] = field(default_factory=dict)
+    scratch: Path = Path()
+
+    def __post_init__(self) -> None:
+        self.store = self.open(self)
+
+    def send(self, url: str, path: Path, progress: Progress) -> None:
+        kept = self.scratch / f"sent-{new_uuid()}"
+        kept.write_bytes(path.read_bytes())
+        self.sent[url] = kept
+
+    def make(self, size_gib: int = 1, **more: object) -> str:
+        wanted = v.VolumeMake(volume_id=new_uuid(), size_gib=size_gib, **more)  # type: ignore[arg-type]
+        made = until_done(lambda: self.store.make(wanted, quiet))
+        assert (made.size_gib, made.format) == (size_gib, "qcow2")
+        assert wanted.volume_id in made.path
+        return wanted.volume_id
+
+    def snapshot(self, volume: str, snapshot: str) -> v.VolumeMade:
+        made: v.VolumeMade = until_done(lambda: self.store.snapshot(volume, snapshot, quiet))
+        return made
+
+    def remove_all(self) -> None:
+        self.store.apply(v.VolumeExports(host="host1", generation=1 << 40))
+        for file in self.store.files():
+            if file.kind == "snapshot":
+                self.store.remove_snapshot(file.id, quiet)
+            elif file.kind == "volume":
+                until_done(lambda f=file: self.store.remove(f.id, quiet))
+
+
+def simulated(stack: ExitStack, path: Path) -> Host:
+    def again(host: Host) -> VolumeStore:
+        world = World(path / "guests.sqlite")
+        stack.callback(world.close)
+        return world.volumes("host1", host.send)
+
+    return Host(again, scratch=path)
+
+
+@pytest.fixture(params=[pytest.param(simulated, id="fake")])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
+    with ExitStack() as stack:
+        yield request.param(stack, tmp_path)
+
+
+def test_life_of_a_volume(host: Host) -> None:
+    """Each step twice; a restart of the agent changes nothing; the end leaves nothing."""
+    volume, snapshot = host.make(), new_uuid()
+    wanted = v.VolumeMake(volume_id=volume, size_gib=1)
+    assert host.store.make(wanted, quiet).size_gib == 1
+    for _ in range(2):
+        assert host.store.extend(volume, 2, quiet).size_gib == 2
+    assert host.store.extend(volume, 1, quiet).size_gib == 2  # never smaller
+    for _ in range(2):
+        assert host.snapshot(volume, snapshot).size_gib == 2
+    host.store.close()
+    host.store = host.open(host)
+    assert [(f.kind, f.size_gib) for f in host.store.files()] == [("snapshot", 2), ("volume", 2)]
+    assert until_done(lambda: host.store.remove(volume, quiet)) is True
+    assert until_done(lambda: host.store.remove(volume, quiet)) is False
+    grown = host.make(3, snapshot_id=snapshot)  # a snapshot stands by itself
+    copy = host.make(3, source_volid=grown)
+    assert host.store.remove_snapshot(snapshot, quiet) is True
+    assert host.store.remove_snapshot(snapshot, quiet) is False
+    assert {f.id for f in host.store.files()} == {grown, copy}
+    host.remove_all()
+    assert host.store.files() == ()
+
+
+def test_what_cannot_be(host: Host) -> None:
+    """Nothing is left of it."""
+    volume = host.make(2)
+    for call in (
+        lambda: host.store.make(
+            v.VolumeMake(volume_id=new_uuid(), size_gib=1, source_volid=volume), quiet
+        ),
+        lambda: host.store.make(
+            v.VolumeMake(volume_id=new_uuid(), size_gib=1, snapshot_id=new_uuid()), quiet
+        ),
+        lambda: host.store.extend(new_uuid(), 2, quiet),
+        lambda: host.store.snapshot(new_uuid(), new_uuid(), quiet),
+    ):
+        with pytest.raises(DriverError):
+            until_done(call)
+    assert [f.id for f in host.store.files()] == [volume]
+
+
+def test_upload(host: Host) -> None:
+    """The image's bytes are the volume's, in the format that was asked for; the host keeps none of it."""
+    volume = host.make(1)
+    upload = v.VolumeUpload(volume_id=volume, image_id=new_uuid(), url="image:1")
+    done = until_done(lambda: host.store.upload(upload, quiet))
+    found = inspect(host.sent["image:1"], "qcow2", Limits(None))
+    assert found.virtual_size == done.virtual_size == 1 << 30
+    assert done.size == host.sent["image:1"].stat().st_size
+    host.store.forget_upload(upload)
+    assert [f.kind for f in host.store.files()] == ["volume"]
+
+
+def test_copies_of_what_a_guest_writes_are_somebody_elses(host: Host) -> None:
+    """The store waits for them, and takes up nothing that was not finished."""
+    volume, snapshot = host.make(1), new_uuid()
+    targets: list[Path] = []
+
+    def never(target: Path, progress: Progress) -> None:
+        targets.append(target)
+        raise Again(0.01)
+
+    for _ in range(2):
+        with pytest.raises(Again):
+            host.store.snapshot(volume, snapshot, quiet, never)
+    assert targets[0] == targets[1]
+    host.store.remove_snapshot(snapshot, quiet)
+    assert [f.kind for f in host.store.files()] == ["volume"]
+
+
+def test_exports(host: Host) -> None:
+    """Exactly what is wanted; generations only grow; an exported volume neither grows nor goes."""
+    volume = host.make(1)
+    one = v.VolumeExport(attachment_id=new_uuid(), volume_id=volume, name=new_uuid())
+    bad = v.VolumeExport(attachment_id=new_uuid(), volume_id=new_uuid(), name=new_uuid())
+    wanted = v.VolumeExports(host="host1", generation=2, exports=(one, bad))
+    for _ in range(2):
+        applied = host.store.apply(wanted)
+        assert (applied.host, applied.generation) == ("host1", 2)
+        assert applied.address and applied.port
+        assert [a for a, _ in applied.failed] == [bad.attachment_id]
+    with pytest.raises(DriverError):
+        host.store.extend(volume, 2, quiet)
+    with pytest.raises(Again):
+        host.store.remove(volume, quiet)
+    assert host.store.apply(v.VolumeExports(host="host1", generation=1)).generation == 2
+    with pytest.raises(Again):
+        host.store.remove(volume, quiet)
+    assert host.store.apply(v.VolumeExports(host="host1", generation=3)).failed == ()
+    assert host.store.extend(volume, 2, quiet).size_gib == 2
+    assert until_done(lambda: host.store.remove(volume, quiet)) is True
