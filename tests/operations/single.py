@@ -11,7 +11,7 @@ from kilonova.bus.interface import Handler, Subscription
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import ManualClock
 
-_CHORES = frozenset(("heartbeat", "purge"))
+_CHORES = frozenset(("heartbeat", "purge", "exports"))
 
 
 class PumpWorkers:
