@@ -387,6 +387,7 @@ SAGA = register(
         ),
         unwound=bury,
         unwound_record=point_to_cell0,
+        in_turn=False,
     )
 )
 

@@ -199,5 +199,6 @@ SAGA = register(
         ),
         cancellable=False,
         forward_only=True,
+        in_turn=False,  # it waits by itself, once it has asked the others to end
     )
 )

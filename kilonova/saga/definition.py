@@ -22,6 +22,7 @@ from kilonova.objects.base import Versioned
 from kilonova.objects.order import Answer, Order
 
 Output = Mapping[str, Any]  # JSON values only; kept in the journal under the step's name
+Skip = Callable[[Any, Mapping[str, Output]], bool]
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Step:
     undo(run): takes the outside effect back. unrecord(tx, run): takes the home effect back, in the transaction that
         journals the undo as done.
     deadline_s: after it the step counts as failed. point_of_no_return: from its result on, forward only.
+    skip(params, outputs): a pure function that leaves the step out, at no cost; not for the first step.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Step:
     unrecord: Callable[[Tx, Run], None] | None = None
     retry: Retry = field(default_factory=Retry)
     point_of_no_return: bool = False
+    skip: Skip | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Ask:
         3 tries, or when the host is down, ``park(run)`` is asked for a cleanup record and the unwind goes on.
     park_outside(run, order): the half of parking that is not in the home database (the host's cell, say): called
         before the transaction of ``park``, repeatable, may run although the host answers after all.
-    queue: name of a per-host limit ("build") or None.
+    skip: as of a Step. queue: name of a per-host limit ("build") or None.
     """
 
     name: str
@@ -150,6 +153,7 @@ class Ask:
     queue: str | None = None
     point_of_no_return: bool = False
     park_outside: Callable[[Run, Order], None] | None = None
+    skip: Skip | None = None
 
     @property
     def parks(self) -> bool:
@@ -172,6 +176,7 @@ class Saga:
     forward_only: it is never unwound (a delete): every step is retried until it works; an Ask with ``park`` whose
     host is down, or silent for three sends, is parked: its output is ``{"parked": true}``.
     cancellable: a cancel request makes it unwind at the next step boundary (before the point of no return).
+    in_turn: it begins when every operation of a lower epoch on the same resource (and home) has ended.
     """
 
     kind: str
@@ -182,6 +187,7 @@ class Saga:
     unwound_record: Callable[[Tx, Run], None] | None = None
     cancellable: bool = True
     forward_only: bool = False
+    in_turn: bool = True
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.steps]
@@ -189,6 +195,8 @@ class Saga:
             raise ValueError(f"{self.kind}: two steps have one name")
         if not names or not all(names) or "retreats" in names:
             raise ValueError(f"{self.kind}: needs steps, each with a name, none called 'retreats'")
+        if self.steps[0].skip is not None:
+            raise ValueError(f"{self.kind}: the first step cannot be left out")
 
     @functools.cached_property
     def asks(self) -> bool:

@@ -83,6 +83,11 @@ _LIVE_OF = Q(
     .where(O.c.resource == P("resource"), O.c.ended_at.is_(None))
     .order_by(O.c.accepted_at)
 )
+_OLDER = Q(
+    sa.select(O.c.id)
+    .where(O.c.resource == P("resource"), O.c.ended_at.is_(None), O.c.epoch < P("epoch"))
+    .limit(1)
+)
 _NEIGHBOURS = Q(
     sa.select(O.c.id).where(
         O.c.resource == P("resource"), O.c.ended_at.is_(None), O.c.id != P("but")
@@ -417,6 +422,11 @@ def waiting(tx: Tx) -> int:
     """Return how many operations wait."""
     n: int = tx.value(_WAITING)
     return n
+
+
+def waits_its_turn(tx: Tx, resource: str, epoch: int) -> bool:
+    """Tell whether an operation of a lower epoch on the resource has not ended."""
+    return tx.one(_OLDER, resource=resource, epoch=epoch) is not None
 
 
 def neighbours(tx: Tx, resource: str, but: str) -> list[str]:

@@ -99,14 +99,15 @@ def after_result(
     state: State,
     output: dict[str, Any],
     *,
+    params: Any,
     cancelled: bool,
     ends_by: float | None,
     now: float,
 ) -> State:
     """A step is done: go on with the next one, or unwind if somebody or the clock says so, or end."""
-    index = saga.positions[state.step]
     state = state.but(outputs={**state.outputs, state.step: output})
-    if index + 1 == len(saga.steps):
+    index = _following(saga, state, params)
+    if index == len(saga.steps):
         return state.but(
             state=DONE,
             step="",
@@ -117,10 +118,21 @@ def after_result(
             last_error=None,
             ended_at=now,
         )
-    stop = must_stop(saga, index + 1, cancelled=cancelled, ends_by=ends_by, now=now)
+    stop = must_stop(saga, index, cancelled=cancelled, ends_by=ends_by, now=now)
     if stop is not None:
         return unwind(saga, state, stop, now)
-    return _enter(saga, state, index + 1, DO, now)
+    return _enter(saga, state, index, DO, now)
+
+
+def _following(saga: Saga, state: State, params: Any) -> int:
+    """Return the place of the step after the current one, those left out that say so."""
+    index = saga.positions[state.step] + 1
+    while index < len(saga.steps):
+        skip = saga.steps[index].skip
+        if skip is None or not skip(params, state.outputs):
+            break
+        index += 1
+    return index
 
 
 def must_stop(
@@ -174,10 +186,13 @@ def undone(saga: Saga, state: State, *, cancelled: bool, now: float) -> State:
 
 def _down(saga: Saga, state: State, now: float, index: int | None = None) -> State:
     """Intend the next undo at or below ``index`` (the current step if None) that does anything."""
-    i = saga.positions[state.step] if index is None else index
+    here = saga.positions[state.step]
+    i = here if index is None else index
     stop = saga.positions[state.retreat_to] if state.retreat_to is not None else 0
     while i >= stop:
-        if needs_undo(state, saga.steps[i]):
+        step = saga.steps[i]
+        left_out = step.skip is not None and i < here and not recorded(state, step)
+        if not left_out and needs_undo(state, step):
             return _enter(saga, state, i, UNDO, now)
         i -= 1
     if state.retreat_to is None:

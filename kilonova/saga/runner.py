@@ -16,12 +16,13 @@ from kilonova.saga import faults as f
 from kilonova.saga import journal, recovery
 from kilonova.saga.definition import Ask, NotYet, NoUndo, Retreat, Retry, Step, StepFailed
 from kilonova.saga.journal import Fenced
-from kilonova.saga.state import ANSWER, DO, QUEUE, READY, RUNNING, UNDO, WAITING, Live, State
+from kilonova.saga.state import ANSWER, DO, QUEUE, READY, RUNNING, TURN, UNDO, WAITING, Live, State
 from kilonova.saga.transition import RecordFailed, Transitions, explain
 
 log = get_logger(__name__)
 _ASK_RETRY = Retry()
 RECORD_TRIES = 10
+TURN_S = 30.0
 
 
 class Runner(Transitions):
@@ -52,7 +53,7 @@ class Runner(Transitions):
             return False
         if s.state == RUNNING:  # in doubt after a take-over: done again
             return True
-        if s.state == READY:
+        if s.state == READY or s.waits_for == TURN:
             return self._begin(live, now)
         due = s.wake_at is None or now >= s.wake_at
         if s.direction == DO and (due or live.cancelled) and self._stopped(live, now):
@@ -76,12 +77,20 @@ class Runner(Transitions):
         if stop is not None:
             self._unwind(live, stop, None)
             return True
+        if live.saga.in_turn and self._others_first(live):
+            self.move(live, live.state.but(state=WAITING, waits_for=TURN, wake_at=now + TURN_S))
+            return False
         if isinstance(live.current, Ask):
             return self._send(live)
         live.state = live.state.but(
-            state=RUNNING, started_at=now, deadline=now + live.current.deadline_s
+            state=RUNNING, waits_for=None, started_at=now, deadline=now + live.current.deadline_s
         )
         return True
+
+    def _others_first(self, live: Live) -> bool:
+        """Tell whether an operation accepted before on the same resource has not ended; its end wakes this one."""
+        db = self._office.databases[live.database]
+        return db.read(lambda tx: journal.waits_its_turn(tx, live.resource, live.epoch))
 
     def _stopped(self, live: Live, now: float) -> bool:
         """Unwind a waiting operation that was cancelled or is over its time; else False."""
@@ -365,6 +374,7 @@ class Runner(Transitions):
                 live.saga,
                 live.state,
                 output,
+                params=live.params,
                 cancelled=live.cancelled,
                 ends_by=live.ends_by,
                 now=now,

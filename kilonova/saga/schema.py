@@ -77,8 +77,8 @@ def _operation(metadata: sa.MetaData) -> sa.Table:
     state: ready | running | waiting, and at the end done | failed | cancelled. direction undo = it unwinds.
     wake_at: when the sweep looks at it (NULL once ended); of a running one: when its owner is thought to have lost it.
     step, seq, direction, started_at, deadline: the intent. ends_by: limit of the whole operation.
-    waits_for: answer | not_yet | retry | queue. tries: failures of this step. sends: how often its order was sent;
-    heard: how many of those the host had seen when it last said that it works on it.
+    waits_for: answer | not_yet | retry | queue | turn. tries: failures of this step. sends: how often its
+    order was sent; heard: how many of those the host had seen when it last said that it works on it.
     error_*: why it unwinds. last_error: what the current step said last, for people who look.
     """
     table = sa.Table("operation", metadata, *_columns())

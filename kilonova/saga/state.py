@@ -12,7 +12,7 @@ from kilonova.saga.definition import Ask, Run, Saga, Step
 READY, RUNNING, WAITING = "ready", "running", "waiting"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 DO, UNDO = "do", "undo"
-ANSWER, NOT_YET, RETRY, QUEUE = "answer", "not_yet", "retry", "queue"
+ANSWER, NOT_YET, RETRY, QUEUE, TURN = "answer", "not_yet", "retry", "queue", "turn"
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):

@@ -79,7 +79,7 @@ def test_every_walk_ends_and_undoes_what_was_done(
             else:
                 passed = passed or step.point_of_no_return
                 state = recovery.after_result(
-                    saga, state, {}, cancelled=cancelled, ends_by=None, now=now
+                    saga, state, {}, params=None, cancelled=cancelled, ends_by=None, now=now
                 )
         else:
             assert not passed, "nothing is undone after the point of no return"
