@@ -17,6 +17,7 @@ from kilonova.agent.core import Agent
 from kilonova.db.engine import Database, Tx
 from kilonova.db.schema import cell as c
 from kilonova.db.schema import world as w
+from kilonova.image.embedded import schema as i
 from kilonova.network.embedded import schema as n
 from kilonova.operations.services import Services
 from kilonova.placement import schema as p
@@ -38,6 +39,9 @@ def ledger(services: Services, world: World, agents: Iterable[Agent] = ()) -> Le
     network = getattr(services.network, "database", None)
     if network is not None:
         network.read(lambda tx: _network(tx, found))
+    images = getattr(services.images, "db", None)
+    if images is not None:
+        images.read(lambda tx: _images(tx, found))
     for left in world.ledger():
         found[left.kind] += 1
     for agent in agents:
@@ -124,6 +128,11 @@ def _network(tx: Tx, found: Ledger) -> None:
     _count(tx, found, "port", ours.group_by(kind, bound))
     _count(tx, found, "address", _all(n.address))
     _count(tx, found, "group membership", _all(n.port_group))
+
+
+def _images(tx: Tx, found: Ledger) -> None:
+    t = i.image
+    _count(tx, found, "image", sa.select(t.c.status, sa.func.count()).group_by(t.c.status))
 
 
 def changed(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

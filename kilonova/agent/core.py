@@ -22,6 +22,7 @@ from kilonova.agent.orders import Orders
 from kilonova.agent.parts import parts_of
 from kilonova.agent.queries import Queries
 from kilonova.agent.registration import Registration
+from kilonova.agent.uploads import HostFiles
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
@@ -64,6 +65,7 @@ class Agent:
         volumes: VolumeStore | None = None,
         clock: Clock = SYSTEM,
         heartbeat_s: float = 10.0,
+        files: HostFiles | None = None,
     ) -> None:
         self.identity = identity
         self.registered = threading.Event()
@@ -77,7 +79,7 @@ class Agent:
         self._beating = False
         host, boot = identity.host, identity.boot_id
         known = KnownStates()
-        bench = Bench(driver, network, self._metadata, clock, known, volumes)
+        bench = Bench(driver, network, self._metadata, clock, known, volumes, files)
         guests = Guests(bench, parts_of(bench))
         self.orders = Orders(host, boot, guests, journal, workers, bus.publish, clock)
         self.pulse = Pulse(host, boot, driver, known, workers, bus.publish, clock, heartbeat_s)

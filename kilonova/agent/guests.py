@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kilonova.agent.uploads import HostFiles
 from kilonova.common.clock import Clock
 from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.objects.base import Versioned
@@ -151,6 +152,7 @@ class Bench:
     clock: Clock
     known: KnownStates
     volumes: VolumeStore | None = None
+    files: HostFiles | None = None
 
 
 class Plugs:

@@ -1,6 +1,7 @@
 """Which kinds of orders a host performs beyond building, deleting and powering guests: one line per part."""
 
 from kilonova.agent.guest_disks import GuestDisks
+from kilonova.agent.guest_images import GuestImages
 from kilonova.agent.guest_nics import GuestNics
 from kilonova.agent.guests import Bench, Part
 from kilonova.agent.volumes import Volumes
@@ -11,4 +12,6 @@ def parts_of(bench: Bench) -> list[Part]:
     parts: list[Part] = [GuestNics(bench), GuestDisks(bench)]
     if bench.volumes is not None:
         parts.append(Volumes(bench.driver, bench.volumes))
+    if bench.files is not None:
+        parts.append(GuestImages(bench, bench.files))
     return parts

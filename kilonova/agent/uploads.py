@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 
 from kilonova.agent.images import PIECE, opener
 from kilonova.common.errors import KilonovaError
@@ -55,6 +56,13 @@ class ImageSender:
         except OSError as exc:
             shown = urllib.parse.urlsplit(url)._replace(query="").geturl()
             raise DriverError("The image could not be sent.", url=shown, error=str(exc)) from exc
+
+
+class HostFiles(NamedTuple):
+    """Where copies of guests' disks wait until they are images, and who sends them."""
+
+    copies: Path
+    send: ImageSender
 
 
 def _pieces(path: Path, progress: Progress) -> Iterator[bytes]:

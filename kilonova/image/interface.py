@@ -1,11 +1,14 @@
 """What compute needs of an image service, embedded or a real Glance."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Protocol
 
 from kilonova.common.context import Context
 from kilonova.objects.image import Image
+
+NO_MORE: Mapping[str, str] = MappingProxyType({})
 
 
 class ImageData(Protocol):
@@ -35,6 +38,25 @@ class ImageService(Protocol):
 
     def open(self, image_id: str) -> AbstractContextManager[ImageData]:
         """Open an active image's bytes for a host; who may was asked before. NotFound; Conflict without data."""
+        ...
+
+    def find(self, image_id: str) -> Image | None:
+        """Return any project's image."""
+        ...
+
+    def made_with(self, project_id: str, properties: Mapping[str, str]) -> list[Image]:
+        """Return a project's images that have all these properties, the newest first."""
+        ...
+
+    def describe(
+        self,
+        image_id: str,
+        *,
+        disk_format: str,
+        container_format: str,
+        properties: Mapping[str, str] = NO_MORE,
+    ) -> Image:
+        """Say what the bytes of a queued image are, and add properties. Repeatable. NotFound."""
         ...
 
     def find_by_key(self, project_id: str, key: str) -> Image | None:

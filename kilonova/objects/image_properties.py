@@ -7,10 +7,10 @@ name is a description of the system inside and asks for nothing.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from kilonova.common.errors import BadRequest
-from kilonova.objects.base import Versioned
+from kilonova.objects.base import Version, Versioned, since
 
 
 class ImageProperties(Versioned, frozen=True, kw_only=True):
@@ -19,6 +19,8 @@ class ImageProperties(Versioned, frozen=True, kw_only=True):
     hw_* fields name guest hardware (kilonova.objects.guest.Hardware). hw_serial_port_count: ports.
     os_shutdown_timeout: seconds. traits_required: resource provider traits that the host must have.
     """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     hw_architecture: str | None = None
     hw_auto_disk_config: bool | None = None
@@ -47,6 +49,7 @@ class ImageProperties(Versioned, frozen=True, kw_only=True):
     os_type: str | None = None
     os_version: str | None = None
     traits_required: tuple[str, ...] = ()
+    os_require_quiesce: bool | None = since(1, 1)
 
     @classmethod
     def read(cls, properties: Mapping[str, str]) -> "ImageProperties":
@@ -357,7 +360,7 @@ READERS: dict[str, Reader] = {
     "os_admin_user": _text,
     "os_command_line": _refused("guests boot from their disk, not from a kernel outside of it", ""),
     "os_distro": _text,
-    "os_require_quiesce": _refused("snapshots do not quiesce the guest", *_FALSE),
+    "os_require_quiesce": _flag,
     "os_secure_boot": _refused("secure boot is not available", "disabled", "optional"),
     "os_shutdown_timeout": _whole(0, 86400),
     "os_skip_agent_inject_files_at_boot": _ignored,

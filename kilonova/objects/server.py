@@ -136,3 +136,14 @@ class ResizeParams(ServerParams, frozen=True, kw_only=True):
     migration: str = ""
     new_flavor: FlavorRecord | None = None
     old_flavor: FlavorRecord | None = None
+
+
+class SnapshotParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of what makes an image of a server. image_id: made before the operation was accepted.
+
+    backup_type, rotation: of createBackup: so many of that type are kept.
+    """
+
+    image_id: str = ""
+    backup_type: str = ""
+    rotation: int = -1

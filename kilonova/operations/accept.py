@@ -98,7 +98,7 @@ def on_server(
 
     Raises Conflict when the server's state does not allow it, or another operation came first.
     """
-    row = _startable(found, transition)
+    row = startable(found, transition)
     epoch = int(found.mapping["epoch"])
     now = services.now()
 
@@ -153,7 +153,7 @@ def on_server(
     return operation
 
 
-def _startable(found: Found, transition: states.Transition) -> Row:
+def startable(found: Found, transition: states.Transition) -> Row:
     """Return the server's row when the operation may start now. Raises Conflict."""
     row = found.row
     if row is None or row["vm_state"] not in transition.start or row["task_state"] is not None:

@@ -7,15 +7,11 @@ from collections.abc import Callable
 
 from kilonova.common.context import Context
 from kilonova.common.errors import Conflict
-from kilonova.common.ids import new_uuid
-from kilonova.db import actions, servers
 from kilonova.db.engine import Tx
-from kilonova.objects.base import encode
 from kilonova.objects.guest import GuestPower, GuestState, PowerAction, PowerState
-from kilonova.objects.host import HostAsk
 from kilonova.objects.order import Answer, Order, unpack
 from kilonova.objects.server import ServerParams
-from kilonova.operations import accept, guest_orders, states
+from kilonova.operations import accept, guest_orders, settling, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.services import Services
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, register
@@ -73,10 +69,8 @@ def _recorder(transition: states.Transition) -> Callable[[Tx, Run, Output], None
     end = transition.end or states.ACTIVE
 
     def record(tx: Tx, run: Run, output: Output) -> None:
-        now = run.services.now()
-        servers.settle(tx, run.resource, vm_state=end, power_state=output["power_state"], now=now)
-        _event(tx, run, now, transition, ok=True)
-        actions.finish(tx, run.operation, now)
+        power_state = output["power_state"]
+        settling.succeed(tx, run, transition, vm_state=end, power_state=power_state)
 
     return record
 
@@ -84,50 +78,9 @@ def _recorder(transition: states.Transition) -> Callable[[Tx, Run, Output], None
 def _restore(transition: states.Transition) -> Callable[[Tx, Run], None]:
     def restore(tx: Tx, run: Run) -> None:
         """Put the previous state back; say why it failed. What the guest became is asked of its host."""
-        now = run.services.now()
-        _event(tx, run, now, transition, ok=False)
-        actions.finish(tx, run.operation, now, error=True)
-        row = servers.find(tx, run.resource)
-        if row is None or row["deleted"]:
-            return
-        servers.settle(
-            tx,
-            run.resource,
-            vm_state=run.params.previous_vm_state,
-            power_state=row["power_state"],
-            now=now,
-        )
-        if row["host"] is not None:
-            ask = HostAsk(host=row["host"], what="guests")
-            bus = run.services.bus
-            tx.after_commit(lambda: bus.publish(f"agent.{ask.host}.state", encode(ask)))
-        if not run.cancelled:
-            actions.add_fault(
-                tx,
-                id_=new_uuid(),
-                server=run.resource,
-                code=500,
-                message=run.error or "The operation failed.",
-                details=run.error_details or "",
-                host=row["host"],
-                now=now,
-            )
+        settling.fail(tx, run, transition)
 
     return restore
-
-
-def _event(tx: Tx, run: Run, now: float, transition: states.Transition, *, ok: bool) -> None:
-    actions.event(
-        tx,
-        operation=run.operation,
-        step="guest",
-        name=f"compute_{transition.action}_instance",
-        started=run.accepted_at,
-        finished=now,
-        ok=ok,
-        host=run.params.host,
-        details=None if ok else run.error,
-    )
 
 
 def start(

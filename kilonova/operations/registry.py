@@ -13,6 +13,8 @@ OPERATIONS = (
     "server_unpause",
     "server_suspend",
     "server_resume",
+    "server_snapshot",
+    "server_backup",
 )
 
 

@@ -55,6 +55,7 @@ def _t(action: str, start: set[str], task_state: str, end: str | None, verb: str
     return Transition(action, frozenset(start), task_state, end, verb)
 
 
+_IMAGED = {ACTIVE, STOPPED, PAUSED, SUSPENDED}  # what an image is made of
 TRANSITIONS: Mapping[str, Transition] = {
     "server_start": _t("start", {STOPPED}, "powering-on", ACTIVE, "start"),
     "server_stop": _t("stop", {ACTIVE, ERROR}, "powering-off", STOPPED, "stop"),
@@ -69,6 +70,8 @@ TRANSITIONS: Mapping[str, Transition] = {
     "server_resize": _t("resize", {ACTIVE, STOPPED}, "resize_prep", RESIZED, "resize"),
     "confirm_resize": _t("confirmResize", {RESIZED}, "resize_confirming", ACTIVE, "confirm_resize"),
     "revert_resize": _t("revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"),
+    "server_snapshot": _t("createImage", _IMAGED, "image_snapshot", None, "create_image"),
+    "server_backup": _t("createBackup", _IMAGED, "image_backup", None, "backup"),
     "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
     "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
 }

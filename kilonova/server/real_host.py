@@ -17,6 +17,7 @@ from kilonova.agent.metadata import configdrive
 from kilonova.agent.metadata.server import MetadataService
 from kilonova.agent.metadata.store import FileMetadataStore
 from kilonova.agent.network.applier import RealHostNetwork
+from kilonova.agent.uploads import HostFiles, ImageSender
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
 from kilonova.common.clock import Clock
@@ -104,6 +105,7 @@ class LibvirtHost:
             metadata=self.store,
             clock=clock,
             heartbeat_s=s.heartbeat_s,
+            files=HostFiles(_shared(base / "copies", group), ImageSender(images.upload)),
         )
 
     def start(self) -> None:

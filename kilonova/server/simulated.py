@@ -5,7 +5,7 @@ from pathlib import Path
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.journal import Journal
 from kilonova.agent.network.fake import FakeHostNetwork
-from kilonova.agent.uploads import ImageSender
+from kilonova.agent.uploads import HostFiles, ImageSender
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
 from kilonova.common.clock import Clock
@@ -57,6 +57,7 @@ class FakeHosts:
                         volumes=self.world.volumes(host, send),
                         clock=clock,
                         heartbeat_s=s.heartbeat_s,
+                        files=HostFiles(plan.state_dir / "copies" / host, send),
                     )
                 )
 

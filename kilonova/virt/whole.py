@@ -4,7 +4,8 @@ from typing import Protocol
 
 from kilonova.virt.disks import DiskDriver
 from kilonova.virt.driver import Driver
+from kilonova.virt.snapshots import SnapshotDriver
 
 
-class HostDriver(Driver, DiskDriver, Protocol):
+class HostDriver(Driver, DiskDriver, SnapshotDriver, Protocol):
     """A whole driver."""

@@ -167,6 +167,20 @@ LIFE: tuple[Step, ...] = (
     ("demo", "server delete --wait two three", ""),
 )
 
+COPIES: tuple[Step, ...] = (
+    ("demo", "server image create --name walk-gold --wait uno", "walk-gold"),
+    ("demo", "image show walk-gold", "instance_uuid"),
+    (
+        "demo",
+        "server create --wait --flavor m1.tiny --image walk-gold --network private walk-copy",
+        "ACTIVE",
+    ),
+    ("demo", "server backup create --name walk-backup --type daily --rotate 1 --wait uno", ""),
+    ("demo", "image list --property backup_type=daily", "walk-backup"),
+    ("demo", "server delete --wait walk-copy", ""),
+    ("demo", "image delete walk-gold walk-backup", ""),
+)
+
 ADMIN: tuple[Step, ...] = (
     ("demo", "availability zone list", "nova"),
     ("admin", "hypervisor list", "cell1-host1"),
@@ -220,6 +234,7 @@ SECTIONS = {
     "aggregates": AGGREGATES,
     "servers": SERVERS,
     "life": LIFE,
+    "copies": COPIES,
     "admin": ADMIN,
     "end": END,
 }

@@ -21,6 +21,11 @@ STATES = {  # kind -> (vm_state before, vm_state after, action)
     "server_resume": ("suspended", "active", "resume"),
 }
 
+IMAGES = {  # kind -> (action, event)
+    "server_snapshot": ("createImage", "snapshot"),
+    "server_backup": ("createBackup", "backup"),
+}
+
 
 def created(shape: "Shape") -> dict[str, int]:
     """What a server that was built adds."""
@@ -111,6 +116,20 @@ def powered(kind: str, state: str, power: int | None) -> dict[str, int]:
     return dict(out)
 
 
+def imaged(kind: str, state: str) -> dict[str, int]:
+    """What an operation that makes an image leaves: with ``server_backup`` the one before goes."""
+    action, event = IMAGES[kind]
+    done = state == "done"
+    result, outcome = ("ok", "Success") if done else ("Error", "Error")
+    return {
+        "image:active": 1 if done and kind == "server_snapshot" else 0,
+        f"action:{action}:{result}": 1,
+        f"event:compute_{event}_instance:{outcome}": 1,
+        f"operation:{kind}:{state}": 1,
+        "fault:cell1": 1 if state == "failed" else 0,
+    }
+
+
 def plus(before: Mapping[str, int], *deltas: Mapping[str, int]) -> dict[str, int]:
     """Return a ledger with changes; what is nought is absent."""
     total = collections.Counter(before)
@@ -128,4 +147,6 @@ def expected(
         return plus(before, created(shape) if state == "done" else not_created(shape, state))
     if kind == "server_delete":
         return plus(before, deleted(shape))
+    if kind in IMAGES:
+        return plus(before, imaged(kind, state))
     return plus(before, powered(kind, state, power))

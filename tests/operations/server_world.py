@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.journal import Journal
 from kilonova.agent.network.fake import FakeHostNetwork
+from kilonova.agent.uploads import HostFiles, ImageSender
 from kilonova.agent.workers import Workers
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
@@ -26,13 +27,22 @@ from kilonova.common.secret import Secret
 from kilonova.db.engine import SqliteDatabase, Tx
 from kilonova.db.secrets import Vault
 from kilonova.db.versions import ensure
+from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.schema import network as network_table
 from kilonova.network.embedded.seed import seed
 from kilonova.network.embedded.store import ports as port_store
 from kilonova.objects.port import NicPlan
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
-from kilonova.operations import accept, power, registry, server_create, server_delete, stores
+from kilonova.operations import (
+    accept,
+    power,
+    registry,
+    server_create,
+    server_delete,
+    snapshots,
+    stores,
+)
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import CELL0, Services
@@ -66,6 +76,26 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_unpause": ("server_pause",),
     "server_suspend": (),
     "server_resume": ("server_suspend",),
+    "server_snapshot": (),
+    "server_backup": ("server_backup", "server_backup"),
+}
+Start = Callable[["ServerWorld", accept.Found], str]
+
+
+def _image(kind: str, **more: Any) -> Start:
+    """Return what accepts an operation that makes an image; it returns the operation's id."""
+
+    def start(world: "ServerWorld", found: accept.Found) -> str:
+        saga = saga_of(kind)
+        snapshots.start(world.services, CONTEXT, saga, found, "copy", {"k": "v"}, **more)
+        return world.latest(kind)
+
+    return start
+
+
+STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
+    "server_snapshot": _image("server_snapshot"),
+    "server_backup": _image("server_backup", backup_type="daily", rotation=1),
 }
 _templates: dict[tuple[Any, ...], Path] = {}
 _shelf = tempfile.TemporaryDirectory(prefix="kilonova-templates-")
@@ -124,12 +154,15 @@ class ServerWorld:
         self.network = EmbeddedNetwork(
             SqliteDatabase(path / "network.db", "network"), self.bus, self.clock, batch_s=0.0
         )
+        self.images = EmbeddedImages(
+            SqliteDatabase(path / "image.db", "image"), path / "images", self.clock
+        )
         self.services = Services(
             world=self.databases["global"],
             cells={n: db for n, db in self.databases.items() if n != "global"},
             bus=self.bus,
             vault=Vault(b"k" * 32),
-            images=cast(Any, None),
+            images=self.images,
             network=self.network,
             identity=cast(Any, None),
             state_dir=path,
@@ -171,6 +204,7 @@ class ServerWorld:
             cast(Workers, self.bus.workers),
             volumes=self.guests.volumes(host),
             clock=self.clock,
+            files=HostFiles(self.path / "copies" / host, ImageSender(self.images.upload)),
         )
 
     def _resend(self) -> int:
@@ -215,6 +249,8 @@ class ServerWorld:
         home = str(found.mapping["cell"] or "global")
         if kind == "server_delete":
             return home, server_delete.start(self.services, CONTEXT, found)
+        if kind in STARTS:
+            return home, STARTS[kind](self, found)
         return home, power.start(self.services, CONTEXT, saga_of(kind), found)
 
     def create(self) -> tuple[str, str]:
@@ -236,6 +272,11 @@ class ServerWorld:
 
         self.services.world.write(put)
         return "global", operation
+
+    def latest(self, kind: str) -> str:
+        """Return the id of the operation of this kind that was accepted last in the server's cell."""
+        live = self.databases["cell1"].read(lambda tx: journal.live_of(tx, self.server))
+        return str(next(row["id"] for row in live if row["kind"] == kind))
 
     def _requested(self, now: float) -> RequestedServer:
         made = msgspec.json.decode((self.path / "network.json").read_bytes())
@@ -272,6 +313,7 @@ class ServerWorld:
         self.settle()
         found = ledger(self.services, self.guests, self.agents)
         found["tap"] = sum(len(t.plugged) for t in self.taps.values())
+        found["copy"] = sum(1 for _ in (self.path / "copies").glob("*/*"))
         return +found
 
     def settle(self) -> None:
@@ -300,7 +342,7 @@ class ServerWorld:
             agent.close()
         self.bus.close()
         self.guests.close()
-        for db in (*self.databases.values(), self.network.database):
+        for db in (*self.databases.values(), self.network.database, self.images.db):
             db.close()
 
     # -- for tests that play with it

@@ -67,7 +67,6 @@ def test_the_new_name_wins_over_the_old() -> None:
         ("hypervisor_type", "hyperv", "no hyperv hosts"),
         ("os_type", "plan9", "linux, windows"),
         ("os_secure_boot", "required", "secure boot"),
-        ("os_require_quiesce", "true", "quiesce"),
         ("vm_mode", "xen", "hvm"),
         ("kernel_id", "b1b2", "kernel"),
         ("trait:HW_CPU_X86_AVX", "forbidden", "required"),

@@ -13,7 +13,6 @@ _MANAGER = "rule:project_manager_or_admin"
 _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
-    "createImage": ("Making an image of a server", "servers:create_image", MEMBER, 1, None),
     "rebuild": ("Rebuilding a server", "servers:rebuild", MEMBER, 1, None),
     "resize": ("Resizing a server", "servers:resize", MEMBER, 1, None),
     "confirmResize": ("Resizing a server", "servers:confirm_resize", MEMBER, 1, None),
@@ -24,7 +23,6 @@ ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
     "unshelve": ("Shelving a server", "os-shelve:unshelve", MEMBER, 1, None),
     "shelveOffload": ("Shelving a server", "os-shelve:shelve_offload", ADMIN, 1, None),
     "changePassword": ("Changing a guest's password", "os-admin-password", MEMBER, 1, None),
-    "createBackup": ("Backing a server up", "os-create-backup", MEMBER, 1, None),
     "evacuate": ("Evacuating a server", "os-evacuate", ADMIN, 1, None),
     "migrate": ("Migrating a server", "os-migrate-server:migrate", _MANAGER, 1, None),
     "os-migrateLive": (
@@ -125,7 +123,6 @@ RULES: dict[str, Any] = {
     **{R + rule: role for _, _, _, rule, role, _ in PARTS},
     R + "servers:gone": MEMBER,
     R + "servers:rebuild:trusted_certs": MEMBER,
-    R + "servers:create_image:allow_volume_backed": MEMBER,
     R + "os-shelve:unshelve_to_host": ADMIN,
     R + "os-migrate-server:migrate:host": ADMIN,
     R + "os-migrate-server:migrate_live:host": ADMIN,

@@ -1,9 +1,10 @@
 """Reading and writing image records: one function, one question. The caller holds the transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
 from kilonova.common.context import Context
 from kilonova.common.errors import Conflict
@@ -34,6 +35,16 @@ def find(tx: Tx, image_id: str) -> Image | None:
     """Return the image, or None."""
     row = tx.one(s.GET, id=image_id)
     return None if row is None else to_object(row, tags_of(tx, image_id))
+
+
+def made_with(tx: Tx, owner: str, properties: Mapping[str, str]) -> list[Image]:
+    """Return an owner's images that have all these properties, the newest first."""
+    query = sa.select(s.image).where(s.image.c.owner == owner)
+    for name, value in properties.items():
+        has = sa.select(s.prop.c.image_id).where(s.prop.c.name == name, s.prop.c.value == value)
+        query = query.where(s.image.c.id.in_(has))
+    rows = tx.select(query.order_by(s.image.c.created_at.desc(), s.image.c.id))
+    return [to_object(row, tags_of(tx, row["id"])) for row in rows]
 
 
 def tags_of(tx: Tx, image_id: str) -> list[str]:

@@ -5,7 +5,7 @@ a token; whoever lost the token (deleted, restarted) cleans up after itself and 
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from kilonova.image.embedded import records
 from kilonova.image.embedded import schema as s
 from kilonova.image.embedded.data import Files, OpenData, Pace, Received
 from kilonova.image.inspect import CHECKER_VERSION, Found, Limits, Refused, inspect
+from kilonova.image.interface import NO_MORE
 from kilonova.objects.image import Image
 
 log = get_logger(__name__)
@@ -155,6 +156,43 @@ class EmbeddedImages:
         if image.status != "active":
             raise Conflict(f"Image {image_id} is {image.status}; its data cannot be used.")
         return self.files.open(image.id)
+
+    def find(self, image_id: str) -> Image | None:
+        """Return any project's image, or None."""
+        if not is_uuid(image_id):
+            return None
+        return self.db.read(lambda tx: records.find(tx, canonical_uuid(image_id)))
+
+    def made_with(self, project_id: str, properties: Mapping[str, str]) -> list[Image]:
+        """Return a project's images that have all these properties, the newest first."""
+        return self.db.read(lambda tx: records.made_with(tx, project_id, properties))
+
+    def describe(
+        self,
+        image_id: str,
+        *,
+        disk_format: str,
+        container_format: str,
+        properties: Mapping[str, str] = NO_MORE,
+    ) -> Image:
+        """Say what the bytes of a queued image are, and add properties; one that has its bytes stays as it is."""
+
+        def work(tx: Tx) -> None:
+            image = records.find(tx, _known(image_id))
+            if image is None:
+                raise _missing(image_id)
+            if image.status == "queued":
+                new = image.replace(
+                    disk_format=disk_format,
+                    container_format=container_format,
+                    properties={**image.properties, **properties},
+                    updated_at=self.clock.now(),
+                )
+                self._check_counts(new)
+                records.replace(tx, new)
+
+        self.db.write(work)
+        return self._must(_known(image_id))
 
     def find_by_key(self, project_id: str, key: str) -> Image | None:
         """Return the image that was made for ``key``, or None."""

@@ -17,9 +17,10 @@ from kilonova.objects.guest import (
 )
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, OnEvent, Progress
-from kilonova.virt.fake.disks import FakeDisks, defined
+from kilonova.virt.fake.disks import defined
 from kilonova.virt.fake.host import HANG_S
 from kilonova.virt.fake.nics import FakeNics
+from kilonova.virt.fake.snapshots import FakeSnapshots
 from kilonova.virt.fake.world import RUNS, FakeGuest, logged
 
 _AFTER = {
@@ -46,7 +47,7 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(FakeNics, FakeDisks):
+class FakeDriver(FakeNics, FakeSnapshots):
     """One simulated host. Threads may share it."""
 
     name = "fake"
