@@ -19,6 +19,9 @@ from kilonova.objects.base import decode, encode
 from kilonova.objects.order import Answer, Direction, Order
 
 KEEP_S = 7 * 86400.0
+REMOVES = frozenset(
+    {"guest_delete", "volume_remove", "snapshot_remove"}
+)  # may come after the operation has ended
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS server (server TEXT PRIMARY KEY, epoch INTEGER NOT NULL, closed INTEGER NOT NULL,
@@ -86,7 +89,7 @@ class Journal:
             if known is not None:
                 if order.epoch < known.epoch:
                     return Verdict(refused=f"epoch {order.epoch} is over, now is {known.epoch}")
-                makes = order.direction == Direction.DO and order.verb != "guest_delete"
+                makes = order.direction == Direction.DO and order.verb not in REMOVES
                 if makes and order.epoch <= known.closed:
                     return Verdict(refused="the operation has ended")
             op = self._operations.get(order.operation)

@@ -68,10 +68,7 @@ class Metrics:
         up = sum(1 for h in hosts.all() if hosts.is_up(h.host))
         self._hosts.labels("up").set(up)
         self._hosts.labels("down").set(len(hosts.all()) - up)
-        for name, db in {
-            self._services.world.name: self._services.world,
-            **self._services.cells,
-        }.items():
+        for name, db in self._services.homes().items():
             self._live.labels(name).set(db.read(journal.waiting))
         out: bytes = generate_latest(self.registry)
         return out
@@ -125,7 +122,7 @@ def readyz(req: Request) -> Any:
     """Say whether this process can take work: databases answer, hosts are there."""
     services: Services = req.cloud
     try:
-        for db in (services.world, *services.cells.values()):
+        for db in services.homes().values():
             db.read(lambda tx: None)
     except KilonovaError as exc:
         raise Unavailable("a database does not answer") from exc

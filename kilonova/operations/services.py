@@ -106,7 +106,12 @@ class Services:
 
     def home(self, name: str) -> Database:
         """Return the database that ``Run.home`` names."""
-        return self.world if name == self.world.name else self.cell(name)
+        return self.homes().get(name) or self.cell(name)
+
+    def homes(self) -> dict[str, Database]:
+        """Return every home of operations: the global database, the cells, and those installed beside them."""
+        more: Mapping[str, Database] = self._late.get("homes", {})
+        return {self.world.name: self.world, **self.cells, **more}
 
     def real_cells(self) -> list[str]:
         """Return the names of the cells that have hosts."""

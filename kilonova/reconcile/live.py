@@ -51,7 +51,7 @@ def look(picture: Picture) -> list[Finding]:
 
 def _overdue(services: Services) -> list[Finding]:
     found = []
-    for name, db in (("global", services.world), *services.cells.items()):
+    for name, db in services.homes().items():
         for operation in db.read(lambda tx: history.overdue(tx, services.now())):
             found.append(
                 Finding(

@@ -121,7 +121,7 @@ class Picture:
 
     def homes(self) -> Mapping[str, Database]:
         """Return every database that journals operations."""
-        return {self.services.world.name: self.services.world, **self.services.cells}
+        return self.services.homes()
 
     def _busy_now(self) -> set[str]:
         found: set[str] = set()

@@ -117,7 +117,7 @@ def purge_servers(db: Database, before: float, rounds: int = 100) -> int:
 def run(services: Services) -> list[Finding]:
     """Shrink the journals, purge what is old. At most 10,000 rows of each sort."""
     now = services.now()
-    for db in (services.world, *services.cells.values()):
+    for db in services.homes().values():
         history.tidy(db, now)
     for db in services.cells.values():
         purge_servers(db, now - KEEP_DELETED_S)

@@ -24,7 +24,7 @@ from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.operations import registry, stores
-from kilonova.operations.hosts import Hosts
+from kilonova.operations.hosts import Hosts, HostState
 from kilonova.operations.network_events import NetworkEvents
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import CELL0, Services
@@ -32,6 +32,9 @@ from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.engine import Engine
 from kilonova.saga.lease import StateLock
 from kilonova.server.plan import Plan
+from kilonova.volume.embedded import service as volume_api
+from kilonova.volume.embedded.placing import HostRoom
+from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
 log = get_logger(__name__)
 
@@ -126,6 +129,20 @@ class Cloud:
             settings={"settings": plan.settings},
         )
 
+        self.volumes = EmbeddedVolumes(
+            self._database("volume"),
+            self.bus,
+            self.images,
+            plan.clock,
+            rooms=self._rooms,
+            nudge=lambda database, operation: self.engine.nudge(database, operation),
+        )
+        self.services.install(volumes=self.volumes, homes={"volume": self.volumes.db})
+
+    def _rooms(self) -> list[HostRoom]:
+        hosts = getattr(self, "hosts", None)
+        return [] if hosts is None else [_room(h, up=hosts.is_up(h.host)) for h in hosts.all()]
+
     def _live_hosts(self) -> list[str]:
         hosts = getattr(self, "hosts", None)
         return [] if hosts is None else [h.host for h in hosts.all() if hosts.is_up(h.host)]
@@ -142,13 +159,15 @@ class Cloud:
         services.install(hosts=self.hosts)
         self.network.start()
         self._later(self.network.stop)
+        self.volumes.start()
+        self._later(self.volumes.stop)
         events = NetworkEvents(services)
         self._later(events.close)
         scheduling.start()
         self._later(scheduling.close)
         self.metrics = observability.Metrics(services)
         self.engine = Engine(
-            {self.world.name: self.world, **self.cells},
+            services.homes(),
             self.bus,
             services,
             clock=plan.clock,
@@ -171,6 +190,7 @@ class Cloud:
             compute.service(self._policy()),
             image_api.service(self.images),
             network_api.service(self.network, self.url),
+            volume_api.service(self.volumes),
             *optional_services(self.services),
         ]
         self.application = Application(
@@ -213,6 +233,11 @@ class Cloud:
         self._stopped.set()
 
 
+def _room(host: HostState, *, up: bool) -> HostRoom:
+    """Return a host as the volume service sees it."""
+    return HostRoom(host.host, host.inventory.disk_gib, up, host.disabled)
+
+
 def catalog_of(url: str) -> list[tuple[str, str, str]]:
     """Return the catalog: only what works."""
     return [
@@ -221,6 +246,8 @@ def catalog_of(url: str) -> list[tuple[str, str, str]]:
         ("image", "glance", f"{url}/image"),
         ("network", "neutron", f"{url}/network"),
         ("placement", "placement", f"{url}/placement"),
+        ("block-storage", "cinder", f"{url}/volume/v3/$(project_id)s"),
+        ("volumev3", "cinderv3", f"{url}/volume/v3/$(project_id)s"),
     ]
 
 

@@ -115,6 +115,7 @@ LOOPS = {
     "agent/workers.py": "RPC dispatch",
     "reconcile/loop.py": "reconciler",
     "network/embedded/state.py": "reconciler",
+    "volume/embedded/exporting.py": "reconciler",
     "server/cloud.py": "closing the other parts when one does not close",
 }
 

@@ -59,6 +59,10 @@ EXCEPTIONS = {
     ("agent", "db.sql"): "the same",
     ("virt", "db.engine"): "simulated guests rest in a SQLite file",
     ("virt", "db.sql"): "the same",
+    (
+        "volume",
+        "saga",
+    ): "its database is a home of the engine (docs/decisions/volumes-are-sagas.md)",
     ("db", "placement.schema"): "tables as data: the global database is made of them",
     ("db", "saga.schema"): "tables as data: every home database has a journal",
 }

@@ -29,7 +29,7 @@ _RULES = {
 
 def homes(services: Services) -> dict[str, Database]:
     """Return every database that journals operations."""
-    return {services.world.name: services.world, **services.cells}
+    return services.homes()
 
 
 def _find(req: Request) -> tuple[str, Row]:

@@ -50,7 +50,7 @@ def show_status(req: Request) -> Any:
         "operations": live,
         "cells": cells,
         "hosts": _hosts(services, per_host),
-        "databases": _sizes([services.world, *services.cells.values()]),
+        "databases": _sizes([*services.homes().values()]),
     }
 
 

@@ -1,0 +1,1 @@
+"""Operations on volumes: one file each; home is the volume database."""

@@ -1,0 +1,113 @@
+"""What all operations on volumes share: how they are accepted, their orders, and what is kept for a host that is down.
+
+Each has an epoch of its own: the engine takes a volume's operations in turn, and a host drops what has a lower one.
+"""
+
+from typing import TYPE_CHECKING, cast
+
+import sqlalchemy as sa
+
+from kilonova.common.context import Context
+from kilonova.common.ids import new_uuid
+from kilonova.db.engine import Row, Tx
+from kilonova.db.sql import P, Q
+from kilonova.objects.base import Versioned
+from kilonova.objects.order import Direction, Order, pack
+from kilonova.objects.volume_params import VolumeParams
+from kilonova.saga import journal
+from kilonova.saga.definition import Run, Saga
+from kilonova.volume.embedded import cleanups
+from kilonova.volume.embedded.schema import volume
+from kilonova.volume.embedded.store import attachments, volumes
+
+if TYPE_CHECKING:
+    from kilonova.volume.embedded.volumes import EmbeddedVolumes
+
+_NEXT_EPOCH = Q(
+    sa.update(volume).where(volume.c.id == P("the_id")).values(epoch=volume.c.epoch + 1)
+)
+
+
+def service(run: Run) -> "EmbeddedVolumes":
+    """Return the volume service of this process."""
+    return cast("EmbeddedVolumes", run.services.volumes)
+
+
+def accept(
+    tx: Tx,
+    ctx: Context,
+    of: "EmbeddedVolumes",
+    saga: Saga,
+    params: VolumeParams,
+    *,
+    first: bool = False,
+) -> str:
+    """Journal an operation on a volume, with the next epoch; the commit of ``tx`` is the acceptance. Return its id."""
+    operation = new_uuid()
+    if not first:
+        tx.run(_NEXT_EPOCH, the_id=params.volume_id)
+    row = volumes.get(tx, params.volume_id)
+    journal.accept(
+        tx,
+        id=operation,
+        kind=saga.kind,
+        version=saga.version,
+        resource=params.volume_id,
+        epoch=row["epoch"],
+        project_id=params.project_id,
+        context=ctx,
+        params=params,
+        now=of.clock.now(),
+        nudge=of.nudge,
+    )
+    return operation
+
+
+def row_of(run: Run) -> Row:
+    """Return the volume's row; NotFound when it is gone."""
+    return service(run).db.read(lambda tx: volumes.get(tx, run.resource))
+
+
+def order(
+    run: Run,
+    host: str,
+    verb: str,
+    payload: Versioned,
+    deadline_s: float,
+    direction: Direction = Direction.DO,
+) -> Order:
+    """Return an order of this step; the same step gives the same order."""
+    return Order(
+        host=host,
+        verb=verb,
+        server_id=run.resource,
+        epoch=run.epoch,
+        operation=run.operation,
+        step=run.step,
+        direction=direction,
+        fence=run.fence,
+        seq=run.seq,
+        answer_to=run.home,
+        deadline_s=deadline_s,
+        body=pack(payload),
+    )
+
+
+def park(tx: Tx, run: Run, order: Order) -> None:
+    """Keep an order for a host that is down, for ``Ask.park``; what it removes stays counted in the host's pool."""
+    row = volumes.find(tx, run.resource)
+    size = 0 if row is None or run.kind != "volume_delete" else int(row["size_gib"])
+    cleanups.put(tx, order, size, service(run).clock.now())
+
+
+def writer_of(run: Run, volume_id: str) -> str | None:
+    """Return the guest of the volume's own host that may write it now."""
+
+    def read(tx: Tx) -> str | None:
+        row = volumes.get(tx, volume_id)
+        for a in attachments.of_volume(tx, volume_id):
+            if a["server_id"] and a["host"] == row["host"]:
+                return str(a["server_id"])
+        return None
+
+    return service(run).db.read(read)

@@ -1,0 +1,157 @@
+"""Create a volume: from an accepted request to data on a host, or to "error" with nothing left on any host.
+
+place    decide which host keeps the data (where the source is, when there is one)
+make     the host makes the file: empty, or from an image, a snapshot, a volume
+finish   available
+"""
+
+from kilonova.common.context import Context, service_context
+from kilonova.common.errors import GenerationMismatch
+from kilonova.db.engine import Tx
+from kilonova.objects.guest import ImageSource
+from kilonova.objects.order import Answer, Direction, Order, unpack
+from kilonova.objects.volume_orders import VolumeMade, VolumeMake, VolumeRemove
+from kilonova.objects.volume_params import VolumeParams
+from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
+from kilonova.volume.embedded import placing
+from kilonova.volume.embedded.operations.asking import (
+    order,
+    park,
+    row_of,
+    service,
+    writer_of,
+)
+from kilonova.volume.embedded.store import volumes
+
+MAKE_DEADLINE_S = 3600.0
+
+
+def place(run: Run) -> Output:
+    """Choose the host; a copy is made where its source is."""
+    of, row = service(run), row_of(run)
+    if row["host"]:
+        return {"host": row["host"], "chosen": False}
+    kept = of.db.read(volumes.kept)
+    return {"host": placing.choose(of.rooms(), kept, row["size_gib"]), "chosen": True}
+
+
+def take(tx: Tx, run: Run, output: Output) -> None:
+    """Name the host in the row, if it still has the room: counted in the transaction that takes it."""
+    of = service(run)
+    row = volumes.get(tx, run.resource)
+    if output["chosen"]:
+        room = next((r for r in of.rooms() if r.host == output["host"]), None)
+        if room is None or room.disk_gib - volumes.kept(tx).get(room.host, 0) < row["size_gib"]:
+            raise GenerationMismatch("The host has no room any more.", host=output["host"])
+        volumes.change(tx, run.resource, of.clock.now(), host=output["host"])
+
+
+def let_go(tx: Tx, run: Run) -> None:
+    """The volume is nowhere."""
+    volumes.change(tx, run.resource, service(run).clock.now(), host="", path="")
+
+
+def order_make(run: Run) -> Order:
+    """Have the host make the data."""
+    row = row_of(run)
+    payload = VolumeMake(
+        volume_id=run.resource,
+        size_gib=row["size_gib"],
+        image=source_image(run, row["image_id"]),
+        snapshot_id=row["snapshot_id"],
+        source_volid=row["source_volid"],
+        source_server_id=writer_of(run, row["source_volid"]) if row["source_volid"] else None,
+    )
+    return order(run, row["host"], "volume_make", payload, MAKE_DEADLINE_S)
+
+
+def source_image(run: Run, image_id: str | None) -> ImageSource | None:
+    """Return where a host gets the image from that a volume is made of."""
+    if image_id is None:
+        return None
+    image = service(run).images.get(service_context(), image_id)
+    return ImageSource(
+        image_id=image.id,
+        url=f"image:{image.id}",
+        disk_format=image.disk_format or "raw",
+        size=image.size or 0,
+        hash_algo=image.os_hash_algo,
+        hash_value=image.os_hash_value,
+        min_disk_gib=image.min_disk,
+    )
+
+
+def order_unmake(run: Run) -> Order | None:
+    """Have the host remove what it made, also in part."""
+    where = run.outputs.get("place")
+    if where is None:
+        return None
+    payload = VolumeRemove(volume_id=run.resource)
+    return order(run, where["host"], "volume_make", payload, 60.0, Direction.UNDO)
+
+
+def made(run: Run, answer: Answer) -> Output:
+    """The file is there."""
+    found = unpack(answer.body, VolumeMade)
+    return {"path": found.path, "format": found.format}
+
+
+def finish(run: Run) -> Output:
+    """Nothing is left to do outside."""
+    return {}
+
+
+def put_available(tx: Tx, run: Run, output: Output) -> None:
+    """The volume can be used."""
+    data = run.outputs["make"]
+    volumes.change(
+        tx,
+        run.resource,
+        service(run).clock.now(),
+        path=data["path"],
+        format=data["format"],
+    )
+    volumes.change(
+        tx,
+        run.resource,
+        service(run).clock.now(),
+        only=("creating", "downloading"),
+        status="available",
+    )
+
+
+def put_error(tx: Tx, run: Run) -> None:
+    """The create did not happen: a row in "error" is all that is left."""
+    volumes.change(
+        tx,
+        run.resource,
+        service(run).clock.now(),
+        only=("creating", "downloading", "available"),
+        status="error",
+    )
+
+
+SAGA = register(
+    Saga(
+        kind="volume_create",
+        version=1,
+        params=VolumeParams,
+        steps=(
+            Step("place", place, NoUndo("decides only"), 60.0, record=take, unrecord=let_go),
+            Ask("make", order_make, made, order_unmake, MAKE_DEADLINE_S, park=park, queue="volume"),
+            Step(
+                "finish",
+                finish,
+                NoUndo("its record is undone by the last act"),
+                10.0,
+                record=put_available,
+            ),
+        ),
+        unwound_record=put_error,
+    )
+)
+
+
+def params_of(ctx: Context, volume_id: str, project_id: str) -> VolumeParams:
+    """Return the parameters of one create."""
+    return VolumeParams(volume_id=volume_id, project_id=project_id)

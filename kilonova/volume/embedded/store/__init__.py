@@ -1,0 +1,1 @@
+"""Questions to the volume database, one noun per file."""
