@@ -91,6 +91,8 @@ def _cell(tx: Tx, name: str, found: Ledger) -> None:
     _count(tx, found, f"secret:{name}", _all(c.secret))
     _count(tx, found, f"fault:{name}", _all(c.fault))
     _count(tx, found, f"cleanup:{name}", _all(c.cleanup))
+    m = c.migration
+    _count(tx, found, "migration", sa.select(m.c.status, sa.func.count()).group_by(m.c.status))
     ended = sa.case(
         (act.c.finished_at.is_(None), "open"), else_=sa.func.coalesce(act.c.message, "ok")
     )

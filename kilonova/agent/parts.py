@@ -3,13 +3,14 @@
 from kilonova.agent.guest_disks import GuestDisks
 from kilonova.agent.guest_images import GuestImages
 from kilonova.agent.guest_nics import GuestNics
+from kilonova.agent.guest_resize import GuestResizes
 from kilonova.agent.guests import Bench, Part
 from kilonova.agent.volumes import Volumes
 
 
 def parts_of(bench: Bench) -> list[Part]:
     """Return the parts of one host."""
-    parts: list[Part] = [GuestNics(bench), GuestDisks(bench)]
+    parts: list[Part] = [GuestNics(bench), GuestDisks(bench), GuestResizes(bench)]
     if bench.volumes is not None:
         parts.append(Volumes(bench.driver, bench.volumes))
     if bench.files is not None:

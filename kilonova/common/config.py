@@ -26,7 +26,8 @@ class Settings:
     synchronous: NORMAL, or FULL (an accepted request also survives a power cut; slower). api_threads, engine_threads:
     threads. build_time_s: of each build of a simulated host. policy_file: rule name = "rule" overrides in TOML.
     public_cidr, private_cidr: first content. image_limit_gib, cache_limit_gib: GiB. resolv_conf: file that names this
-    machine's resolvers, which guests' questions go to.
+    machine's resolvers, which guests' questions go to. resize_confirm_window_s: after it a resize is confirmed by
+    itself; 0: never.
     """
 
     synchronous: str = "NORMAL"
@@ -42,6 +43,7 @@ class Settings:
     log_level: str = "INFO"
     reserved_host_memory_mib: int = 512
     cache_limit_gib: int = 20
+    resize_confirm_window_s: float = 0.0
     dns_servers: tuple[str, ...] = ()
     fake_host_vcpus: int = 64
     fake_host_memory_mib: int = 262144
@@ -54,6 +56,8 @@ class Settings:
         for name in ("api_threads", "engine_threads"):
             if not 1 <= getattr(self, name) <= 64:
                 raise BadConfig(f"{name} must be from 1 to 64, not {getattr(self, name)}")
+        if self.resize_confirm_window_s < 0:
+            raise BadConfig("resize_confirm_window_s must be at least 0")
         if self.build_time_s < 0 or self.heartbeat_s <= 0:
             raise BadConfig("build_time_s must be at least 0 and heartbeat_s more than 0")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):

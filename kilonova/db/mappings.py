@@ -29,6 +29,11 @@ _REQUESTED = Q(
     .where(m.c.server == P("server_"))
     .values(requested=P("requested"), updated_at=P("updated_at"))
 )
+_SIZE = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"))
+    .values(vcpus=P("vcpus"), memory_mib=P("memory_mib"), updated_at=P("updated_at"))
+)
 _REMOVE = Q(sa.delete(m).where(m.c.server == P("server")))
 _IN_GROUP = Q(sa.select(m.c.server, m.c.host).where(m.c.server_group == P("group")))
 _ON_HOST = Q(sa.select(m).where(m.c.host == P("host")))
@@ -122,6 +127,11 @@ def want_delete(tx: Tx, server: str, now: float) -> bool:
 def set_requested(tx: Tx, server: str, requested: bytes, now: float) -> bool:
     """Replace what was asked for (a rename before the server is placed)."""
     return tx.run(_REQUESTED, server_=server, requested=requested, updated_at=now) == 1
+
+
+def set_size(tx: Tx, server: str, vcpus: int, memory_mib: int, now: float) -> bool:
+    """Say what a server counts in the quota; False when its mapping is gone."""
+    return tx.run(_SIZE, server_=server, vcpus=vcpus, memory_mib=memory_mib, updated_at=now) == 1
 
 
 def remove(tx: Tx, server: str) -> bool:

@@ -8,6 +8,8 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import migration as m
 from kilonova.db.sql import P, Q
 
+ENDED = frozenset(("confirmed", "reverted", "error", "completed", "failed", "cancelled", "done"))
+"""Statuses of a migration that keeps nothing any more."""
 _COLUMNS = tuple(c.name for c in m.columns if c.name != "id")
 _ADD = Q(
     sa.insert(m).prefix_with("OR IGNORE", dialect="sqlite").values({n: P(n) for n in _COLUMNS})

@@ -70,6 +70,25 @@ def members_used(tx: Tx, group: str) -> int:
     return int(tx.value(_MEMBERS, group=group))
 
 
+def check_growth(tx: Tx, project_id: str, user_id: str, *, vcpus: int, memory_mib: int) -> None:
+    """Check that a project may have so many cores and MiB more; the caller enlarges in the same transaction.
+
+    Raises QuotaExceeded, in Nova's words. What does not grow is not asked for.
+    """
+    have = limits(tx, project_id, user_id)
+    _, cores, ram = mappings.used(tx, project_id)
+    over = [
+        (name, more, used, have[name])
+        for name, more, used in (("cores", vcpus, cores), ("ram", memory_mib, ram))
+        if more > 0 and 0 <= have[name] < used + more
+    ]
+    if over:
+        names, asked, taken, limit = (", ".join(str(o[i]) for o in over) for i in range(4))
+        raise QuotaExceeded(
+            f"Quota exceeded for {names}: Requested {asked}, but already used {taken} of {limit} {names}"
+        )
+
+
 def reserve_servers(
     tx: Tx, project_id: str, user_id: str, *, low: int, high: int, vcpus: int, memory_mib: int
 ) -> int:

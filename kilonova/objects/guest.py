@@ -4,6 +4,9 @@ verb of the Order      payload          answer payload
 guest_build            GuestBuild       GuestBuilt     make disks, define, plug, start (unless start=False)
 guest_delete           GuestDelete      GuestGone      destroy the guest and every file of it; fine when there is none
 guest_power            GuestPower       GuestState     start, stop, reboot, pause, unpause, suspend, resume
+guest_resize           GuestResize      GuestBuilt     off, old disks kept aside, resized; undo: GuestResizeRevert
+guest_resize_confirm   GuestResizeConfirm GuestGone    what is kept aside is removed; fine when nothing is
+guest_resize_revert    GuestResizeRevert GuestBuilt    what was kept is the guest; undo: GuestResize
 guest_attach_nic       GuestAttachNic   NicAttached    plug a port and put it into the guest
 guest_detach_nic       GuestDetachNic   NicDetached    take a NIC out of the guest and unplug its port
 The undo of guest_build is an Order with verb guest_build, direction undo and a GuestDelete payload; that of

@@ -1,9 +1,12 @@
 """Cleanup records: orders that a host which is down must still perform; done when it returns, shown by audit."""
 
+from collections.abc import Sequence
+
 import msgspec
 import sqlalchemy as sa
 
 from kilonova.common.ids import new_uuid
+from kilonova.db import migrations
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import cleanup as c
 from kilonova.db.sql import P, Q
@@ -29,11 +32,17 @@ def park(run: Run, order: Order) -> None:
     """Keep an order for later, in the cell of its host; repeating it keeps one. For ``Ask.park_outside``."""
     services: Services = run.services
     cell = services.cell(services.hosts.cell_of(order.host))
-    cell.write(lambda tx: put_record(tx, run.operation, order, services.now()))
+
+    def put(tx: Tx) -> None:
+        moves = migrations.of_server(tx, order.server_id)
+        kept = [m["uuid"] for m in moves if m["status"] not in migrations.ENDED]
+        put_record(tx, run.operation, order, services.now(), holds=(order.server_id, *kept))
+
+    cell.write(put)
 
 
-def put_record(tx: Tx, operation: str, order: Order, now: float) -> None:
-    """Write a cleanup record."""
+def put_record(tx: Tx, operation: str, order: Order, now: float, holds: Sequence[str] = ()) -> None:
+    """Write a cleanup record. holds: consumers whose claims stand until it is done, beside the server's."""
     tx.run(
         _ADD,
         id=f"{operation}:{order.step}" if operation else new_uuid(),
@@ -41,7 +50,7 @@ def put_record(tx: Tx, operation: str, order: Order, now: float) -> None:
         server=order.server_id,
         operation=operation,
         order=encode(order),
-        holds=msgspec.json.encode([order.server_id]).decode(),
+        holds=msgspec.json.encode(list(holds or (order.server_id,))).decode(),
         created_at=now,
         tries=0,
         last_error=None,

@@ -252,7 +252,7 @@ class Hosts:
             OwnedServer(
                 server_id=row["uuid"],
                 epoch=row["epoch"] if row["task_state"] is None else self._oldest_epoch(cell, row),
-                wanted_power=int(_WANTED.get(row["vm_state"], PowerState.NOSTATE)),
+                wanted_power=int(_wanted_power(row)),
                 busy=row["task_state"] is not None,
             )
             for row in rows
@@ -351,6 +351,13 @@ class Hosts:
                 by_cell.setdefault(state.cell, {})[host] = at
         for cell, when in by_cell.items():
             self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
+
+
+def _wanted_power(row: Row) -> PowerState:
+    """Return what a guest is after a boot of its host; one that waits to be confirmed is what it was."""
+    if row["vm_state"] == states.RESIZED and row["power_state"] in _WANTED.values():
+        return PowerState(row["power_state"])
+    return _WANTED.get(row["vm_state"], PowerState.NOSTATE)
 
 
 def _follows(row: Row | None, host: str) -> TypeGuard[Row]:

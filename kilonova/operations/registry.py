@@ -15,6 +15,9 @@ OPERATIONS = (
     "server_resume",
     "server_snapshot",
     "server_backup",
+    "server_resize",
+    "confirm_resize",
+    "revert_resize",
 )
 
 

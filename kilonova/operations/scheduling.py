@@ -152,6 +152,14 @@ class Scheduling:
             raise GenerationMismatch("The host was taken meanwhile.", host=place["host"]) from exc
         tx.after_commit(lambda: self._view.applied(change))
 
+    def hand_over(self, tx: Tx, source: str, target: str, kind: str) -> None:
+        """Give what ``source`` holds to ``target`` (a migration, say); nothing is free in between. Safe to repeat.
+
+        kind: the target's consumer type. Conflict when the target holds something else.
+        """
+        change = claims.move(tx, source, target, target_type=kind, now=self._services.now())
+        tx.after_commit(lambda: self._view.applied(change))
+
     def release(self, tx: Tx, consumer: str) -> None:
         """Give a consumer's claim back in the caller's global transaction; fine when there is none."""
         change: Change = claims.release(tx, consumer, now=self._services.now())

@@ -9,15 +9,17 @@ cleanup record instead of an answer: the server is gone for the user and its quo
 host confirms. Forward only: a delete is never undone.
 """
 
+from collections.abc import Sequence
+
 from kilonova.common.context import Context
 from kilonova.common.errors import NotFound
 from kilonova.common.ids import new_uuid
-from kilonova.db import actions, mappings, secrets, servers
+from kilonova.db import actions, mappings, migrations, secrets, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestDelete
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import ServerParams
-from kilonova.operations import guest_orders
+from kilonova.operations import guest_orders, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -140,22 +142,33 @@ def forget(run: Run) -> Output:
     cell, row = _where(run)
     now = services.now()
     parked = run.outputs.get("guest", {}).get("parked") is True
+    kept = [] if row is None else _old_claims(services, cell, row)
     if cell is not None and cell != run.home and row is not None:
-        services.cell(cell).write(lambda tx: _end_row(tx, run, now, fenced=True))
+        services.cell(cell).write(lambda tx: _end_row(tx, run, now, kept, fenced=True))
 
     def end(tx: Tx) -> None:
         if run.home != services.world.name:
             journal.fence_foreign(tx, run.operation, run.fence, run.seq)
         if not parked:
             services.scheduling.release(tx, run.resource)
+            for migration in kept:
+                services.scheduling.release(tx, migration)
         secrets.drop(tx, run.resource)
         mappings.remove(tx, run.resource)
 
     services.world.write(end)
-    return {"cell": cell}
+    return {"cell": cell, "kept": kept}
 
 
-def _end_row(tx: Tx, run: Run, now: float, *, fenced: bool) -> None:
+def _old_claims(services: Services, cell: str | None, row: Row) -> list[str]:
+    """Return the migrations that keep an old claim of a server that was resized and never confirmed."""
+    if cell is None or row["vm_state"] != states.RESIZED:
+        return []
+    moves = services.cell(cell).read(lambda tx: migrations.of_server(tx, row["uuid"]))
+    return [m["uuid"] for m in moves if m["status"] not in migrations.ENDED]
+
+
+def _end_row(tx: Tx, run: Run, now: float, kept: Sequence[str], *, fenced: bool) -> None:
     if fenced:
         journal.fence_foreign(tx, run.operation, run.fence, run.seq)
         actions.begin(
@@ -166,6 +179,8 @@ def _end_row(tx: Tx, run: Run, now: float, *, fenced: bool) -> None:
             ctx=run.context,
             now=run.accepted_at,
         )
+    for migration in kept:
+        migrations.set_status(tx, migration, "confirmed", now)
     servers.mark_deleted(tx, run.resource, now)
     secrets.drop(tx, run.resource)
     actions.event(
@@ -184,7 +199,7 @@ def end_row(tx: Tx, run: Run, output: Output) -> None:
     """Make the row a compact record, in the transaction that ends the operation."""
     services: Services = run.services
     if run.home != services.world.name:
-        _end_row(tx, run, services.now(), fenced=False)
+        _end_row(tx, run, services.now(), output["kept"], fenced=False)
 
 
 SAGA = register(

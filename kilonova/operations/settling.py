@@ -12,6 +12,7 @@ from kilonova.saga.definition import Run
 
 # action -> how Nova's compute manager calls it in an event, where that is not the action's own name
 _EVENTS = {"createImage": "snapshot", "createBackup": "backup"}
+_WHOLE = {"confirmResize": "compute_confirm_resize", "revertResize": "compute_revert_resize"}
 
 
 def succeed(
@@ -95,11 +96,12 @@ def task(tx: Tx, run: Run, task_state: str) -> None:
 
 def event(tx: Tx, run: Run, transition: states.Transition, *, step: str, ok: bool) -> None:
     """Record what became of the operation under its instance action."""
+    usual = _EVENTS.get(transition.action, transition.action)
     actions.event(
         tx,
         operation=run.operation,
         step=step,
-        name=f"compute_{_EVENTS.get(transition.action, transition.action)}_instance",
+        name=_WHOLE.get(transition.action, f"compute_{usual}_instance"),
         started=run.accepted_at,
         finished=run.services.now(),
         ok=ok,

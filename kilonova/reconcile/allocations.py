@@ -1,5 +1,6 @@
 """Allocations and servers, in both directions, and providers that hold more than they have (R10)."""
 
+import msgspec
 import sqlalchemy as sa
 
 from kilonova.common.errors import KilonovaError
@@ -62,6 +63,8 @@ def look(picture: Picture) -> list[Finding]:
 
 
 def _orphan(picture: Picture, what: Held) -> Finding | None:
+    if what.type == "MIGRATION":
+        return _orphan_move(picture, what)
     if what.type != "INSTANCE" or what.consumer in picture.held_back:
         return None
     ours = was_ours(picture.services, what.consumer)
@@ -71,6 +74,27 @@ def _orphan(picture: Picture, what: Held) -> Finding | None:
         where=", ".join(sorted(what.amounts)),
         message=f"{what.consumer} holds resources, and there is no such server.",
         repair="They are released: it was a server once." if ours else None,
+        about=(what.consumer,),
+        since=what.since,
+    )
+
+
+def _orphan_move(picture: Picture, what: Held) -> Finding | None:
+    """A migration keeps the old claim until it is confirmed or reverted, and no longer."""
+    for cell in picture.cells.values():
+        move = cell["moves"].get(what.consumer)
+        if move is not None:
+            return None
+        if what.consumer in {h for r in cell["cleanups"] for h in msgspec.json.decode(r["holds"])}:
+            return None
+    if picture.unread:
+        return None
+    return Finding(
+        kind="allocation_orphan",
+        subject=what.consumer,
+        where=", ".join(sorted(what.amounts)),
+        message=f"Migration {what.consumer} holds resources, and it is over.",
+        repair="They are released.",
         about=(what.consumer,),
         since=what.since,
     )

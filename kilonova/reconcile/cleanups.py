@@ -3,10 +3,12 @@
 Done, the record goes, and with it what it held: the claim of a server that is gone.
 """
 
+import msgspec
+
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.db import mappings
-from kilonova.db.engine import Database, Tx
+from kilonova.db.engine import Database, Row, Tx
 from kilonova.objects.base import decode, encode
 from kilonova.objects.order import Answer, AnswerState, Order
 from kilonova.operations import cleanup
@@ -77,7 +79,7 @@ def answered(services: Services, body: bytes) -> None:
         if r["id"] != record:
             continue
         if answer.state == AnswerState.DONE:
-            _done(services, cell, r["id"], r["server"])
+            _done(services, cell, r)
         else:
             _tried(cell, record, answer.message or answer.details or str(answer.state))
 
@@ -86,15 +88,18 @@ def _tried(cell: Database, record: str, why: str) -> None:
     cell.write(lambda tx: cleanup.tried(tx, record, why))
 
 
-def _done(services: Services, cell: Database, record: str, server: str) -> None:
+def _done(services: Services, cell: Database, found: Row) -> None:
     """Release what the record held, then forget it: a record disappears last.
 
     The claim stays while the server lives (it is of where it is now), or another host has not cleaned up yet.
     """
 
+    record, server = found["id"], found["server"]
+
     def release(tx: Tx) -> None:
         if mappings.find(tx, server) is None:
-            services.scheduling.release(tx, server)
+            for consumer in {server, *msgspec.json.decode(found["holds"])}:
+                services.scheduling.release(tx, consumer)
 
     cells = [services.cell(name) for name in services.real_cells()]
     if not any(

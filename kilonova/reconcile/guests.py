@@ -11,7 +11,13 @@ from kilonova.reconcile.finding import Finding, repaired
 from kilonova.reconcile.picture import Picture
 
 EVERY_S = 60.0
-_HAVE_A_GUEST = (states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED)
+_HAVE_A_GUEST = (
+    states.ACTIVE,
+    states.STOPPED,
+    states.PAUSED,
+    states.SUSPENDED,
+    states.RESIZED,
+)
 
 
 def look(picture: Picture) -> list[Finding]:

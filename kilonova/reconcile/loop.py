@@ -16,6 +16,7 @@ from kilonova.reconcile import (
     live,
     mappings,
     ports,
+    resizes,
     retention,
     secrets,
 )
@@ -34,6 +35,7 @@ JOBS: tuple[tuple[str, float, Run], ...] = (
     ("cleanups", cleanups.EVERY_S, cleanups.run),
     ("live", live.EVERY_S, live.run),
     ("guests", guests.EVERY_S, guests.run),
+    ("resizes", resizes.EVERY_S, resizes.run),
     ("mappings", mappings.EVERY_S, mappings.run),
     ("allocations", allocations.EVERY_S, allocations.run),
     ("ports", ports.EVERY_S, ports.run),

@@ -9,6 +9,7 @@ from kilonova.db import mappings as db
 from kilonova.db.engine import Tx
 from kilonova.db.schema.world import server_mapping as m
 from kilonova.db.sql import P, Q
+from kilonova.operations import states
 from kilonova.operations.services import CELL0, Services
 from kilonova.reconcile.finding import Finding, repaired
 from kilonova.reconcile.picture import Picture, flavor_amounts
@@ -76,7 +77,9 @@ def of_row(cell: str, server: str, row: Any, mapping: Any) -> list[Finding]:
                 since=since,
             )
         )
-    if flavor_amounts(row["flavor"]) != (mapping["vcpus"], mapping["memory_mib"]):
+    counted = (mapping["vcpus"], mapping["memory_mib"])
+    resized = row["vm_state"] == states.RESIZED  # the larger of both sizes counts
+    if flavor_amounts(row["flavor"]) != counted and not resized:
         text = f"Server {server} counts in the quota with another flavor than it has."
         found.append(
             Finding(

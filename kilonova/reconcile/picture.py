@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
+from kilonova.db import migrations
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.schema import cell as c
 from kilonova.db.schema import world as w
@@ -159,6 +160,7 @@ class Picture:
                 "live": tx.all(_LIVE),
                 "secrets": tx.all(_SECRETS),
                 "open_actions": tx.all(_OPEN_ACTIONS),
+                "moves": {r["uuid"]: r for r in migrations.holding(tx)},
             }
 
         found = {}

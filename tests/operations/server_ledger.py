@@ -130,6 +130,68 @@ def imaged(kind: str, state: str) -> dict[str, int]:
     }
 
 
+_MORE = {"held:VCPU": 2, "held:MEMORY_MB": 1024, "held:DISK_GB": 2, "consumer": 1}
+_LESS = {"held:VCPU": -1, "held:MEMORY_MB": -512, "held:DISK_GB": -1, "consumer": -1}
+
+
+def _resize(kind: str, action: str, state: str) -> dict[str, int]:
+    ok, event = ("ok", "Success") if state == "done" else ("Error", "Error")
+    name = {
+        "server_resize": "compute_resize_instance",
+        "confirm_resize": "compute_confirm_resize",
+        "revert_resize": "compute_revert_resize",
+    }
+    out = {
+        f"action:{action}:{ok}": 1,
+        f"event:{name[kind]}:{event}": 1,
+        f"operation:{kind}:{state}": 1,
+    }
+    return out if state == "done" else {**out, "fault:cell1": 1}
+
+
+RESIZES: dict[str, dict[str, dict[str, int]]] = {
+    "server_resize": {
+        "done": {
+            **_resize("server_resize", "resize", "done"),
+            **_MORE,
+            "server:cell1:active:None": -1,
+            "server:cell1:resized:None": 1,
+            "quota:vcpus": 1,
+            "quota:memory_mib": 512,
+            "kept disk": DISKS,
+            "migration:finished": 1,
+        },
+        "failed": {**_resize("server_resize", "resize", "failed"), "migration:error": 1},
+    },
+    "confirm_resize": {
+        "done": {
+            **_resize("confirm_resize", "confirmResize", "done"),
+            **_LESS,
+            "server:cell1:active:None": 1,
+            "server:cell1:resized:None": -1,
+            "kept disk": -DISKS,
+            "migration:finished": -1,
+            "migration:confirmed": 1,
+        },
+    },
+    "revert_resize": {
+        "done": {
+            **_resize("revert_resize", "revertResize", "done"),
+            **{k: -v for k, v in _MORE.items()},
+            "server:cell1:active:None": 1,
+            "server:cell1:resized:None": -1,
+            "quota:vcpus": -1,
+            "quota:memory_mib": -512,
+            "kept disk": -DISKS,
+            "migration:finished": -1,
+            "migration:reverted": 1,
+        },
+        "failed": _resize("revert_resize", "revertResize", "failed"),
+    },
+}
+"""What a resize, its confirm and its revert change, by how they ended."""
+
+
 def plus(before: Mapping[str, int], *deltas: Mapping[str, int]) -> dict[str, int]:
     """Return a ledger with changes; what is nought is absent."""
     total = collections.Counter(before)
@@ -149,4 +211,6 @@ def expected(
         return plus(before, deleted(shape))
     if kind in IMAGES:
         return plus(before, imaged(kind, state))
+    if kind in RESIZES:
+        return plus(before, RESIZES[kind][state])
     return plus(before, powered(kind, state, power))

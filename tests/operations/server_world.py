@@ -24,6 +24,7 @@ from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
+from kilonova.db import flavors
 from kilonova.db.engine import SqliteDatabase, Tx
 from kilonova.db.secrets import Vault
 from kilonova.db.versions import ensure
@@ -36,10 +37,13 @@ from kilonova.objects.port import NicPlan
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
 from kilonova.operations import (
     accept,
+    confirm_resize,
     power,
     registry,
+    revert_resize,
     server_create,
     server_delete,
+    server_resize,
     snapshots,
     stores,
 )
@@ -78,6 +82,9 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_resume": ("server_suspend",),
     "server_snapshot": (),
     "server_backup": ("server_backup", "server_backup"),
+    "server_resize": (),
+    "confirm_resize": ("server_resize",),
+    "revert_resize": ("server_resize",),
 }
 Start = Callable[["ServerWorld", accept.Found], str]
 
@@ -93,9 +100,24 @@ def _image(kind: str, **more: Any) -> Start:
     return start
 
 
+BIGGER = FlavorRecord(flavorid="2", name="m1.bigger", vcpus=2, memory_mib=1024, root_gib=2)
+
+
+def _resize(world: "ServerWorld", found: accept.Found) -> str:
+    def put(tx: Tx) -> None:
+        if flavors.find(tx, BIGGER.flavorid) is None:
+            flavors.add(tx, BIGGER, 0.0)
+
+    world.services.world.write(put)
+    return server_resize.start(world.services, CONTEXT, found, BIGGER.flavorid)
+
+
 STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
     "server_snapshot": _image("server_snapshot"),
     "server_backup": _image("server_backup", backup_type="daily", rotation=1),
+    "server_resize": _resize,
+    "confirm_resize": lambda w, found: confirm_resize.start(w.services, CONTEXT, found),
+    "revert_resize": lambda w, found: revert_resize.start(w.services, CONTEXT, found),
 }
 _templates: dict[tuple[Any, ...], Path] = {}
 _shelf = tempfile.TemporaryDirectory(prefix="kilonova-templates-")

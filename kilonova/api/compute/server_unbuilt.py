@@ -14,9 +14,6 @@ _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
     "rebuild": ("Rebuilding a server", "servers:rebuild", MEMBER, 1, None),
-    "resize": ("Resizing a server", "servers:resize", MEMBER, 1, None),
-    "confirmResize": ("Resizing a server", "servers:confirm_resize", MEMBER, 1, None),
-    "revertResize": ("Resizing a server", "servers:revert_resize", MEMBER, 1, None),
     "rescue": ("Rescuing a server", "os-rescue", MEMBER, 1, None),
     "unrescue": ("Rescuing a server", "os-unrescue", MEMBER, 1, None),
     "shelve": ("Shelving a server", "os-shelve:shelve", MEMBER, 1, None),

@@ -28,6 +28,7 @@ from kilonova.api.compute import (
     server_images,
     server_metadata,
     server_queries,
+    server_resize,
     server_security_groups,
     server_state,
     server_tags,
@@ -71,6 +72,7 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
     extensions,
     server_images,
     server_state,
+    server_resize,
     server_unbuilt,
     proxies,
 )

@@ -18,8 +18,10 @@ from kilonova.objects.guest import (
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, OnEvent, Progress
 from kilonova.virt.fake.disks import defined
+from kilonova.virt.fake.guests import booted
 from kilonova.virt.fake.host import HANG_S
 from kilonova.virt.fake.nics import FakeNics
+from kilonova.virt.fake.resize import FakeResizes
 from kilonova.virt.fake.snapshots import FakeSnapshots
 from kilonova.virt.fake.world import RUNS, FakeGuest, logged
 
@@ -47,7 +49,7 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(FakeNics, FakeSnapshots):
+class FakeDriver(FakeNics, FakeSnapshots, FakeResizes):
     """One simulated host. Threads may share it."""
 
     name = "fake"
@@ -80,7 +82,7 @@ class FakeDriver(FakeNics, FakeSnapshots):
                 guest = msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN))
                 world.put(host, guest)
         if build.start and guest.power not in RUNS:
-            guest = _booted(defined(guest, build))
+            guest = booted(defined(guest, build))
             world.put(host, guest)
         if build.faults:
             self._afterwards(build)
@@ -109,7 +111,7 @@ class FakeDriver(FakeNics, FakeSnapshots):
         if build is not None and _defines_anew(action, guest):
             guest = defined(guest, build)
         if action in _REBOOTS or (action == PowerAction.START and not runs):
-            guest = _booted(guest)
+            guest = booted(guest)
         elif action == PowerAction.STOP and runs:
             guest = logged(guest, "guest: power button, shutting down")
         guest = msgspec.structs.replace(guest, power=after)
@@ -249,15 +251,3 @@ def _new(build: GuestBuild) -> FakeGuest:
         made_at=time.time(),
     )
     return defined(guest, build)
-
-
-def _booted(guest: FakeGuest) -> FakeGuest:
-    boots = guest.boots + 1
-    lines = [
-        f"GUEST START simulated boot={boots}",
-        *(f"GUEST NIC name=eth{n} mac={mac}" for n, (_, mac) in enumerate(guest.nics)),
-        f"GUEST READY uuid={guest.server} hostname={guest.name}",
-    ]
-    return msgspec.structs.replace(
-        logged(guest, *lines), power=int(PowerState.RUNNING), boots=boots
-    )

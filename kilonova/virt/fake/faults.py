@@ -13,6 +13,7 @@ Names (``world.faults.set``, or a build's ``faults``, which come from the server
     detach_disk_busy      the guest does not let go of a disk: the detach is tried again and again
     snapshot_fail, snapshot_fail_once, snapshot_hang   the same for the copy of a disk
     snapshot_no_room      the host's disk is full in the middle of it
+    resize_fail, confirm_fail, revert_fail (…_once, …_hang)   the same for the three parts of a resize
     hypervisor_down       builds, power actions, deletes and looks fail: the hypervisor does not answer
     lost_guest            the build works, then the guest is gone without a word
     guest_crash           the build works, then the guest crashes and says so

@@ -46,6 +46,15 @@ SPEC = Inventory(
 RUNS = frozenset({int(PowerState.RUNNING), int(PowerState.PAUSED)})
 
 
+class FakeSize(msgspec.Struct, kw_only=True, frozen=True):
+    """What a guest was before a resize; its disks are kept until that is confirmed or reverted."""
+
+    vcpus: int
+    memory_mib: int
+    sizes: dict[str, int]
+    reverted: bool = False  # it is the new size that is kept, after a revert
+
+
 class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     """What a simulated host has of one server. power NOSTATE: its disks are there, it is not defined yet."""
 
@@ -59,6 +68,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     nics: tuple[tuple[str, str], ...]  # (port id, mac)
     hardware: Hardware
     faults: tuple[str, ...] = ()
+    kept: FakeSize | None = None
     generation: int = 0  # of its metadata document
     boots: int = 0
     made_at: float = 0.0
@@ -71,7 +81,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
 class Leftover(NamedTuple):
     """One thing that exists on a simulated host."""
 
-    kind: str  # "guest", "disk", "volume writer", "second writer", "export", "<volume, snapshot, part> file"
+    kind: str  # "guest", "disk", "kept disk", "volume writer", "second writer", "export", "<volume, part …> file"
     host: str
     server: str
     name: str
@@ -141,6 +151,7 @@ class World:
                 for kind, names in (
                     ("guest", (g.name,) if g.power != PowerState.NOSTATE else ()),
                     ("disk", g.disks),
+                    ("kept disk", () if g.kept is None else g.kept.sizes),
                 )
                 for name in names
             ]
