@@ -9,11 +9,13 @@ from typing import Any
 from kilonova.cli import output
 from kilonova.cli.client import Client, connect, wait_for
 from kilonova.cli.common import Failed, common_options
+from kilonova.cli.status import STATUS
 from kilonova.server import ground, launch, state
 
 NAME = "hello"
 _COMPUTE, _NETWORK = "/compute/v2.1", "/network/v2.0"
 _READY = "GUEST READY"
+_HOST_S = 60.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     progress = output.Progress(quiet=args.json)
     found = state.running(directory)
     real = found is not None and found.driver == "libvirt"
+    if real:
+        _wait_host(directory)
     key = _key_file(directory)
     _key_pair(client, key)
     progress.done(f"key pair {NAME}: {key}")
@@ -59,6 +63,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show(what, directory, real)
     return 0
+
+
+def _wait_host(directory: Path) -> None:
+    """Wait until this machine takes servers. Raises Failed with where the reason stands when it does not."""
+    admin = connect(directory)
+
+    def up() -> bool:
+        return any(h["state"] == "up" for h in admin.get(STATUS)["hosts"])
+
+    try:
+        wait_for("this machine to take servers", up, _HOST_S)
+    except Failed as exc:
+        logs = f"{directory / state.LOG} and {directory / 'host' / 'helper.log'}"
+        raise Failed(f"{exc}: its agent is not registered. {logs} say why.") from exc
 
 
 def _key_file(directory: Path) -> Path:
@@ -129,8 +147,10 @@ def _one(client: Client, path: str, kind: str, **query: object) -> Any:
 
 
 def _server(client: Client) -> Any:
-    for one in client.get(f"{_COMPUTE}/servers", name=f"^{NAME}$")["servers"]:
-        return one
+    for one in client.get(f"{_COMPUTE}/servers/detail", name=f"^{NAME}$")["servers"]:
+        if one["status"] != "ERROR":
+            return one
+        _remove(client, one["id"])  # an earlier try that failed
     flavors = client.get(f"{_COMPUTE}/flavors")["flavors"]
     flavor = next((f for f in flavors if f["name"] == "m1.tiny"), None)
     if flavor is None:
@@ -147,6 +167,15 @@ def _server(client: Client) -> Any:
     return client.call("POST", f"{_COMPUTE}/servers", {"server": body})["server"]
 
 
+def _remove(client: Client, server_id: str) -> None:
+    client.call("DELETE", f"{_COMPUTE}/servers/{server_id}")
+
+    def gone() -> bool:
+        return all(s["id"] != server_id for s in client.get(f"{_COMPUTE}/servers")["servers"])
+
+    wait_for(f"the end of the failed server {NAME}", gone, _HOST_S)
+
+
 def _wait_active(client: Client, server_id: str, timeout_s: float) -> Any:
     path = f"{_COMPUTE}/servers/{server_id}"
 
@@ -154,9 +183,7 @@ def _wait_active(client: Client, server_id: str, timeout_s: float) -> Any:
         server = client.get(path)["server"]
         if server["status"] == "ERROR":
             why = server.get("fault", {}).get("message", "no reason was recorded")
-            raise Failed(
-                f"server {NAME} failed: {why}. 'openstack server delete {NAME}' and try again."
-            )
+            raise Failed(f"server {NAME} failed: {why.rstrip('.')}. The next try makes it anew.")
         if server["status"] == "SHUTOFF" and server["OS-EXT-STS:task_state"] is None:
             client.call("POST", f"{path}/action", {"os-start": None})
         return server if server["status"] == "ACTIVE" else None
@@ -246,7 +273,9 @@ def host_changes(directory: Path) -> list[str]:
         f"nftables table inet {names.table(tag)} (NAT for floating addresses)",
         f"net.ipv4.ip_forward=1 (was {before})" if before not in (None, "1") else "",
         f"files in {directory} and {settings.runtime_root}",
-        f"packages listed in {packages}" if packages.exists() else "",
+        f"packages listed in {packages}, unpacked ones in /var/cache/kilonova"
+        if packages.exists()
+        else "",
         "'kilonova down --purge' takes it back, but for the packages",
     ]
     return [line for line in found if line]

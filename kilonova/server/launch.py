@@ -24,6 +24,7 @@ from kilonova.common.errors import KilonovaError
 from kilonova.server import kvm, privileges, state
 from kilonova.server.ground import CLOUD_USER, QEMU_USER, StartFailed
 
+_OPEN_FILES = 4096
 _LOG_LIMIT_BYTES = 64 << 20
 
 
@@ -113,6 +114,8 @@ def _daemon(start: Start, writer: int) -> None:
     os.setsid()
     if os.fork() != 0:
         os._exit(0)
+    os.closerange(3, writer)  # what the caller left open, a lock perhaps, is not ours to hold
+    os.closerange(writer + 1, _OPEN_FILES)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kilonova.cli import service
+from kilonova.cli.client import connect
 from kilonova.server import state
 from tests.clients.conftest import KILONOVA, ROOT
 
@@ -85,6 +86,45 @@ def test_up_is_repeatable_and_down_too(directory: Path) -> None:
     assert "No cloud runs" in kilonova("down", "--state-dir", str(directory)).stdout
     kilonova("status", "--state-dir", str(directory), code=3)
     kilonova("audit", "--state-dir", str(directory), code=3)
+
+
+def test_a_detached_cloud_holds_nothing_of_its_callers(directory: Path) -> None:
+    """Who starts it under a lock, or reads its output through a pipe, is not kept waiting when up returns."""
+    reader, writer = os.pipe()
+    options = ["--state-dir", str(directory), "--driver", "fake", "--port", "0", "--detach"]
+    with subprocess.Popen(
+        [*KILONOVA, "up", *options],
+        pass_fds=[writer],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+    ) as process:
+        os.close(writer)
+        assert process.wait(60) == 0
+    assert state.running(directory) is not None
+    os.set_blocking(reader, False)
+    assert os.read(reader, 1) == b"", "the cloud still holds the other end"
+    os.close(reader)
+
+
+def test_hello_makes_a_failed_server_anew(directory: Path) -> None:
+    """A first try that failed does not stand in the way of the next."""
+    up(directory)
+    client = connect(directory, "demo")
+    image = client.get("/image/v2/images")["images"][0]["id"]
+    body = {
+        "name": "hello",
+        "flavorRef": client.get("/compute/v2.1/flavors")["flavors"][0]["id"],
+        "imageRef": image,
+        "networks": "none",
+        "metadata": {"kilonova:fault": "build_fail_everywhere"},
+    }
+    failed = client.call("POST", "/compute/v2.1/servers", {"server": body})["server"]["id"]
+    path = f"/compute/v2.1/servers/{failed}"
+    wait(lambda: client.get(path)["server"]["status"] == "ERROR")
+    said = json.loads(kilonova("hello", "--state-dir", str(directory), "--json").stdout)
+    assert said["server"] != failed
+    assert [s["id"] for s in client.get("/compute/v2.1/servers")["servers"]] == [said["server"]]
 
 
 def test_secrets_are_for_their_owner_alone(directory: Path) -> None:

@@ -67,8 +67,9 @@ def main() -> None:
         os.makedirs(target, exist_ok=True)
         _mount(run if name == "run" else os.path.join(private, name), target, MS_BIND)
     for name in ("hosts", "passwd", "group"):
-        if os.path.exists(os.path.join(private, name)):
-            _mount(os.path.join(private, name), f"/etc/{name}", MS_BIND)
+        ours, target = os.path.join(private, name), f"/etc/{name}"
+        if os.path.exists(ours) and os.path.exists(target):  # a bare machine has no /etc/hosts
+            _mount(ours, target, MS_BIND)
     _hide_kvm(private)
     socket.sethostname(hostname)
     os.umask(0o022)

@@ -43,7 +43,7 @@ table inet kilonova {
     type filter hook input priority filter; policy drop;
     iifname "lo" accept
     ct state established,related accept
-    meta l4proto { icmp, ipv6-icmp } accept
+    meta l4proto { 1, 58 } accept
     iifname "dns0" drop
     udp dport { 53, 67, 547 } accept
     tcp dport 53 accept

@@ -112,7 +112,7 @@ table inet {name} {{
     ct state established,related accept
     udp dport 53 accept
     tcp dport {{ {ports} }} accept
-    meta l4proto {{ icmp, ipv6-icmp }} accept
+    meta l4proto {{ 1, 58 }} accept
     drop
   }}
 }}
