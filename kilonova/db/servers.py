@@ -59,9 +59,20 @@ _BEGIN = Q(
         s.c.uuid == P("uuid_"),
         s.c.deleted == 0,
         s.c.vm_state == P("vm_state_"),
-        s.c.task_state.is_(None),
+        s.c.task_state.is_not_distinct_from(P("task_state_")),
+        s.c.epoch < P("epoch"),
     )
     .values(task_state=P("task_state"), epoch=P("epoch"), updated_at=P("updated_at"))
+)
+_LET_GO = Q(
+    sa.update(s)
+    .where(
+        s.c.uuid == P("uuid_"),
+        s.c.deleted == 0,
+        s.c.epoch == P("epoch_"),
+        s.c.task_state != "deleting",
+    )
+    .values(task_state=None)
 )
 _WANT_DELETE = Q(
     sa.update(s)
@@ -122,13 +133,23 @@ def find(tx: Tx, uuid: str) -> Row | None:
     return tx.one(_GET, uuid=uuid)
 
 
-def begin(tx: Tx, uuid: str, *, vm_state: str, task_state: str, epoch: int, now: float) -> bool:
+def begin(
+    tx: Tx,
+    uuid: str,
+    *,
+    vm_state: str,
+    task_state: str,
+    epoch: int,
+    now: float,
+    task_before: str | None = None,
+) -> bool:
     """Give the server to an operation by compare-and-swap; False when its state is another by now."""
     return (
         tx.run(
             _BEGIN,
             uuid_=uuid,
             vm_state_=vm_state,
+            task_state_=task_before,
             task_state=task_state,
             epoch=epoch,
             updated_at=now,
@@ -145,6 +166,11 @@ def want_delete(tx: Tx, uuid: str, *, epoch: int, now: float) -> bool:
 def settle(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) -> None:
     """End an operation on the server: final states, no task (a delete that waits keeps showing)."""
     tx.run(_SETTLE, uuid_=uuid, vm_state=vm_state, power_state=power_state, updated_at=now)
+
+
+def let_go(tx: Tx, uuid: str, *, epoch: int) -> None:
+    """End an operation that changed no state: no task, unless a later one owns the server already."""
+    tx.run(_LET_GO, uuid_=uuid, epoch_=epoch)
 
 
 def set_power(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from kilonova.common.context import Context
+from kilonova.common.errors import BadRequest, Conflict
 from kilonova.objects.port import (
     BoundPort,
     GroupInfo,
@@ -19,6 +20,18 @@ from kilonova.objects.port import (
 
 Key = tuple[str, str]  # (operation id, item)
 Requested = Sequence[RequestedNic] | Literal["auto", "none"] | None
+
+
+class NotThere(BadRequest):
+    """A network or port that was named is unknown. POST /servers answers 400; where it is in a path or alone, 404."""
+
+
+class AddressTaken(BadRequest):
+    """An address that was asked for is in use. POST /servers answers 400, an interface attach 409."""
+
+
+class NoAddressLeft(Conflict):
+    """No address is free. POST /servers answers 409, an interface attach 400."""
 
 
 class NetworkService(Protocol):
@@ -106,6 +119,14 @@ class NetworkService(Protocol):
 
     def disassociate_floating_ip(self, ctx: Context, server_id: str, address: str) -> None:
         """Take a floating address off a server. NotFound: unknown; Conflict: it is not on this server."""
+        ...
+
+    def add_fixed_ip(self, server_id: str, network_id: str) -> None:
+        """Give a server's port on a network one more address of it. NotFound: no such port; NoAddressLeft."""
+        ...
+
+    def remove_fixed_ip(self, server_id: str, address: str) -> None:
+        """Take an address off a server's port. BadRequest: it has no such address."""
         ...
 
     def on_event(self, handler: Callable[[NetworkEvent], None]) -> None:

@@ -147,3 +147,23 @@ class SnapshotParams(ServerParams, frozen=True, kw_only=True):
     image_id: str = ""
     backup_type: str = ""
     rotation: int = -1
+
+
+class InterfaceParams(Versioned, frozen=True, kw_only=True):
+    """Parameters of attaching a NIC to a server, or detaching it. nic: as reserved before accept, or as recorded.
+
+    network_id, user_port, fixed_ip: what the reservation was made from (user_port: a port that the user made).
+    """
+
+    server_id: str
+    nic: NicRecord
+    project_id: str = ""
+    action: str = ""
+    previous_vm_state: str = ""
+    previous_task_state: str | None = None
+    host: str | None = None
+    availability_zone: str = "nova"
+    hostname: str = ""
+    network_id: str | None = None
+    user_port: str | None = None
+    fixed_ip: str | None = None

@@ -5,12 +5,12 @@ transaction in the cell moves ``task_state`` by compare-and-swap, opens the inst
 An epoch that was taken and not used is only a gap in a number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kilonova.common.context import Context
-from kilonova.common.errors import Conflict, NotFound
+from kilonova.common.errors import Conflict, GenerationMismatch, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, servers
 from kilonova.db.engine import Row, Tx
@@ -75,14 +75,16 @@ class Also:
     """What else is written when an operation is accepted.
 
     world(tx): in the global transaction that takes the epoch (quota, say). home(tx, operation id): in the accepting
-    one. Either may raise what refuses the operation.
+    one. Either may raise what refuses the operation. operation: its id, when that was minted before.
     """
 
     world: Callable[[Tx], None] | None = None
     home: Callable[[Tx, str], None] | None = None
+    operation: str | None = None
 
 
 NOTHING_ELSE = Also()
+TRIES = 20
 
 
 def on_server(
@@ -96,9 +98,31 @@ def on_server(
 ) -> str:
     """Accept ``saga`` on a placed server; return the operation's id. params: of the saga's own type.
 
-    Raises Conflict when the server's state does not allow it, or another operation came first.
+    Raises Conflict when the server's state does not allow it, or another operation came first; one that may queue
+    behind others looks again instead.
     """
+    for _ in range(TRIES if transition.busy else 1):
+        try:
+            return _once(services, ctx, saga, found, transition, also, params)
+        except GenerationMismatch as exc:
+            first = exc
+            found = find_server(services, ctx, found.id)
+    raise first
+
+
+def _once(
+    services: Services,
+    ctx: Context,
+    saga: Saga,
+    found: Found,
+    transition: states.Transition,
+    also: Also,
+    params: Mapping[str, Any],
+) -> str:
     row = startable(found, transition)
+    overtaken = GenerationMismatch(
+        f"Another operation on instance {found.id} was accepted first; try again."
+    )
     epoch = int(found.mapping["epoch"])
     now = services.now()
 
@@ -109,13 +133,14 @@ def on_server(
         return taken
 
     if not services.world.write(take):
-        raise Conflict(f"Another operation on instance {found.id} was accepted first; try again.")
-    operation = new_uuid()
+        raise overtaken
+    operation = also.operation or new_uuid()
     given: Any = saga.params(
         server_id=found.id,
         project_id=found.mapping["project_id"],
         action=transition.action,
         previous_vm_state=row["vm_state"],
+        previous_task_state=row["task_state"],
         host=row["host"],
         **params,
     )
@@ -128,8 +153,10 @@ def on_server(
             task_state=transition.task_state,
             epoch=epoch + 1,
             now=now,
+            task_before=row["task_state"],
         ):
-            raise wrong_state(found.id, transition.verb, servers.find(tx, found.id))
+            startable(Found(found.mapping, servers.find(tx, found.id)), transition)
+            raise overtaken
         actions.begin(
             tx, operation=operation, server=found.id, action=transition.action, ctx=ctx, now=now
         )
@@ -156,7 +183,9 @@ def on_server(
 def startable(found: Found, transition: states.Transition) -> Row:
     """Return the server's row when the operation may start now. Raises Conflict."""
     row = found.row
-    if row is None or row["vm_state"] not in transition.start or row["task_state"] is not None:
+    if row is None or row["vm_state"] not in transition.start:
+        raise wrong_state(found.id, transition.verb, row)
+    if row["task_state"] is not None and row["task_state"] not in transition.busy:
         raise wrong_state(found.id, transition.verb, row)
     if row["host"] is None or row["launched_at"] is None:
         raise Conflict(

@@ -6,13 +6,15 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.common.ids import new_uuid
-from kilonova.db import migrations
+from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import cleanup as c
 from kilonova.db.sql import P, Q
 from kilonova.objects.base import encode
-from kilonova.objects.order import Order
+from kilonova.objects.guest import GuestAttachNic, GuestDetachNic
+from kilonova.objects.order import Order, unpack
 from kilonova.operations.services import Services
+from kilonova.saga import journal
 from kilonova.saga.definition import Run
 
 _ADD = Q(
@@ -75,3 +77,27 @@ def done(tx: Tx, id_: str) -> None:
 def tried(tx: Tx, id_: str, error: str) -> None:
     """Count a try that failed."""
     tx.run(_TRIED, id_=id_, last_error=error)
+
+
+def still_wanted(services: Services, order: Order) -> bool | None:
+    """Tell whether a parked order is to be sent: None not now, False never, as the server has changed since.
+
+    Only an undo that puts a NIC in or takes one out asks: the record may have gained or lost that very NIC meanwhile.
+    """
+    if order.verb not in ("guest_attach_nic", "guest_detach_nic"):
+        return True
+    mapping = services.world.read(lambda tx: mappings.find(tx, order.server_id))
+    if mapping is None or mapping["cell"] is None:
+        return False
+    cell = services.cell(mapping["cell"])
+    if cell.read(lambda tx: journal.live_of(tx, order.server_id)):
+        return None
+    row = cell.read(lambda tx: servers.find(tx, order.server_id))
+    if row is None or row["deleted"] or row["host"] != order.host:
+        return False
+    if order.verb == "guest_detach_nic":
+        port, puts_in = unpack(order.body, GuestAttachNic).nic.port_id, True
+    else:
+        port, puts_in = unpack(order.body, GuestDetachNic).port_id, False
+    has = any(n["port_id"] == port for n in msgspec.json.decode(row["nics"]))
+    return has == puts_in

@@ -11,7 +11,7 @@ from kilonova.db.engine import Tx
 from kilonova.objects.guest import GuestPower, GuestState, PowerAction, PowerState
 from kilonova.objects.order import Answer, Order, unpack
 from kilonova.objects.server import ServerParams
-from kilonova.operations import accept, guest_orders, settling, states
+from kilonova.operations import accept, guest_orders, settling, states, turns
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.services import Services
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, register
@@ -31,6 +31,7 @@ def power_saga(kind: str, action: PowerAction) -> Saga:
     transition = states.TRANSITIONS[kind]
 
     def order(run: Run) -> Order:
+        turns.wait(run)
         services: Services = run.services
         row = guest_orders.server_row(services, run.home, run.resource)
         if row["host"] is None:

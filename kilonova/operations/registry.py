@@ -18,6 +18,8 @@ OPERATIONS = (
     "server_resize",
     "confirm_resize",
     "revert_resize",
+    "interface_attach",
+    "interface_detach",
 )
 
 

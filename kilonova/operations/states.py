@@ -41,7 +41,7 @@ VM_STATES = frozenset(
 class Transition:
     """What one operation needs and shows: vm_states it starts from, task_state while it runs, vm_state at its end.
 
-    busy: task_states in which it may start all the same (an operation of the same kind repeated).
+    busy: task_states in which it is accepted all the same, and waits for its turn (turns.py).
     """
 
     action: str  # instance action name, as GET /servers/{id}/os-instance-actions says it
@@ -49,29 +49,53 @@ class Transition:
     task_state: str
     end: str | None
     verb: str  # how Nova names it in "Cannot 'verb' instance ... while it is in vm_state ..."
+    busy: frozenset[str] = frozenset()
+
+
+QUEUED = frozenset(("attaching_interface", "detaching_interface"))
+"""Task_states behind which others queue: Nova shows none then, and takes the next request at once."""
 
 
 def _t(action: str, start: set[str], task_state: str, end: str | None, verb: str) -> Transition:
     return Transition(action, frozenset(start), task_state, end, verb)
 
 
+def _q(action: str, start: set[str], task_state: str, end: str | None, verb: str) -> Transition:
+    """An operation whose first act is to wait for its turn."""
+    return Transition(action, frozenset(start), task_state, end, verb, QUEUED)
+
+
 _IMAGED = {ACTIVE, STOPPED, PAUSED, SUSPENDED}  # what an image is made of
 TRANSITIONS: Mapping[str, Transition] = {
-    "server_start": _t("start", {STOPPED}, "powering-on", ACTIVE, "start"),
-    "server_stop": _t("stop", {ACTIVE, ERROR}, "powering-off", STOPPED, "stop"),
-    "server_reboot_soft": _t("reboot", {ACTIVE}, "rebooting", ACTIVE, "reboot"),
-    "server_reboot_hard": _t(
+    "server_start": _q("start", {STOPPED}, "powering-on", ACTIVE, "start"),
+    "server_stop": _q("stop", {ACTIVE, ERROR}, "powering-off", STOPPED, "stop"),
+    "server_reboot_soft": _q("reboot", {ACTIVE}, "rebooting", ACTIVE, "reboot"),
+    "server_reboot_hard": _q(
         "reboot", {ACTIVE, STOPPED, PAUSED, SUSPENDED, ERROR}, "rebooting_hard", ACTIVE, "reboot"
     ),
-    "server_pause": _t("pause", {ACTIVE}, "pausing", PAUSED, "pause"),
-    "server_unpause": _t("unpause", {PAUSED}, "unpausing", ACTIVE, "unpause"),
-    "server_suspend": _t("suspend", {ACTIVE}, "suspending", SUSPENDED, "suspend"),
-    "server_resume": _t("resume", {SUSPENDED}, "resuming", ACTIVE, "resume"),
+    "server_pause": _q("pause", {ACTIVE}, "pausing", PAUSED, "pause"),
+    "server_unpause": _q("unpause", {PAUSED}, "unpausing", ACTIVE, "unpause"),
+    "server_suspend": _q("suspend", {ACTIVE}, "suspending", SUSPENDED, "suspend"),
+    "server_resume": _q("resume", {SUSPENDED}, "resuming", ACTIVE, "resume"),
     "server_resize": _t("resize", {ACTIVE, STOPPED}, "resize_prep", RESIZED, "resize"),
     "confirm_resize": _t("confirmResize", {RESIZED}, "resize_confirming", ACTIVE, "confirm_resize"),
     "revert_resize": _t("revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"),
     "server_snapshot": _t("createImage", _IMAGED, "image_snapshot", None, "create_image"),
     "server_backup": _t("createBackup", _IMAGED, "image_backup", None, "backup"),
+    "interface_attach": _q(
+        "attach_interface",
+        {ACTIVE, PAUSED, STOPPED},
+        "attaching_interface",
+        None,
+        "attach_interface",
+    ),
+    "interface_detach": _q(
+        "detach_interface",
+        {ACTIVE, PAUSED, STOPPED},
+        "detaching_interface",
+        None,
+        "detach_interface",
+    ),
     "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
     "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
 }

@@ -48,7 +48,13 @@ def run(services: Services) -> list[Finding]:
         for r in services.cell(name).read(cleanup.all_records):
             if not services.hosts.is_up(r["host"]):
                 continue
-            order = renewed(services, decode(r["order"], Order), r["tries"])
+            parked = decode(r["order"], Order)
+            wanted = cleanup.still_wanted(services, parked)
+            if wanted is False:
+                _done(services, services.cell(name), r)
+            if not wanted:
+                continue
+            order = renewed(services, parked, r["tries"])
             services.bus.publish(f"agent.{order.host}.order", encode(order))
     return []
 

@@ -51,7 +51,7 @@ _LIVE = Q(
         *(
             O.c[n]
             for n in (
-                *("id", "kind", "version", "resource", "state", "direction", "step"),
+                *("id", "kind", "version", "resource", "state", "direction", "step", "waits_for"),
                 *("accepted_at", "updated_at", "started_at", "deadline", "ends_by", "wake_at"),
             )
         )

@@ -51,6 +51,7 @@ def created(shape: "Shape") -> dict[str, int]:
         "guest": 1,
         "disk": DISKS,
         "tap": n,
+        "nic": n,
     }
 
 
@@ -94,6 +95,7 @@ def deleted(shape: "Shape", vm_state: str = "active") -> dict[str, int]:
         "guest": -1,
         "disk": -DISKS,
         "tap": -n,
+        "nic": -n,
     }
 
 
@@ -192,6 +194,27 @@ RESIZES: dict[str, dict[str, dict[str, int]]] = {
 """What a resize, its confirm and its revert change, by how they ended."""
 
 
+def interface(kind: str, state: str, shape: "Shape") -> dict[str, int]:
+    """What attaching or detaching a NIC changes; unwound it leaves a fault and a failed action."""
+    verb, mine = kind.removeprefix("interface_"), shape.attach_user_port
+    way = 1 if verb == "attach" else -1
+    event = f"event:compute_{verb}_interface"
+    if state == "failed":
+        out = {f"action:{verb}_interface:Error": 1, f"{event}:Error": 1, "fault:cell1": 1}
+        return {**out, f"operation:{kind}:failed": 1}
+    return {
+        f"action:{verb}_interface:ok": 1,
+        f"{event}:Success": 1,
+        f"operation:{kind}:done": 1,
+        "port:made:bound": way,
+        "port:user:unbound": -way if mine else 0,
+        "address": 0 if mine else way,
+        "group membership": 0 if mine else way,
+        "tap": way,
+        "nic": way,
+    }
+
+
 def plus(before: Mapping[str, int], *deltas: Mapping[str, int]) -> dict[str, int]:
     """Return a ledger with changes; what is nought is absent."""
     total = collections.Counter(before)
@@ -213,4 +236,6 @@ def expected(
         return plus(before, imaged(kind, state))
     if kind in RESIZES:
         return plus(before, RESIZES[kind][state])
+    if kind.startswith("interface_"):
+        return plus(before, interface(kind, state, shape))
     return plus(before, powered(kind, state, power))

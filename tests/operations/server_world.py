@@ -33,11 +33,13 @@ from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.schema import network as network_table
 from kilonova.network.embedded.seed import seed
 from kilonova.network.embedded.store import ports as port_store
-from kilonova.objects.port import NicPlan
+from kilonova.objects.port import NicPlan, RequestedNic
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
 from kilonova.operations import (
     accept,
     confirm_resize,
+    interface_attach,
+    interface_detach,
     power,
     registry,
     revert_resize,
@@ -85,6 +87,8 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_resize": (),
     "confirm_resize": ("server_resize",),
     "revert_resize": ("server_resize",),
+    "interface_attach": (),
+    "interface_detach": ("interface_attach",),
 }
 Start = Callable[["ServerWorld", accept.Found], str]
 
@@ -112,12 +116,30 @@ def _resize(world: "ServerWorld", found: accept.Found) -> str:
     return server_resize.start(world.services, CONTEXT, found, BIGGER.flavorid)
 
 
+def _attach(world: "ServerWorld", found: accept.Found) -> str:
+    """Attach a NIC; of the user's own port, when the shape says so."""
+    made = msgspec.json.decode((world.path / "network.json").read_bytes())
+    nic = RequestedNic(network_id=made["network"], tag="late")
+    if world.shape.attach_user_port:
+        nic = RequestedNic(port_id=made["port"], tag="late")
+    interface_attach.start(world.services, CONTEXT, found, nic)
+    return world.latest("interface_attach")
+
+
+def _detach(world: "ServerWorld", found: accept.Found) -> str:
+    """Detach the newest NIC."""
+    nics = msgspec.json.decode(found.row["nics"]) if found.row is not None else []
+    return interface_detach.start(world.services, CONTEXT, found, nics[-1]["port_id"])
+
+
 STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
     "server_snapshot": _image("server_snapshot"),
     "server_backup": _image("server_backup", backup_type="daily", rotation=1),
     "server_resize": _resize,
     "confirm_resize": lambda w, found: confirm_resize.start(w.services, CONTEXT, found),
     "revert_resize": lambda w, found: revert_resize.start(w.services, CONTEXT, found),
+    "interface_attach": _attach,
+    "interface_detach": _detach,
 }
 _templates: dict[tuple[Any, ...], Path] = {}
 _shelf = tempfile.TemporaryDirectory(prefix="kilonova-templates-")
@@ -132,10 +154,14 @@ def saga_of(kind: str) -> Saga:
 
 @dataclass(frozen=True)
 class Shape:
-    """What kind of server. user_port: its first NIC is a port that the user made before."""
+    """What kind of server. user_port: its first NIC is a port that the user made before.
+
+    attach_user_port: so is the NIC that interface_attach gives it.
+    """
 
     nics: int = 1
     user_port: bool = False
+    attach_user_port: bool = False
     user_data: bool = True
     tags: int = 2
     faults: str = ""
@@ -298,7 +324,8 @@ class ServerWorld:
     def latest(self, kind: str) -> str:
         """Return the id of the operation of this kind that was accepted last in the server's cell."""
         live = self.databases["cell1"].read(lambda tx: journal.live_of(tx, self.server))
-        return str(next(row["id"] for row in live if row["kind"] == kind))
+        newest = max((row for row in live if row["kind"] == kind), key=lambda row: row["epoch"])
+        return str(newest["id"])
 
     def _requested(self, now: float) -> RequestedServer:
         made = msgspec.json.decode((self.path / "network.json").read_bytes())
@@ -336,6 +363,8 @@ class ServerWorld:
         found = ledger(self.services, self.guests, self.agents)
         found["tap"] = sum(len(t.plugged) for t in self.taps.values())
         found["copy"] = sum(1 for _ in (self.path / "copies").glob("*/*"))
+        for host in self.taps:
+            found["nic"] += sum(len(g.nics) for g in self.guests.guests(host).values())
         return +found
 
     def settle(self) -> None:

@@ -241,7 +241,7 @@ def test_a_host_that_is_down(shape: Shape, tmp_path: Path) -> None:
     held = {
         k: -v
         for k, v in gone.items()
-        if k.startswith(("consumer", "held:", "guest", "disk", "tap"))
+        if k.startswith(("consumer", "held:", "guest", "disk", "tap", "nic"))
     }
     waiting = {"cleanup:cell1": 1, "audit:cleanup_waiting": 1, "audit:not_read": 1}
     assert parked == plus(world.before, gone, held, waiting)

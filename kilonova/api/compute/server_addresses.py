@@ -8,12 +8,13 @@ from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import MEMBER, READER
 from kilonova.api.compute.schemas.common import TAG, UUID, Json
 from kilonova.api.compute.servers.finding import found, seen
-from kilonova.api.compute.shared import NO_QUERY, R, not_yet, versioned
-from kilonova.common.errors import NotFound
+from kilonova.api.compute.shared import NO_QUERY, R, versioned
+from kilonova.common.errors import BadRequest, NotFound
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.http.schema import extend
-from kilonova.objects.port import BoundPort
+from kilonova.objects.port import BoundPort, RequestedNic
+from kilonova.operations import interface_attach, interface_detach
 from kilonova.operations.services import Services
 
 _IPS, _NICS = R + "ips:", R + "os-attach-interfaces:"
@@ -73,16 +74,32 @@ def interface(req: Request) -> Any:
     raise NotFound(f"Instance {req.params['server_id']} does not have a port with id {port_id}")
 
 
-def attach(req: Request) -> None:
-    """Attach an interface: not offered yet."""
-    found(req, _NICS + "create")
-    not_yet("Attaching an interface to a server")(req)
+def attach(req: Request) -> Any:
+    """Attach an interface: its port is there when this answers; the guest has it as soon as its host is done."""
+    services: Services = req.cloud
+    server = found(req, _NICS + "create")
+    asked = (req.body or {}).get("interfaceAttachment") or {}
+    net_id, port_id = asked.get("net_id"), asked.get("port_id")
+    addresses = asked.get("fixed_ips")
+    if net_id and port_id:
+        raise BadRequest("Must not input both network_id and port_id")
+    if addresses and not net_id:
+        raise BadRequest("Must input network_id when request IP address")
+    nic = RequestedNic(
+        network_id=net_id,
+        port_id=port_id,
+        fixed_ip=addresses[0]["ip_address"] if addresses else None,
+        tag=asked.get("tag"),
+    )
+    port = interface_attach.start(services, req.ctx, server, nic)
+    return {"interfaceAttachment": _shape(req, port)}
 
 
 def detach(req: Request) -> None:
-    """Detach an interface: not offered yet."""
-    found(req, _NICS + "delete")
-    not_yet("Detaching an interface from a server")(req)
+    """Detach an interface; accepted when this answers."""
+    services: Services = req.cloud
+    server = found(req, _NICS + "delete")
+    interface_detach.start(services, req.ctx, server, req.params["port_id"])
 
 
 _IP: Json = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
@@ -113,7 +130,7 @@ _A1: Json = {
 }
 _A49 = extend(_A1, at=("properties", "interfaceAttachment"), properties={"tag": TAG})
 _S, _I = "/servers/{server_id}/ips", "/servers/{server_id}/os-interface"
-_E = (400, 403, 404, 409, 501)
+_E = (400, 403, 404, 409)
 ROUTES = [
     *versioned("GET", _S, ips, _IPS + "index", queries=NO_QUERY, answer=a.ADDRESSES),
     *versioned(

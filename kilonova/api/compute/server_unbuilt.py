@@ -44,8 +44,6 @@ ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
         17,
         None,
     ),
-    "addFixedIp": ("Adding a fixed IP to a server", "os-multinic:add", MEMBER, 1, 43),
-    "removeFixedIp": ("Removing a fixed IP from a server", "os-multinic:remove", MEMBER, 1, 43),
     "os-getVNCConsole": ("A VNC console", "os-remote-consoles", MEMBER, 1, 5),
     "os-getSPICEConsole": ("A SPICE console", "os-remote-consoles", MEMBER, 1, 5),
     "os-getSerialConsole": ("A serial console", "os-remote-consoles", MEMBER, 1, 5),

@@ -14,7 +14,7 @@ from kilonova.network.embedded.schema import port
 from kilonova.network.embedded.store import addresses, bound, networks, ports, quotas, topology
 from kilonova.network.embedded.store.fixed import FixedRequest
 from kilonova.network.embedded.store.work import Work
-from kilonova.network.interface import Key
+from kilonova.network.interface import AddressTaken, Key, NoAddressLeft, NotThere
 from kilonova.objects.port import BoundPort, NetworkEventName, PortClaim
 
 _CLAIMS = Q(
@@ -61,7 +61,7 @@ def ensure(
 def _adopt(work: Work, w: Wanted, port_id: str) -> str:
     row = work.tx.one(ports.FIND, id=port_id)
     if row is None or row["project_id"] != w.project_id:
-        raise BadRequest(f"Port id {port_id[:80]} could not be found.")
+        raise NotThere(f"Port id {port_id[:80]} could not be found.")
     if row["device_id"] not in ("", w.device_id) or row["operation"]:
         raise Conflict(f"Port {port_id} is still in use.")
     if not addresses.of_port(work.tx, port_id):
@@ -86,7 +86,7 @@ def _make(work: Work, w: Wanted, defaults: Mapping[str, int], live: Sequence[str
         network_id = topology.ensure(work, w.project_id, live)
     net = work.tx.one(networks.FIND, id=network_id)
     if net is None:
-        raise BadRequest(f"Network {network_id[:80]} could not be found.")
+        raise NotThere(f"Network {network_id[:80]} could not be found.")
     try:
         quotas.check(work.tx, w.project_id, "port", 1, defaults)
     except Clash as exc:
@@ -109,9 +109,9 @@ def _make(work: Work, w: Wanted, defaults: Mapping[str, int], live: Sequence[str
         return ports.make(work, new)
     except Clash as exc:
         if exc.kind == "IpAddressAlreadyAllocated":
-            raise BadRequest(f"Fixed IP address {w.fixed_ip} is already in use.") from exc
+            raise AddressTaken(f"Fixed IP address {w.fixed_ip} is already in use.") from exc
         if exc.kind == "IpAddressGenerationFailure":
-            raise Conflict(f"No more available networks: {exc.message}") from exc
+            raise NoAddressLeft(f"No more available networks: {exc.message}") from exc
         raise
     except Missing as exc:
         raise BadRequest(exc.message) from exc

@@ -170,6 +170,14 @@ class EmbeddedNetwork:
         project = None if ctx.is_admin else ctx.project_id
         self.write(lambda w: servers.disassociate(w, project, server_id, address))
 
+    def add_fixed_ip(self, server_id: str, network_id: str) -> None:
+        """See NetworkService."""
+        self.write(lambda w: servers.add_fixed(w, server_id, network_id))
+
+    def remove_fixed_ip(self, server_id: str, address: str) -> None:
+        """See NetworkService."""
+        self.write(lambda w: servers.remove_fixed(w, server_id, address))
+
     def rebalance_routers(self, move: bool = True) -> int:
         """Place routers without a host and (``move``) those whose host is not alive; return how many. Repeatable."""
         live = list(self.hosts())

@@ -9,7 +9,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q
 from kilonova.network.embedded.schema import port, subnet
 from kilonova.network.embedded.store import addresses, networks, ports
-from kilonova.network.interface import Requested
+from kilonova.network.interface import AddressTaken, NotThere, Requested
 from kilonova.objects.port import NicPlan, RequestedNic
 
 AUTO = "auto"
@@ -58,7 +58,7 @@ def _checked(tx: Tx, net: Row) -> NicPlan:
 def _network(tx: Tx, project_id: str, r: RequestedNic, admin: bool) -> NicPlan:
     net = tx.one(networks.FIND, id=r.network_id or "")
     if net is None or not (networks.usable(net, project_id) or admin):
-        raise BadRequest(f"Network {str(r.network_id)[:80]} could not be found.")
+        raise NotThere(f"Network {str(r.network_id)[:80]} could not be found.")
     attachable(net, project_id, admin)
     chosen = _checked(tx, net)
     if r.fixed_ip is not None:
@@ -82,7 +82,7 @@ def _address(tx: Tx, net: Row, text: str) -> None:
             holder = addresses.holder(tx, s["id"], int(ip))
             if holder is not None:
                 device = tx.value(_DEVICE, id=holder)
-                raise BadRequest(
+                raise AddressTaken(
                     f"Fixed IP address {ip} is already in use on instance {device or 'another device'}."
                 )
             return
@@ -92,7 +92,7 @@ def _address(tx: Tx, net: Row, text: str) -> None:
 def _port(tx: Tx, project_id: str, r: RequestedNic, seen: set[str]) -> NicPlan:
     row = tx.one(ports.FIND, id=r.port_id or "")
     if row is None or row["project_id"] != project_id:
-        raise BadRequest(f"Port id {str(r.port_id)[:80]} could not be found.")
+        raise NotThere(f"Port id {str(r.port_id)[:80]} could not be found.")
     net = networks.get(tx, row["network_id"])
     if row["device_id"] or row["id"] in seen:
         raise Conflict(f"Port {row['id']} is still in use.")

@@ -1,5 +1,6 @@
 """Security groups and floating addresses of servers, as the compute API's proxies ask for them."""
 
+import ipaddress
 from collections.abc import Sequence
 
 import sqlalchemy as sa
@@ -7,11 +8,13 @@ import sqlalchemy as sa
 from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import Q
-from kilonova.network.embedded.faults import Missing
+from kilonova.network.embedded.faults import Clash, Missing
 from kilonova.network.embedded.schema import port, port_group, security_group
 from kilonova.network.embedded.store import addresses, floating, groups, ports
 from kilonova.network.embedded.store.common import among, listed
+from kilonova.network.embedded.store.fixed import FixedRequest
 from kilonova.network.embedded.store.work import Work
+from kilonova.network.interface import NoAddressLeft
 from kilonova.objects.port import GroupInfo, GroupRule
 
 _GROUPS_OF = Q(
@@ -174,3 +177,36 @@ def disassociate(work: Work, project_id: str | None, server_id: str, text: str) 
     if row["port_id"] is None or row["port_id"] not in mine:
         raise Conflict(f"Floating IP {text} is not associated with instance {server_id}.")
     floating.disassociate(work, row)
+
+
+def add_fixed(work: Work, server_id: str, network_id: str) -> None:
+    """Give the server's first port on a network one more IPv4 address of it; IPv6 when it has no IPv4 subnet."""
+    rows = [r for r in _server_ports(work.tx, server_id) if r["network_id"] == network_id]
+    subnets = work.tx.all(addresses.OF_NETWORK, network_id=network_id)
+    if not rows or not subnets:
+        raise NotFound(f"Network could not be found for instance {server_id}.")
+    held = [FixedRequest(s, ip) for s, ip in addresses.of_port(work.tx, rows[0]["id"])]
+    chosen = min(subnets, key=lambda s: s["ip_version"])
+    try:
+        ports.set_fixed(work, rows[0], [*held, FixedRequest(subnet_id=chosen["id"])])
+    except Clash as exc:
+        raise NoAddressLeft(f"No fixed IP addresses available for network: {network_id}") from exc
+    _told(work, rows[0])
+
+
+def remove_fixed(work: Work, server_id: str, address: str) -> None:
+    """Take an address off whichever port of the server has it."""
+    wanted = ipaddress.ip_address(address)
+    for row in _server_ports(work.tx, server_id):
+        held = addresses.of_port(work.tx, row["id"])
+        left = [(s, ip) for s, ip in held if ipaddress.ip_address(ip) != wanted]
+        if len(left) != len(held):
+            ports.set_fixed(work, row, [FixedRequest(s, ip) for s, ip in left])
+            _told(work, row)
+            return
+    raise BadRequest(f"Instance {server_id} doesn't have fixed IP '{address}'.")
+
+
+def _told(work: Work, row: Row) -> None:
+    ports.change(work, row, {})
+    ports.tell(work, row)
