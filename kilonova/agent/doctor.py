@@ -22,12 +22,14 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
+    "qemu-storage-daemon": "qemu-system-common",
     "libvirtd": "libvirt-daemon-system",
     "virsh": "libvirt-clients",
     "dnsmasq": "dnsmasq-base",
     "nft": "nftables",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
     "genisoimage": "genisoimage",
 }
 DEFAULT_CIDRS = ("172.24.4.0/24", "172.31.244.0/24", "10.244.244.0/24", "192.168.244.0/24")

@@ -3,12 +3,15 @@
 source: objects/volume_orders.py for the messages.
 """
 
+from pathlib import Path
+
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.objects.base import decode, encode
 from kilonova.objects.volume_orders import ExportsApplied, ExportsRequest, VolumeExports
+from kilonova.virt.libvirt import storage_daemon
 from kilonova.virt.volumes import VolumeStore
 
 log = get_logger(__name__)
@@ -87,3 +90,8 @@ class Exports:
 
     def _report(self, applied: ExportsApplied) -> None:
         self._bus.publish(f"volume.report.{self._host}", encode(applied))
+
+
+def end_exports(agent_directory: Path) -> bool:
+    """End the process that exports a real host's volumes, by its id; tell whether there was one. Repeatable."""
+    return storage_daemon.end(agent_directory / "volumes" / "daemon")

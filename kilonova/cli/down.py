@@ -107,18 +107,21 @@ def _is_helper(pid: int) -> bool:
 
 
 def _clean_host(directory: Path, made: state.Deployment | None, *, purge: bool) -> list[str]:
-    """End guests, libvirtd, dnsmasq; remove networks; return what is left all the same."""
+    """End guests, exports, libvirtd, dnsmasq; remove networks; return what is left all the same."""
     if made is None or made.driver != "libvirt":
         return []
     if os.geteuid() != 0:
         raise Failed("guests and networks of this machine are root's; run this as root")
+    from kilonova.agent.exports import end_exports
     from kilonova.agent.helper.verbs import purge as everything
 
     settings = launch.helper_settings(directory)
     if not purge:
         everything.end_everything(settings)
+        end_exports(directory / "agent")
         return everything.list_leftovers(settings.tag)
     everything.remove_everything(settings)
+    end_exports(directory / "agent")
     return everything.list_leftovers(settings.tag, settings.directory_root)
 
 

@@ -27,7 +27,8 @@ class Settings:
     threads. build_time_s: of each build of a simulated host. policy_file: rule name = "rule" overrides in TOML.
     public_cidr, private_cidr: first content. image_limit_gib, cache_limit_gib: GiB. resolv_conf: file that names this
     machine's resolvers, which guests' questions go to. resize_confirm_window_s: after it a resize is confirmed by
-    itself; 0: never.
+    itself; 0: never. nbd_address: on which other hosts reach this host's volumes, in
+    a network that only hosts reach; "": only guests of this very host reach them, by a unix socket.
     """
 
     synchronous: str = "NORMAL"
@@ -44,6 +45,7 @@ class Settings:
     reserved_host_memory_mib: int = 512
     cache_limit_gib: int = 20
     resize_confirm_window_s: float = 0.0
+    nbd_address: str = ""
     dns_servers: tuple[str, ...] = ()
     fake_host_vcpus: int = 64
     fake_host_memory_mib: int = 262144
@@ -64,6 +66,8 @@ class Settings:
             raise BadConfig(
                 f"log_level must be DEBUG, INFO, WARNING or ERROR, not {self.log_level!r}"
             )
+        if self.nbd_address:
+            _address("nbd_address", self.nbd_address)
         _cidr("public_cidr", self.public_cidr)
         _cidr("private_cidr", self.private_cidr)
 
@@ -73,6 +77,15 @@ def _cidr(name: str, text: str) -> None:
 
     try:
         ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise BadConfig(f"{name}: {exc}") from exc
+
+
+def _address(name: str, text: str) -> None:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
     except ValueError as exc:
         raise BadConfig(f"{name}: {exc}") from exc
 

@@ -21,7 +21,7 @@ from kilonova.agent.uploads import HostFiles, ImageSender
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
 from kilonova.common.clock import Clock
-from kilonova.common.errors import Unavailable
+from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
 from kilonova.image.interface import ImageService
@@ -29,6 +29,7 @@ from kilonova.image.safe_convert import convert_to_qcow2
 from kilonova.server.plan import Plan
 from kilonova.virt.libvirt.domains import LibvirtConfig
 from kilonova.virt.libvirt.driver import LibvirtDriver
+from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 
 log = get_logger(__name__)
 GIB = 1 << 30
@@ -93,6 +94,11 @@ class LibvirtHost:
             reserved_memory_mib=s.reserved_host_memory_mib,
         )
         _shared(base, group)
+        self.volumes = QcowVolumes(
+            VolumesConfig(base / "volumes", self.host, group, s.nbd_address or None),
+            self.cache,
+            ImageSender(images.upload),
+        )
         self.driver = LibvirtDriver(config, self.cache, self.network, configdrive.build)
         self.workers = Workers(4)
         self.agent = Agent(
@@ -103,18 +109,29 @@ class LibvirtHost:
             Journal(base / "journal.db"),
             self.workers,
             metadata=self.store,
+            volumes=self.volumes,
             clock=clock,
             heartbeat_s=s.heartbeat_s,
             files=HostFiles(_shared(base / "copies", group), ImageSender(images.upload)),
         )
 
     def start(self) -> None:
-        """Bring networks back, serve metadata, register; wait at most 60 s for the registration."""
+        """Bring networks and exports back, serve metadata, register; wait at most 60 s for the registration."""
         self.network.resync()
+        self._export_again()
         self.watch.start()
         self.agent.start()
         if not self.agent.registered.wait(60):
             log.error("this host is not registered yet; the agent goes on trying")
+
+    def _export_again(self) -> None:
+        """After a boot guests find what was exported before, also when nobody tells us yet."""
+        try:
+            self.volumes.check()
+        except KilonovaError as exc:
+            log.error(
+                "volumes are not exported yet", extra={"why": exc.message, "facts": str(exc.facts)}
+            )
 
     def close(self) -> None:
         """Let go; guests, networks and libvirtd go on."""

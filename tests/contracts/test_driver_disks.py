@@ -1,5 +1,7 @@
 """What every driver promises about the disks of a guest that exists, and of one that boots from a volume."""
 
+import contextlib
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,11 +13,12 @@ from kilonova.common.ids import new_uuid
 from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import guest as g
 from kilonova.objects import volume_orders as v
-from kilonova.virt.driver import DriverError, GuestMissing
+from kilonova.virt.driver import Aborted, Again, DriverError, GuestMissing
 from kilonova.virt.fake.world import World
 from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
-from tests.contracts.test_driver import OFF, RUNNING, until_done
+from tests.contracts.test_driver import OFF, RUNNING, NoImages, Taps, real, until_done
+from tests.real.private_libvirtd import QEMU_ID, private_libvirtd
 from tests.unit.agent_kit import build_of
 
 
@@ -59,7 +62,36 @@ def simulated(stack: ExitStack, path: Path) -> Host:
     return Host(world.driver("host1"), world.volumes("host1"), path)
 
 
-@pytest.fixture(params=[pytest.param(simulated, id="fake")], scope="module")
+def by_libvirt(stack: ExitStack, path: Path) -> Host:
+    from kilonova.agent.metadata import configdrive
+    from kilonova.virt.libvirt.domains import LibvirtConfig
+    from kilonova.virt.libvirt.driver import LibvirtDriver
+    from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
+
+    daemon = stack.enter_context(private_libvirtd())
+    driver = LibvirtDriver(
+        LibvirtConfig(lambda: daemon.uri, daemon.root / "instances", "test-cloud", group=QEMU_ID),
+        NoImages(),
+        Taps(),
+        configdrive.build,
+    )
+    stack.callback(driver.close)
+    config = VolumesConfig(daemon.root / "volumes", "host1", group=QEMU_ID)
+    store = QcowVolumes(config, NoImages(), lambda *_: None)
+    stack.callback(store.close)
+    stack.callback(lambda: store.apply(v.VolumeExports(host="host1", generation=1 << 40)))
+    scratch = daemon.root / "scratch"
+    scratch.mkdir(mode=0o711)
+    return Host(driver, store, scratch)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(simulated, id="fake"),
+        pytest.param(by_libvirt, id="libvirt", marks=[pytest.mark.real, real]),
+    ],
+    scope="module",
+)
 def host(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
@@ -83,9 +115,9 @@ def build_guest(host: Host, build: g.GuestBuild) -> tuple[g.DeviceAddress, ...]:
     return found
 
 
-@pytest.mark.parametrize("start", [False], ids=["stopped"])
+@pytest.mark.parametrize("start", [False, True], ids=["stopped", "running"])
 def test_attach_and_detach(host: Host, build: g.GuestBuild, start: bool) -> None:
-    """Twice each; all devices are told, with their tags."""
+    """Twice each; all devices are told, with their tags. A guest that did not boot lets go when it is turned off."""
     server = build.server_id
     before = build_guest(host, build.replace(start=start))
     assert host.driver.devices(server) == before
@@ -94,10 +126,15 @@ def test_attach_and_detach(host: Host, build: g.GuestBuild, start: bool) -> None
     assert devices == host.attach(server, disk) == host.driver.devices(server)
     assert {d.tag for d in devices} == {"system", "data"}
     new = next(d for d in devices if d.tag == "data")
-    assert disk.serial.startswith(new.serial or "?")
-    assert new.bus == "pci"
+    assert (new.serial, new.bus) == (disk.serial, "pci")
     assert host.driver.disk_serials(server) == (disk.serial,)
-    assert host.detach(server, disk.serial) is True
+    try:
+        assert host.driver.detach_disk(server, disk.serial, quiet) is True
+    except Again:
+        assert start
+        assert host.driver.disk_serials(server) == (disk.serial,)
+        host.power(build, g.PowerAction.STOP)
+        assert host.detach(server, disk.serial) is True
     assert host.detach(server, disk.serial) is False
     assert host.driver.disk_serials(server) == ()
     assert host.driver.devices(server) == before
@@ -161,6 +198,48 @@ def test_copy_of_a_stopped_guests_disks(host: Host, build: g.GuestBuild) -> None
         host.driver.end_copy(build.server_id, target)
         assert not target.exists()
         host.driver.end_copy(build.server_id, target)
+
+
+def test_copies_of_a_running_guests_disks(host: Host, build: g.GuestBuild) -> None:
+    """Two at once wait for each other; each is whole, and another copy may be made of the same disk."""
+    build_guest(host, build)
+    disk = host.volume(2)
+    host.attach(build.server_id, disk)
+    wanted = [("root", 1), (disk.serial, 2), (disk.serial, 2)]
+    targets = [host.scratch / f"{new_uuid()}.qcow2" for _ in wanted]
+    waiting = dict(zip(targets, wanted, strict=True))
+    for _ in range(1000):
+        for target, (serial, gib) in list(waiting.items()):
+            try:
+                host.driver.copy_disk(build.server_id, serial, target, quiet)
+            except Again as again:
+                time.sleep(again.after_s / len(waiting))
+                continue
+            assert inspect(target, "qcow2", Limits(None)).virtual_size == gib << 30
+            del waiting[target]
+        if not waiting:
+            break
+    assert not waiting
+    for target in targets:
+        host.driver.end_copy(build.server_id, target)
+
+
+def test_an_aborted_copy_leaves_no_file(host: Host, build: g.GuestBuild) -> None:
+    def abort(text: str) -> None:
+        raise Aborted("enough")
+
+    build_guest(host, build)
+    target = host.scratch / f"{new_uuid()}.qcow2"
+    with contextlib.suppress(Again):
+        host.driver.copy_disk(build.server_id, "root", target, quiet)
+    if host.driver.name != "fake":  # simulated copies are made at once
+        with pytest.raises(Aborted):
+            host.driver.copy_disk(build.server_id, "root", target, abort)
+        assert not target.exists()
+    host.driver.end_copy(build.server_id, target)
+    assert not target.exists()
+    until_done(lambda: host.driver.copy_disk(build.server_id, "root", target, quiet))
+    assert target.exists()
 
 
 def test_growing(host: Host, build: g.GuestBuild) -> None:

@@ -12,8 +12,9 @@ from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import volume_orders as v
 from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.fake.world import World
+from kilonova.virt.libvirt import storage_daemon
 from kilonova.virt.volumes import VolumeStore
-from tests.contracts.test_driver import until_done
+from tests.contracts.test_driver import NoImages, real, until_done
 
 
 def quiet(text: str) -> None:
@@ -65,7 +66,27 @@ def simulated(stack: ExitStack, path: Path) -> Host:
     return Host(again, scratch=path)
 
 
-@pytest.fixture(params=[pytest.param(simulated, id="fake")])
+def files(stack: ExitStack, path: Path) -> Host:
+    from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
+
+    def again(host: Host) -> VolumeStore:
+        store = QcowVolumes(
+            VolumesConfig(path / "volumes", "host1", address="127.0.0.1"), NoImages(), host.send
+        )
+        stack.callback(store.close)
+        return store
+
+    host = Host(again, scratch=path)
+    stack.callback(storage_daemon.end, path / "volumes" / "daemon")
+    return host
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(simulated, id="fake"),
+        pytest.param(files, id="files", marks=[pytest.mark.real, real]),
+    ]
+)
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     with ExitStack() as stack:
         yield request.param(stack, tmp_path)

@@ -59,11 +59,13 @@ class Building(Domains):
         return code, variables
 
     def _devices(self, domain: Any, build: GuestBuild) -> tuple[DeviceAddress, ...]:
-        return xml.devices_of(text_of(domain), build)
+        return xml.devices_of(text_of(domain), xml.tags_of(build))
 
     def _keep(self, build: GuestBuild, hardware: Hardware, before: GuestRecord | None) -> None:
         ports = tuple(n.port_id for n in build.nics)
-        record = GuestRecord(server=build.server_id, ports=ports, hardware=hardware)
+        record = GuestRecord(
+            server=build.server_id, ports=ports, hardware=hardware, tags=xml.tags_of(build)
+        )
         if record != before:
             self._disks.put_record(record)
 

@@ -21,6 +21,7 @@ from kilonova.virt.driver import DriverError, Progress
 MIB = 1 << 20
 GIB = 1 << 30
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+SHARED_FILE = "A volume that several servers write is reached by NBD, not as a file."
 _LIMITS = ("--cpu=60", f"--as={2 * GIB}", "--core=0", "--")
 
 
@@ -50,6 +51,7 @@ class GuestRecord(msgspec.Struct, frozen=True):
     server: str
     ports: tuple[str, ...] = ()
     hardware: Hardware | None = None
+    tags: dict[str, str] = {}  # of its devices, by alias
 
 
 class Owner(NamedTuple):
@@ -249,4 +251,6 @@ def refuses(build: GuestBuild) -> str | None:
             return f"This host cannot make a {disk.device_type}."
         if isinstance(disk, FileDisk) and disk.format not in ("raw", "qcow2"):
             return f"This host cannot use a volume of format {disk.format}."
+        if isinstance(disk, FileDisk) and disk.shareable and disk.format != "raw":
+            return SHARED_FILE
     return None

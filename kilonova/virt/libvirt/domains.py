@@ -17,7 +17,9 @@ from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing, OnEvent
 from kilonova.virt.libvirt import facts, hotplug, power, xml
 from kilonova.virt.libvirt.connection import Connection, telling
-from kilonova.virt.libvirt.disks import Disks, Images, Owner
+from kilonova.virt.libvirt.copies import Copies
+from kilonova.virt.libvirt.disks import Disks, GuestRecord, Images, Owner
+from kilonova.virt.libvirt.tools import Tools
 
 
 class Taps(Protocol):
@@ -59,6 +61,8 @@ class Domains:
         self._disks = Disks(config.instances, images, Owner(config.group))
         self._waits = power.Waits()
         self._asked = hotplug.Detaching()
+        self._tools = Tools()
+        self._copies = Copies(self._disks.owner)
         self._handler: OnEvent | None = None
         self._marked: set[str] = set()
         self._inventory: tuple[float, Inventory] | None = None
@@ -85,6 +89,12 @@ class Domains:
         if domain is None:
             raise GuestMissing("The server has no guest on this host.")
         return domain
+
+    def _record_of(self, server_id: str, domain: Any) -> GuestRecord:
+        record = self._disks.record(server_id)
+        if record is None:
+            record = GuestRecord(server=server_id, ports=xml.ports_of(text_of(domain)))
+        return record
 
     def _server_of(self, domain: Any) -> str | None:
         """Return the server whose domain this is, None when it is not ours. What was seen to be ours stays so."""

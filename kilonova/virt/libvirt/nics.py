@@ -1,14 +1,11 @@
 """The part of the libvirt driver that puts NICs into guests and takes them out."""
 
-from typing import Any
-
 import msgspec
 
 from kilonova.objects.guest import DeviceAddress, Hardware, Nic, TapNic
 from kilonova.virt.driver import DriverError, Progress
 from kilonova.virt.libvirt import hotplug, xml
-from kilonova.virt.libvirt.disks import GuestRecord
-from kilonova.virt.libvirt.domains import Domains, text_of
+from kilonova.virt.libvirt.domains import Domains
 
 
 class Nics(Domains):
@@ -23,7 +20,8 @@ class Nics(Domains):
         record = self._record_of(server_id, domain)
         if nic.port_id not in record.ports:
             more = (*record.ports, nic.port_id)
-            self._disks.put_record(msgspec.structs.replace(record, ports=more))
+            tags = {**record.tags, f"ua-{nic.port_id}": nic.tag} if nic.tag else record.tags
+            self._disks.put_record(msgspec.structs.replace(record, ports=more, tags=tags))
         tap = self._taps.tap_of(nic.port_id)
         element = xml.nic_element(nic, tap, record.hardware or Hardware())
         bus, address = xml.address_of(hotplug.attach(domain, element))
@@ -40,9 +38,3 @@ class Nics(Domains):
             left = tuple(p for p in record.ports if p != port_id)
             self._disks.put_record(msgspec.structs.replace(record, ports=left))
         return existed
-
-    def _record_of(self, server_id: str, domain: Any) -> GuestRecord:
-        record = self._disks.record(server_id)
-        if record is None:
-            record = GuestRecord(server=server_id, ports=xml.ports_of(text_of(domain)))
-        return record

@@ -4,9 +4,10 @@ source: libvirt documentation, *Domain XML format*; SMBIOS as Nova's, because st
 """
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 
 from kilonova import __version__
 from kilonova.objects.guest import (
@@ -18,6 +19,7 @@ from kilonova.objects.guest import (
     NbdDisk,
     Nic,
 )
+from kilonova.virt.driver import DriverError
 from kilonova.virt.libvirt.disks import DiskFile
 
 MARK = "urn:kilonova:guest:1"
@@ -120,22 +122,27 @@ def _cpu(top: ET.Element, h: Hardware) -> None:
 
 
 class _Names:
-    """Gives targets: vda, vdb, sda … in the order of asking; a wanted name is taken as it is."""
+    """Gives targets: vda, vdb, sda … vdz, vdaa in the order of asking; a wanted name is taken as it is."""
 
-    def __init__(self) -> None:
-        self._used: set[str] = set()
+    def __init__(self, used: Iterable[str] = ()) -> None:
+        self._used: set[str] = set(used)
 
     def next(self, bus: str, wanted: str | None) -> str:
         prefix = _PREFIX[bus]
         if wanted is not None and wanted.startswith(prefix) and wanted not in self._used:
             self._used.add(wanted)
             return wanted
-        for n in range(26):
-            name = f"{prefix}{chr(ord('a') + n)}"
+        for name in _letters(prefix):
             if name not in self._used:
                 self._used.add(name)
                 return name
-        return f"{prefix}z"
+        raise DriverError("The server has no room for another device.", bus=bus)
+
+
+def _letters(prefix: str) -> Iterator[str]:
+    for first in ("", *ascii_lowercase):
+        for last in ascii_lowercase:
+            yield f"{prefix}{first}{last}"
 
 
 def _disks(devices: ET.Element, f: Facts) -> None:
@@ -149,29 +156,20 @@ def _disks(devices: ET.Element, f: Facts) -> None:
         ET.SubElement(devices, "controller", type="scsi", index="0", model=h.scsi_model)
     ordered = any(d.boot_index is not None and d.boot_index >= 0 for d in b.disks)
     for n, disk in enumerate(b.disks):
-        source: dict[str, str]
+        bus = bus_of(disk.bus, h.disk_bus)
+        target = names.next(bus, disk.device)
         if isinstance(disk, LocalDisk):
             file = f.files[disk.name]
             element = _disk(devices, "file", disk.device_type, file.format)
-            source, alias, serial = {"file": str(file.path)}, f"ua-disk-{disk.name}", disk.name
-        elif isinstance(disk, FileDisk):
-            element = _disk(devices, "file", "disk", disk.format)
-            source, alias, serial = {"file": disk.path}, f"ua-{disk.serial}", disk.serial
+            ET.SubElement(element, "source", file=str(file.path))
+            _identify(element, target, bus, disk.name, f"ua-disk-{disk.name}")
         else:
-            element = _disk(devices, "network", "disk", "raw")
-            source = {"protocol": "nbd", "name": disk.export}
-            alias, serial = f"ua-{disk.serial}", disk.serial
-        place = ET.SubElement(element, "source", source)
-        if isinstance(disk, NbdDisk):
-            ET.SubElement(place, "host", name=disk.host, port=str(disk.port))
-        bus = bus_of(disk.bus, h.disk_bus)
-        ET.SubElement(element, "target", dev=names.next(bus, disk.device), bus=bus)
-        _text(element, "serial", serial)
+            element = volume_element(disk, target, bus)
+            devices.append(element)
         if ordered and disk.boot_index is not None and disk.boot_index >= 0:
             ET.SubElement(element, "boot", order=str(disk.boot_index + 1))
         elif not ordered and n == 0:
             ET.SubElement(element, "boot", order="1")
-        ET.SubElement(element, "alias", name=alias)
     if b.config_drive:
         optical = drive_bus in ("ide", "sata", "scsi")
         element = _disk(devices, "file", "cdrom" if optical else "disk", "raw")
@@ -179,6 +177,37 @@ def _disks(devices: ET.Element, f: Facts) -> None:
         ET.SubElement(element, "target", dev=f"{_PREFIX[drive_bus]}z", bus=drive_bus)
         ET.SubElement(element, "readonly")
         ET.SubElement(element, "alias", name=CONFIG_DRIVE_ALIAS)
+
+
+def volume_element(disk: NbdDisk | FileDisk, target: str, bus: str) -> ET.Element:
+    """Return the disk of a volume. An NBD host that is a path is a unix socket of this host's own exports.
+
+    The serial is the volume's id, of which virtio-blk shows the guest the first 20 characters, as with Nova; the
+    alias has all of it.
+    """
+    top = ET.Element("devices")
+    if isinstance(disk, FileDisk):
+        element = _disk(top, "file", "disk", disk.format)
+        ET.SubElement(element, "source", file=disk.path)
+    else:
+        element = _disk(top, "network", "disk", "raw")
+        place = ET.SubElement(element, "source", protocol="nbd", name=disk.export)
+        if disk.host.startswith("/"):
+            ET.SubElement(place, "host", transport="unix", socket=disk.host)
+        else:
+            ET.SubElement(place, "host", name=disk.host, port=str(disk.port))
+    _identify(element, target, bus, disk.serial, f"ua-{disk.serial}")
+    if disk.readonly:
+        ET.SubElement(element, "readonly")
+    if disk.shareable:
+        ET.SubElement(element, "shareable")
+    return element
+
+
+def _identify(element: ET.Element, target: str, bus: str, serial: str, alias: str) -> None:
+    ET.SubElement(element, "target", dev=target, bus=bus)
+    _text(element, "serial", serial)
+    ET.SubElement(element, "alias", name=alias)
 
 
 def _disk(devices: ET.Element, kind: str, device: str, fmt: str) -> ET.Element:
@@ -305,37 +334,67 @@ def ports_of(text: str) -> tuple[str, ...]:
     return tuple(alias[3:] for _, alias, _ in _devices(text, "interface"))
 
 
-def devices_of(text: str, build: GuestBuild) -> tuple[DeviceAddress, ...]:
+def tags_of(build: GuestBuild) -> dict[str, str]:
+    """Return the tags of a build's devices by their aliases."""
+    found = {f"ua-{n.port_id}": n.tag for n in build.nics}
+    for disk in build.disks:
+        name = f"disk-{disk.name}" if isinstance(disk, LocalDisk) else disk.serial
+        found[f"ua-{name}"] = disk.tag
+    return {alias: tag for alias, tag in found.items() if tag}
+
+
+def devices_of(text: str, tags: Mapping[str, str]) -> tuple[DeviceAddress, ...]:
     """Return where the guest sees its NICs and disks; known from define on. text: XMLDesc of the domain."""
-    nics = {n.port_id: n for n in build.nics}
-    local = {f"disk-{d.name}": d for d in build.disks if isinstance(d, LocalDisk)}
-    volumes = {d.serial: d for d in build.disks if not isinstance(d, LocalDisk)}
     found: list[DeviceAddress] = []
-    for _, alias, address in _devices(text, "interface"):
-        nic = nics.get(alias[3:])
-        if nic is not None:
-            found.append(
-                DeviceAddress(
-                    kind="nic", bus=address[0], address=address[1], tag=nic.tag, mac=nic.mac
-                )
+    for element, alias, (bus, address) in _devices(text, "interface"):
+        mac = element.find("mac")
+        found.append(
+            DeviceAddress(
+                kind="nic",
+                bus=bus,
+                address=address,
+                tag=tags.get(alias),
+                mac=None if mac is None else mac.get("address"),
             )
-    for element, alias, address in _devices(text, "disk"):
-        disk = local.get(alias[3:]) or volumes.get(alias[3:])
-        if disk is None:
+        )
+    for element, alias, (bus, address) in _devices(text, "disk"):
+        if alias == CONFIG_DRIVE_ALIAS:
             continue
-        target = element.find("target")
-        device = target.get("dev") if target is not None else None
+        device = target_of(element)
         found.append(
             DeviceAddress(
                 kind="disk",
-                bus=address[0],
-                address=address[1],
-                tag=disk.tag,
+                bus=bus,
+                address=address,
+                tag=tags.get(alias),
                 serial=element.findtext("serial"),
                 path=f"/dev/{device}" if device else None,
             )
         )
     return tuple(found)
+
+
+def volumes_of(text: str) -> tuple[str, ...]:
+    """Return the ids of the volumes of a domain, in order."""
+    aliases = [alias for _, alias, _ in _devices(text, "disk") if alias != CONFIG_DRIVE_ALIAS]
+    return tuple(a[3:] for a in aliases if not a.startswith("ua-disk-"))
+
+
+def target_of(element: ET.Element) -> str:
+    """Return the target's name of a disk: "vda"."""
+    target = element.find("target")
+    return "" if target is None else target.get("dev", "")
+
+
+def targets_of(text: str) -> frozenset[str]:
+    """Return the names of all targets of a domain's disks."""
+    top = ET.fromstring(text)  # noqa: S314 - libvirt's own
+    return frozenset(target_of(e) for e in top.iterfind("devices/disk"))
+
+
+def free_target(used: Iterable[str], bus: str, wanted: str | None) -> str:
+    """Return a target's name that no disk has: the wanted one if it may be. DriverError when there is none."""
+    return _Names(used).next(bus, wanted)
 
 
 def _devices(text: str, kind: str) -> list[tuple[ET.Element, str, tuple[str, str]]]:

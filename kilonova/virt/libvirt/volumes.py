@@ -1,0 +1,381 @@
+"""Volumes of a host with real guests: qcow2 files, each complete in itself, exported by one qemu-storage-daemon.
+
+ROOT/volumes/<volume>.qcow2      0660 with QEMU's group, else 0600
+ROOT/snapshots/<snapshot>.qcow2  0600
+ROOT/parts/<kind>-<id>.qcow2     what is being made; never taken up again once nobody makes it
+ROOT/exports.json                what is to be exported, as last told
+ROOT/daemon, ROOT/public         of the storage daemon (storage_daemon.py)
+
+Who copies a volume: the storage daemon if it is exported, the guest's driver if a guest of this host has it, else
+its blocks are shared where the file system can, or copied by qemu-img, whose locks keep writers away meanwhile.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kilonova.common.errors import KilonovaError
+from kilonova.common.ids import is_uuid
+from kilonova.common.log import get_logger
+from kilonova.objects.base import decode, encode
+from kilonova.objects.volume_orders import (
+    ExportsApplied,
+    VolumeExports,
+    VolumeMade,
+    VolumeMake,
+    VolumeUpload,
+    VolumeUploaded,
+)
+from kilonova.virt.driver import Again, DriverError, Progress
+from kilonova.virt.libvirt import tools
+from kilonova.virt.libvirt.disks import Images, Owner
+from kilonova.virt.libvirt.storage_daemon import Listen, StorageDaemon, id_of
+from kilonova.virt.volumes import Copy, SendImage, VolumeFile
+
+log = get_logger(__name__)
+GIB = 1 << 30
+EXPORT_POLL_S = 0.3
+_UPLOADS = frozenset({"qcow2", "raw", "vmdk", "vdi"})
+
+
+@dataclass(frozen=True)
+class VolumesConfig:
+    """root: the directory. group: QEMU's, None when that is ours. address: where other hosts reach this one, if any."""
+
+    root: Path
+    host: str
+    group: int | None = None
+    address: str | None = None
+
+
+class QcowVolumes:
+    """One host's volumes. Threads may share it."""
+
+    def __init__(self, config: VolumesConfig, images: Images, send: SendImage) -> None:
+        self._config = config
+        self._owner = Owner(config.group)
+        self._images = images
+        self._send = send
+        self._tools = tools.Tools()
+        self._lock = threading.Lock()  # of what is exported
+        self._failed: tuple[tuple[str, str], ...] = ()
+        self._copied: set[Path] = set()  # copies that an upload made whole
+        self._begun: set[Path] = set()  # copies that the daemon makes
+        self._root = config.root.resolve()
+        for name in ("", "volumes", "snapshots", "parts", "public"):
+            directory = self._root / name
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if config.group is not None:
+                os.chown(directory, -1, config.group)
+                directory.chmod(0o2750)  # QEMU's group may pass, and new files belong to it
+        self._daemon = StorageDaemon(
+            self._root / "daemon", Listen(self._root / "public", config.address), self._owner
+        )
+
+    # -- volumes
+
+    def make(self, make: VolumeMake, progress: Progress, copy: Copy | None = None) -> VolumeMade:
+        """Make a volume's file."""
+        path, size = self._path("volume", make.volume_id), make.size_gib * GIB
+        if path.exists():
+            return self._made(path)
+        part = self._part("volume", make.volume_id)
+        with self._giving_up(part):
+            if make.image is not None:
+                self._from_image(make, part, progress)
+            elif make.snapshot_id is not None:
+                source = self._source("snapshot", make.snapshot_id, size)
+                self._copy_file(source, part, progress)
+            elif make.source_volid is not None:
+                self._source("volume", make.source_volid, size)
+                self._copy_volume(make.source_volid, part, progress, copy)
+            else:
+                progress("making the volume")
+                tools.create(part, size)
+            self._grow(part, size)
+            self._finish(part, path)
+            self._owner.give(path, write=True)
+        return self._made(path)
+
+    def remove(self, volume_id: str, progress: Progress) -> bool:
+        """Remove the file."""
+        path = self._path("volume", volume_id)
+        if self._exported(volume_id):
+            progress("waiting until the volume is not exported any more")
+            raise Again(EXPORT_POLL_S)
+        self._end_part(self._part("volume", volume_id))
+        self._part("image", volume_id).unlink(missing_ok=True)
+        return _unlink(path)
+
+    def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:
+        """Grow the file, unless it has that size: a guest that runs grew it, then."""
+        path, size = self._there("volume", volume_id), size_gib * GIB
+        if tools.virtual_size(path) < size:
+            if self._exported(volume_id):
+                raise DriverError("A volume cannot grow while another host has it.")
+            progress("extending the volume")
+            self._grow(path, size)
+        return self._made(path)
+
+    # -- snapshots
+
+    def snapshot(
+        self, volume_id: str, snapshot_id: str, progress: Progress, copy: Copy | None = None
+    ) -> VolumeMade:
+        """Copy the volume."""
+        path = self._path("snapshot", snapshot_id)
+        if path.exists():
+            return self._made(path)
+        self._there("volume", volume_id)
+        part = self._part("snapshot", snapshot_id)
+        with self._giving_up(part):
+            self._copy_volume(volume_id, part, progress, copy)
+            self._finish(part, path)
+        return self._made(path)
+
+    def remove_snapshot(self, snapshot_id: str, progress: Progress) -> bool:
+        """Remove the file."""
+        self._end_part(self._part("snapshot", snapshot_id))
+        return _unlink(self._path("snapshot", snapshot_id))
+
+    # -- images
+
+    def upload(
+        self, upload: VolumeUpload, progress: Progress, copy: Copy | None = None
+    ) -> VolumeUploaded:
+        """Copy the volume, in the image's format, and send that."""
+        if upload.disk_format not in _UPLOADS:
+            raise DriverError(f"This host cannot make an image of format {upload.disk_format}.")
+        path = self._there("volume", upload.volume_id)
+        copied, sent = self._upload_parts(upload)
+        with self._giving_up(copied, sent):
+            if copy is None and not self._exported(upload.volume_id):
+                self._tools.convert(path, sent, progress, target_format=upload.disk_format)
+            else:
+                if copied not in self._copied:
+                    self._copy_volume(upload.volume_id, copied, progress, copy)
+                    self._copied.add(copied)
+                self._tools.convert(copied, sent, progress, target_format=upload.disk_format)
+            self._send(upload.url, sent, progress)
+            size, virtual = sent.stat().st_size, tools.virtual_size(path)
+        self.forget_upload(upload)
+        return VolumeUploaded(size=size, virtual_size=virtual)
+
+    def forget_upload(self, upload: VolumeUpload) -> None:
+        """Remove the copies."""
+        for part in self._upload_parts(upload):
+            self._end_part(part)
+
+    def _upload_parts(self, upload: VolumeUpload) -> tuple[Path, Path]:
+        return self._part("upload", upload.image_id), self._part("sent", upload.image_id)
+
+    # -- exports
+
+    def apply(self, exports: VolumeExports) -> ExportsApplied:
+        """Keep what is wanted, then have exactly that."""
+        with self._lock:
+            known = self._wanted()
+            if exports.generation >= known.generation:
+                self._keep(exports)
+                known = exports
+            return self._enforce(known)
+
+    def check(self) -> ExportsApplied | None:
+        """Start the daemon again if it died, and try again what failed."""
+        with self._lock:
+            known, failed = self._wanted(), self._failed
+            if not known.exports or (not failed and self._daemon.alive()):
+                return None
+            applied = self._enforce(known)
+            return None if failed and applied.failed == failed else applied
+
+    def _enforce(self, wanted: VolumeExports) -> ExportsApplied:
+        self._failed = ()
+        if not wanted.exports:
+            self._daemon.stop()
+            return ExportsApplied(host=self._config.host, generation=wanted.generation)
+        self._daemon.ensure()
+        named = {id_of(e): e for e in wanted.exports}
+        in_force = self._daemon.in_force()
+        for export_id in in_force - named.keys():
+            self._daemon.unexport(export_id)
+        failed = []
+        for export_id, export in named.items():
+            if export_id in in_force:
+                continue
+            try:
+                self._daemon.export(export, self._there("volume", export.volume_id))
+            except DriverError as exc:
+                log.warning(
+                    "a volume is not exported", extra={"why": exc.message, "facts": str(exc.facts)}
+                )
+                failed.append((export.attachment_id, exc.message))
+        self._daemon.close_unused()
+        self._failed = tuple(failed)
+        address, port = self._daemon.address()
+        return ExportsApplied(
+            host=self._config.host,
+            generation=wanted.generation,
+            address=address,
+            port=port,
+            failed=self._failed,
+        )
+
+    def _wanted(self) -> VolumeExports:
+        try:
+            return decode((self._root / "exports.json").read_bytes(), VolumeExports)
+        except FileNotFoundError:
+            return VolumeExports(host=self._config.host, generation=0)
+
+    def _keep(self, exports: VolumeExports) -> None:
+        part = self._root / "exports.json.part"
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(encode(exports))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self._root / "exports.json")
+
+    def _exported(self, volume_id: str) -> bool:
+        with self._lock:
+            return any(e.volume_id == volume_id for e in self._wanted().exports)
+
+    # -- all
+
+    def files(self) -> tuple[VolumeFile, ...]:
+        """Return what is in the directories."""
+        found = [
+            VolumeFile(kind, path.stem, tools.virtual_size(path) // GIB)
+            for kind in ("volume", "snapshot")
+            for path in (self._root / f"{kind}s").glob("*.qcow2")
+        ]
+        found += [
+            VolumeFile("part", path.stem.partition("-")[2], 0)
+            for path in (self._root / "parts").iterdir()
+        ]
+        return tuple(sorted(found))
+
+    def close(self) -> None:
+        """End tools that run; the daemon goes on."""
+        self._tools.close()
+
+    # -- parts
+
+    def _path(self, kind: str, id_: str) -> Path:
+        if not is_uuid(id_):
+            raise DriverError("The volume's id is not a UUID.", id=id_)
+        return self._root / f"{kind}s" / f"{id_.lower()}.qcow2"
+
+    def _there(self, kind: str, id_: str) -> Path:
+        path = self._path(kind, id_)
+        if not path.exists():
+            raise DriverError(f"The {kind} is not on this host.", id=id_)
+        return path
+
+    def _part(self, kind: str, id_: str) -> Path:
+        if not is_uuid(id_):
+            raise DriverError("The volume's id is not a UUID.", id=id_)
+        return self._root / "parts" / f"{kind}-{id_.lower()}.qcow2"
+
+    def _source(self, kind: str, id_: str, size: int) -> Path:
+        path = self._there(kind, id_)
+        if tools.virtual_size(path) > size:
+            raise DriverError("The volume is smaller than its source.", id=id_)
+        return path
+
+    def _from_image(self, make: VolumeMake, part: Path, progress: Progress) -> None:
+        assert make.image is not None  # noqa: S101 - for the type checker; the caller looked
+        base = self._part("image", make.volume_id)
+        virtual = self._images.link(make.image, base, progress).virtual_size
+        try:
+            if virtual > make.size_gib * GIB:
+                raise DriverError(
+                    f"The volume of {make.size_gib} GiB is too small for the image of {-(-virtual // GIB)} GiB."
+                )
+            self._copy_file(base, part, progress)
+        finally:
+            base.unlink(missing_ok=True)  # the tool that copies it has it open
+
+    def _copy_volume(
+        self, volume_id: str, part: Path, progress: Progress, copy: Copy | None
+    ) -> None:
+        """Copy a volume as it is at one moment; see this file's head for by whom."""
+        path = self._there("volume", volume_id)
+        if self._exported(volume_id):
+            with self._lock:
+                self._copy_exported(volume_id, path, part, progress)
+        elif copy is not None:
+            copy(part, progress)
+        else:
+            self._copy_file(path, part, progress)
+
+    def _copy_exported(self, volume_id: str, path: Path, part: Path, progress: Progress) -> None:
+        if part not in self._begun:
+            self._daemon.end_copy(part)  # one of our life before
+            tools.create(part, tools.virtual_size(path))
+            self._begun.add(part)
+        self._daemon.copy(volume_id, part, progress)
+        self._begun.discard(part)
+
+    def _copy_file(self, source: Path, part: Path, progress: Progress) -> None:
+        """Copy a file that no program writes: at once, or by a tool that keeps writers away."""
+        if not self._tools.runs(part):
+            if tools.is_written(source):
+                raise DriverError("The volume is in use.", path=str(source))
+            if tools.clone(source, part):
+                return
+        self._tools.convert(source, part, progress)
+
+    def _grow(self, path: Path, size: int) -> None:
+        if tools.virtual_size(path) < size:
+            tools.run_now("resize", "-q", "-f", "qcow2", "--", str(path), str(size))
+
+    @staticmethod
+    def _finish(part: Path, path: Path) -> None:
+        part.chmod(0o600)
+        tools.sync(part)
+        os.replace(part, path)
+
+    @contextmanager
+    def _giving_up(self, *parts: Path) -> Iterator[None]:
+        """Leave no part behind when what makes it fails or is aborted; what waits keeps it."""
+        try:
+            yield
+        except Again:
+            raise
+        except OSError as exc:
+            self._end_parts(parts)
+            raise DriverError("The host has no room for the volume.", error=str(exc)) from exc
+        except KilonovaError:
+            self._end_parts(parts)
+            raise
+
+    def _end_parts(self, parts: tuple[Path, ...]) -> None:
+        for part in parts:
+            self._end_part(part)
+
+    def _end_part(self, part: Path) -> None:
+        self._tools.end(part)
+        self._copied.discard(part)
+        self._begun.discard(part)
+        with self._lock:
+            if self._daemon.alive():
+                self._daemon.end_copy(part)
+        part.unlink(missing_ok=True)
+
+    def _made(self, path: Path) -> VolumeMade:
+        return VolumeMade(
+            path=str(path),
+            format="qcow2",
+            size_gib=tools.virtual_size(path) // GIB,
+            allocated=path.stat().st_blocks * 512,
+        )
+
+
+def _unlink(path: Path) -> bool:
+    existed = path.exists()
+    path.unlink(missing_ok=True)
+    return existed
