@@ -21,6 +21,8 @@ from kilonova.db.sql import Q, render_cached
 T = TypeVar("T")
 Row = Any  # sqlite3.Row: by index and by column name
 log = get_logger(__name__)
+CHECKPOINT_PAGES = 4000
+"""Pages in the WAL (16 MiB) before they are written back: a page that changes with every commit goes back once."""
 
 
 class Tx:
@@ -75,6 +77,33 @@ class Tx:
         self._hooks.append(hook)
 
 
+class _Question(Tx):
+    """What ``ask`` hands out: one question, which is its own snapshot."""
+
+    __slots__ = ("_asked",)
+
+    def __init__(self, database: "Database", conn: sqlite3.Connection) -> None:
+        super().__init__(database, conn)
+        self._asked = False
+
+    def _once(self) -> None:
+        if self._asked:
+            raise RuntimeError("ask() takes one question; several need read()")
+        self._asked = True
+
+    def one(self, q: Q, **values: Any) -> Row | None:
+        self._once()
+        return super().one(q, **values)
+
+    def all(self, q: Q, **values: Any) -> list[Row]:
+        self._once()
+        return super().all(q, **values)
+
+    def select(self, statement: ClauseElement) -> list[Row]:
+        self._once()
+        return super().select(statement)
+
+
 class Database(Protocol):
     """What every back end offers. Safe to use from any thread."""
 
@@ -87,6 +116,10 @@ class Database(Protocol):
 
     def read(self, fn: Callable[[Tx], T]) -> T:
         """Run ``fn`` on one consistent snapshot; writing in it is an error."""
+        ...
+
+    def ask(self, fn: Callable[[Tx], T]) -> T:
+        """Run ``fn``, which asks one question: cheaper than ``read``. A second question is an error."""
         ...
 
     def close(self) -> None:
@@ -138,7 +171,7 @@ class _Reader:
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self.conn = conn
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
 
 
 class SqliteDatabase:
@@ -180,6 +213,7 @@ class SqliteDatabase:
         conn.execute("PRAGMA foreign_keys=ON")
         conn.execute("PRAGMA cache_size=-4000")
         conn.execute("PRAGMA temp_store=MEMORY")
+        conn.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         return conn
 
     def write(self, fn: Callable[[Tx], T]) -> T:
@@ -253,10 +287,18 @@ class SqliteDatabase:
             self._writer.execute("ROLLBACK TO member")
         self._writer.execute("RELEASE member")
 
+    def ask(self, fn: Callable[[Tx], T]) -> T:
+        reader = self._reader()
+        conn = reader.conn
+        if conn.in_transaction:
+            return fn(Tx(self, conn))
+        with reader.lock:
+            if self._closed:
+                raise Unavailable("the database is closed", database=self.name)
+            return fn(_Question(self, conn))
+
     def read(self, fn: Callable[[Tx], T]) -> T:
-        reader: _Reader | None = getattr(self._local, "reader", None)
-        if reader is None:
-            reader = self._local.reader = self._new_reader()
+        reader = self._reader()
         conn = reader.conn
         if conn.in_transaction:  # a question asked inside another one: the same snapshot
             return fn(Tx(self, conn))
@@ -269,7 +311,14 @@ class SqliteDatabase:
             finally:
                 conn.execute("ROLLBACK")
 
-    def _new_reader(self) -> "_Reader":
+    def _reader(self) -> _Reader:
+        """Return this thread's connection for reading."""
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._new_reader()
+        return reader
+
+    def _new_reader(self) -> _Reader:
         with self._all_lock:
             if self._closed:
                 raise Unavailable("the database is closed", database=self.name)

@@ -54,7 +54,7 @@ def ensure(
     elif w.port_id is not None:
         port_id = _adopt(work, w, w.port_id)
     else:
-        port_id = _make(work, w, defaults, live)
+        return _make(work, w, defaults, live)
     return bound.of_rows(work.tx, [ports.get(work.tx, port_id)])[0]
 
 
@@ -80,7 +80,7 @@ def _adopt(work: Work, w: Wanted, port_id: str) -> str:
     return port_id
 
 
-def _make(work: Work, w: Wanted, defaults: Mapping[str, int], live: Sequence[str]) -> str:
+def _make(work: Work, w: Wanted, defaults: Mapping[str, int], live: Sequence[str]) -> BoundPort:
     network_id = w.network_id or ""
     if network_id == planning.AUTO:
         network_id = topology.ensure(work, w.project_id, live)
@@ -106,7 +106,7 @@ def _make(work: Work, w: Wanted, defaults: Mapping[str, int], live: Sequence[str
         groups=_groups(w, net),
     )
     try:
-        return ports.make(work, new)
+        return bound.of_made(ports.put(work, new, net), net)
     except Clash as exc:
         if exc.kind == "IpAddressAlreadyAllocated":
             raise AddressTaken(f"Fixed IP address {w.fixed_ip} is already in use.") from exc

@@ -42,6 +42,7 @@ _MEMBERSHIPS = Q(
     sa.select(port_group.c.port_id, port_group.c.group_id).where(among(port_group.c.port_id, "ids"))
 )
 _NETWORKS = Q(sa.select(network).where(among(network.c.id, "ids")))
+_GENERATIONS = Q(sa.select(network.c.id, network.c.generation).where(among(network.c.id, "ids")))
 _SUBNETS = Q(
     sa.select(subnet)
     .where(among(subnet.c.network_id, "ids"))
@@ -118,7 +119,10 @@ def _options(row: Row) -> tuple[tuple[str, str], ...]:
 
 def ports(tx: Tx, ids: Iterable[str]) -> list[tuple[str, PortState]]:
     """Return (host, document) of those of the ports that are bound and carry a guest's traffic."""
-    asked = listed(ids)
+    wanted_ids = list(ids)
+    if not wanted_ids:
+        return []
+    asked = listed(wanted_ids)
     rows = [
         r
         for r in tx.all(_PORTS, ids=asked)
@@ -166,6 +170,30 @@ def _port(
     )
 
 
+class Known:
+    """Documents of networks as they were last read: one of the same generation is not put together again."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._states: dict[str, NetworkState] = {}
+
+    def networks(self, tx: Tx, ids: set[str]) -> dict[str, NetworkState]:
+        """Return the documents of networks; for one thread at a time."""
+        current = dict(tuple(r) for r in tx.all(_GENERATIONS, ids=listed(ids)))
+        found = {
+            n: state
+            for n, generation in current.items()
+            if (state := self._states.get(n)) is not None and state.generation == generation
+        }
+        if len(found) < len(current):
+            fresh = networks(tx, current.keys() - found.keys())
+            if len(self._states) + len(fresh) > self._most:
+                self._states.clear()
+            self._states.update(fresh)
+            found.update(fresh)
+        return found
+
+
 def networks(tx: Tx, ids: Iterable[str]) -> dict[str, NetworkState]:
     """Return the documents of networks."""
     asked = listed(ids)
@@ -201,7 +229,10 @@ def _subnet(s: Row, dhcp: str | None) -> SubnetState:
 
 def routers(tx: Tx, ids: Iterable[str]) -> list[tuple[str, RouterState, set[str]]]:
     """Return (host, document, networks that it touches) of routers that have a host."""
-    asked = listed(ids)
+    wanted = list(ids)
+    if not wanted:
+        return []
+    asked = listed(wanted)
     rows = [r for r in tx.all(_ROUTERS, ids=asked) if r["host"]]
     if not rows:
         return []

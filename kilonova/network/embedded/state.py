@@ -75,6 +75,7 @@ class Publisher:
         self.watch = watch
         self._order = threading.RLock()
         self._seq = 0
+        self._known = documents.Known()
         self._dirty: set[str] = set()
         self._guard = threading.Lock()
         self._wake = threading.Event()
@@ -128,7 +129,7 @@ class Publisher:
         for n in work.networks:
             touched |= {(r["host"], n) for r in tx.all(documents.HOSTS_OF_NETWORK, id=n)}
         if touched:
-            states = documents.networks(tx, {n for _, n in touched})
+            states = self._known.networks(tx, {n for _, n in touched})
             for host, n in sorted(touched):
                 if n in states:
                     out.setdefault(host, ([], []))[0].insert(0, states[n])
@@ -231,6 +232,8 @@ class Publisher:
             log.warning(
                 "a report on another host's subject was dropped", extra={"subject": subject}
             )
+            return
+        if not any(kind in ("port", "router") for kind, *_ in report.items):
             return
         now = self.clock.now()
         events = self.database.write(lambda tx: take_report(tx, report, now))

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q, insert
-from kilonova.network.embedded.schema import address, free_range, subnet
+from kilonova.network.embedded.schema import address, free_range, port, subnet
 
 _LOWEST = Q(
     sa.select(free_range.c.first, free_range.c.last)
@@ -26,10 +26,22 @@ _AROUND = Q(
     .order_by(free_range.c.first.desc())
     .limit(1)
 )
-_AT = Q(
+_NEIGHBOURS = Q(
     sa.select(free_range.c.first, free_range.c.last).where(
-        free_range.c.subnet_id == P("subnet_id"), free_range.c.first == P("num")
+        free_range.c.subnet_id == P("subnet_id"),
+        sa.or_(
+            free_range.c.first == P("above"),
+            free_range.c.first
+            == sa.select(sa.func.max(free_range.c.first))
+            .where(free_range.c.subnet_id == P("subnet_id"), free_range.c.first <= P("num"))
+            .scalar_subquery(),
+        ),
     )
+)
+_RESHAPE = Q(
+    sa.update(free_range)
+    .where(free_range.c.subnet_id == P("the_subnet"), free_range.c.first == P("old"))
+    .values(first=P("first"), last=P("last"))
 )
 _DROP = Q(
     sa.delete(free_range).where(
@@ -47,6 +59,12 @@ _HOLDER = Q(
 _NUMS = Q(
     sa.select(address.c.num).where(address.c.subnet_id == P("subnet_id")).order_by(address.c.num)
 )
+WITH_POOLS = Q(
+    sa.select(address.c.subnet_id, address.c.ip, subnet.c.allocation_pools)
+    .join(subnet, subnet.c.id == address.c.subnet_id)
+    .where(address.c.port_id == P("port_id"))
+    .order_by(address.c.place)
+)
 _OF_PORT = Q(
     sa.select(address.c.subnet_id, address.c.ip, address.c.num)
     .where(address.c.port_id == P("port_id"))
@@ -61,8 +79,21 @@ _PLACE = Q(
     )
 )
 
-OF_NETWORK = Q(
-    sa.select(subnet)
+# The concatenation keeps SQLite from walking every address of the subnet: the network has one DHCP port.
+_dhcp_ports = sa.select(port.c.id).where(
+    port.c.network_id == subnet.c.network_id, port.c.device_owner == "network:dhcp"
+)
+_dhcp_ip = (
+    sa.select(address.c.ip)
+    .where(
+        address.c.port_id.in_(_dhcp_ports.correlate(subnet)),
+        address.c.subnet_id.concat("") == subnet.c.id,
+    )
+    .correlate(subnet)
+    .limit(1)
+)
+OF_NETWORK = Q(  # with ``dhcp_ip``: the address that DHCP answers from
+    sa.select(subnet, _dhcp_ip.scalar_subquery().label("dhcp_ip"))
     .where(subnet.c.network_id == P("network_id"))
     .order_by(subnet.c.created_at, subnet.c.id)
 )
@@ -112,15 +143,21 @@ def _row(subnet_id: str, first: int, last: int) -> dict[str, Any]:
     return {"subnet_id": subnet_id, "first": key(first), "last": key(last)}
 
 
+def _reshape(tx: Tx, subnet_id: str, old: str, first: int, last: int) -> None:
+    """Give a free range other ends. old: its first address, as ordered."""
+    tx.run(_RESHAPE, the_subnet=subnet_id, old=old, first=key(first), last=key(last))
+
+
 def take_lowest(tx: Tx, subnet_id: str) -> int | None:
     """Remove the lowest free address from the free ranges and return it; None when the pools are used up."""
     found = tx.one(_LOWEST, subnet_id=subnet_id)
     if found is None:
         return None
     first, last = int(found[0], 16), int(found[1], 16)
-    tx.run(_DROP, subnet_id=subnet_id, num=found[0])
     if first < last:
-        tx.run(_ADD, **_row(subnet_id, first + 1, last))
+        _reshape(tx, subnet_id, found[0], first + 1, last)
+    else:
+        tx.run(_DROP, subnet_id=subnet_id, num=found[0])
     return first
 
 
@@ -169,13 +206,18 @@ def release(tx: Tx, subnet_id: str, number: int, pools: list[Pool]) -> None:
     pool = next((p for p in pools if p[0] <= number <= p[1]), None)
     if pool is None:
         return
-    first = last = number
-    below = tx.one(_AROUND, subnet_id=subnet_id, num=key(number))
-    if below is not None and int(below[1], 16) == number - 1 and number > pool[0]:
-        first = int(below[0], 16)
-        tx.run(_DROP, subnet_id=subnet_id, num=below[0])
-    above = tx.one(_AT, subnet_id=subnet_id, num=key(number + 1))
-    if above is not None and number < pool[1]:
-        last = int(above[1], 16)
-        tx.run(_DROP, subnet_id=subnet_id, num=above[0])
-    tx.run(_ADD, **_row(subnet_id, first, last))
+    below = above = None
+    for r in tx.all(_NEIGHBOURS, subnet_id=subnet_id, num=key(number), above=key(number + 1)):
+        if int(r[0], 16) == number + 1:
+            above = r if number < pool[1] else None
+        elif int(r[1], 16) == number - 1 and number > pool[0]:
+            below = r
+    last = number if above is None else int(above[1], 16)
+    if below is not None:
+        if above is not None:
+            tx.run(_DROP, subnet_id=subnet_id, num=above[0])
+        _reshape(tx, subnet_id, below[0], int(below[0], 16), last)
+    elif above is not None:
+        _reshape(tx, subnet_id, above[0], number, last)
+    else:
+        tx.run(_ADD, **_row(subnet_id, number, number))

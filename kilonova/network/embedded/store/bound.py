@@ -21,6 +21,7 @@ from kilonova.network.embedded.schema import (
     subnet,
 )
 from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.ports import Made
 from kilonova.objects.port import BoundPort, FixedIp, SubnetInfo
 
 _OF_DEVICES = Q(
@@ -87,6 +88,14 @@ def of_rows(tx: Tx, rows: Sequence[Row]) -> list[BoundPort]:
     ]
 
 
+def of_made(made: Made, net: Row) -> BoundPort:
+    """Return a port that was made just now in ``net``: all of it is known, nothing is asked."""
+    held = [{"ip": ip, "subnet_id": s["id"]} for s, ip in made.addresses]
+    info = {s["id"]: subnet_info(s, s["dhcp_ip"]) for s, _ in made.addresses}
+    groups = [{"id": i, "name": name} for i, name in made.groups]
+    return _port(made.row, held, info, net, groups, {})
+
+
 def subnet_info(s: Row, dhcp: str | None) -> SubnetInfo:
     """Return a subnet as a guest's configuration needs it."""
     return SubnetInfo(
@@ -104,10 +113,10 @@ def subnet_info(s: Row, dhcp: str | None) -> SubnetInfo:
 
 def _port(
     r: Row,
-    held: list[Row],
+    held: Sequence[Row],
     info: dict[str, SubnetInfo],
     net: Row,
-    groups: list[Row],
+    groups: Sequence[Row],
     lead: dict[tuple[str, str], list[str]],
 ) -> BoundPort:
     bound = bool(r["host"])

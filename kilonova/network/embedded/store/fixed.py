@@ -162,9 +162,10 @@ def record(
     ]
 
 
-def release(tx: Tx, subnet: Row, ip: str) -> None:
-    """Give one address back."""
-    addresses.release(tx, subnet["id"], int(ipaddress.ip_address(ip)), addresses.pools_of(subnet))
+def release(tx: Tx, held: Row) -> None:
+    """Give one address back. held: a row of ``addresses.WITH_POOLS``."""
+    number = int(ipaddress.ip_address(held["ip"]))
+    addresses.release(tx, held["subnet_id"], number, addresses.pools_of(held))
 
 
 def pool_size(row: Row) -> int:

@@ -21,6 +21,7 @@ _LEAVE = Q(
         port_group.c.port_id == P("port_id"), port_group.c.group_id == P("group_id")
     )
 )
+_LEAVE_ALL = Q(sa.delete(port_group).where(port_group.c.port_id == P("port_id")))
 OF_PORT = Q(sa.select(port_group.c.group_id).where(port_group.c.port_id == P("port_id")))
 _BUMP = Q(
     sa.update(security_group)
@@ -56,9 +57,9 @@ _REFERRERS = Q(sa.select(rule).where(rule.c.remote_group == P("id")))
 _DELETE_RULE = Q(sa.delete(rule).where(rule.c.id == P("id")))
 _DELETE = Q(sa.delete(security_group).where(security_group.c.id == P("id")))
 _EXIST = Q(
-    sa.select(security_group.c.id).where(
-        among(security_group.c.id, "ids"), security_group.c.project_id == P("project_id")
-    )
+    sa.select(security_group.c.id, security_group.c.name)
+    .where(among(security_group.c.id, "ids"), security_group.c.project_id == P("project_id"))
+    .order_by(security_group.c.created_at)
 )
 NAMED = Q(
     sa.select(security_group.c.id, security_group.c.name).where(
@@ -224,6 +225,14 @@ def leave(work: Work, port_id: str, group_ids: list[str]) -> None:
     members_changed(work, group_ids)
 
 
+def leave_all(work: Work, port_id: str) -> None:
+    """Take a port out of all its groups."""
+    ids = of_port(work.tx, port_id)
+    if ids:
+        work.tx.run(_LEAVE_ALL, port_id=port_id)
+        members_changed(work, ids)
+
+
 def members_changed(work: Work, group_ids: list[str]) -> None:
     """Note that a group's addresses changed; published in batches."""
     if group_ids:
@@ -233,12 +242,18 @@ def members_changed(work: Work, group_ids: list[str]) -> None:
 
 def checked(tx: Tx, project_id: str, group_ids: list[str]) -> list[str]:
     """Return the ids, each once; SecurityGroupNotFound for one that is not the project's."""
-    wanted = list(dict.fromkeys(group_ids))
-    found = {r[0] for r in tx.all(_EXIST, ids=listed(wanted), project_id=project_id)}
-    for g in wanted:
-        if g not in found:
-            raise missing("security_group", g)
-    return wanted
+    named(tx, project_id, group_ids)
+    return list(dict.fromkeys(group_ids))
+
+
+def named(tx: Tx, project_id: str, group_ids: list[str]) -> list[tuple[str, str]]:
+    """Return (id, name) of groups, oldest first; SecurityGroupNotFound for one that is not the project's."""
+    if not group_ids:
+        return []
+    found = [(r[0], r[1]) for r in tx.all(_EXIST, ids=listed(group_ids), project_id=project_id)]
+    for g in dict.fromkeys(group_ids).keys() - dict(found).keys():
+        raise missing("security_group", g)
+    return found
 
 
 def rules_of(tx: Tx, group_ids: list[str]) -> list[Row]:

@@ -18,10 +18,9 @@ from kilonova.network.embedded.schema import (
     network,
     port,
     router,
-    subnet,
 )
 from kilonova.network.embedded.store import addresses, fixed, groups
-from kilonova.network.embedded.store.common import among, changed, find, forget_tags, listed
+from kilonova.network.embedded.store.common import changed, find, forget_tags
 from kilonova.network.embedded.store.fixed import FixedRequest
 from kilonova.network.embedded.store.work import Work
 from kilonova.objects.port import NetworkEventName
@@ -35,7 +34,6 @@ _TOUCH = Q(sa.update(port).where(port.c.id == P("id")).values(generation=port.c.
 _TOUCH_ROUTER = Q(
     sa.update(router).where(router.c.id == P("id")).values(generation=router.c.generation + 1)
 )
-_SUBNETS = Q(sa.select(subnet).where(among(subnet.c.id, "ids")))
 _FLOATING = Q(sa.select(floating).where(floating.c.port_id == P("port_id")))
 _UNLEAD = Q(
     sa.update(floating)
@@ -122,12 +120,26 @@ def tell(work: Work, row: Row) -> None:
         work.event(NetworkEventName.CHANGED, row["device_id"], row["id"])
 
 
+@dataclass(frozen=True)
+class Made:
+    """A port that was made just now. addresses: (its subnet, of ``OF_NETWORK``; ip). groups: (id, name)."""
+
+    row: dict[str, Any]
+    addresses: list[tuple[Row, str]]
+    groups: list[tuple[str, str]]
+
+
 def make(work: Work, new: NewPort) -> str:
     """Make a port with its addresses and groups; return its id. NetworkNotFound for a missing network."""
-    tx = work.tx
-    net = tx.one(_FIND_NETWORK, id=new.network_id)
+    net = work.tx.one(_FIND_NETWORK, id=new.network_id)
     if net is None:
         raise missing("network", new.network_id)
+    return str(put(work, new, net).row["id"])
+
+
+def put(work: Work, new: NewPort, net: Row) -> Made:
+    """Make a port in a network that was read in this transaction."""
+    tx = work.tx
     mac = _mac(tx, new.network_id, new.mac)
     system = is_system(new.device_owner)
     secure = bool(net["port_security"]) if new.port_security is None else new.port_security
@@ -135,54 +147,57 @@ def make(work: Work, new: NewPort) -> str:
         secure = False
     port_id = new_uuid()
     taken = fixed.choose(tx, new.network_id, new.fixed, mac, router=system)
-    group_ids = _groups_for(work, new, secure, bool(taken))
-    tx.run(
-        _INSERT,
-        id=port_id,
-        project_id=new.project_id,
-        name=new.name,
-        description=new.description,
-        created_at=work.now,
-        updated_at=work.now,
-        revision=1,
-        network_id=new.network_id,
-        mac=mac,
-        admin_up=int(new.admin_up),
-        status=new.status,
-        device_id=new.device_id,
-        device_owner=new.device_owner,
-        operation=new.operation,
-        item=new.item,
-        preserve=0,
-        host=new.host,
-        vnic_type=new.vnic_type,
-        profile=json.dumps(new.profile),
-        port_security=int(secure),
-        pairs=json.dumps(checked_pairs(new.pairs, secure, mac)),
-        dhcp_options=json.dumps(new.dhcp_options),
-        dns_name=new.dns_name,
-        tag=new.tag,
-        generation=1,
-        applied=0,
-    )
-    fixed.record(tx, port_id, taken)
-    groups.join(work, port_id, group_ids)
+    named = _groups_for(work, new, secure, bool(taken))
+    row = {
+        "id": port_id,
+        "project_id": new.project_id,
+        "name": new.name,
+        "description": new.description,
+        "created_at": work.now,
+        "updated_at": work.now,
+        "revision": 1,
+        "network_id": new.network_id,
+        "mac": mac,
+        "admin_up": int(new.admin_up),
+        "status": new.status,
+        "device_id": new.device_id,
+        "device_owner": new.device_owner,
+        "operation": new.operation,
+        "item": new.item,
+        "preserve": 0,
+        "host": new.host,
+        "vnic_type": new.vnic_type,
+        "profile": json.dumps(new.profile),
+        "port_security": int(secure),
+        "pairs": json.dumps(checked_pairs(new.pairs, secure, mac)),
+        "dhcp_options": json.dumps(new.dhcp_options),
+        "dns_name": new.dns_name,
+        "tag": new.tag,
+        "generation": 1,
+        "applied": 0,
+    }
+    tx.run(_INSERT, **row)
+    ips = fixed.record(tx, port_id, taken)
+    groups.join(work, port_id, [g for g, _ in named])
     if new.host:
         work.ports.add(port_id)
-    return port_id
+    return Made(row, [(s, ip) for (s, _), (_, ip) in zip(taken, ips, strict=True)], named)
 
 
-def _groups_for(work: Work, new: NewPort, secure: bool, has_address: bool) -> list[str]:
+def _groups_for(work: Work, new: NewPort, secure: bool, has_address: bool) -> list[tuple[str, str]]:
     if is_system(new.device_owner):
         return []
     if new.groups is None:
-        return [groups.ensure_default(work, new.project_id)] if secure and has_address else []
+        if not (secure and has_address):
+            return []
+        default = groups.get(work.tx, groups.ensure_default(work, new.project_id))
+        return [(default["id"], default["name"])]
     if new.groups and not secure:
         raise Refused(
             "PortSecurityAndIPRequiredForSecurityGroups",
             "Port security must be enabled and port must have an IP address in order to use security groups.",
         )
-    return groups.checked(work.tx, new.project_id, new.groups)
+    return groups.named(work.tx, new.project_id, new.groups)
 
 
 def checked_pairs(pairs: list[dict[str, str]], secure: bool, mac: str) -> list[dict[str, str]]:
@@ -295,7 +310,7 @@ def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
         if f["router_id"]:
             touch_router(work, f["router_id"])
     release_all(work, row)
-    groups.leave(work, port_id, groups.of_port(tx, port_id))
+    groups.leave_all(work, port_id)
     forget_tags(tx, port_id)
     tx.run(_DELETE, id=port_id)
     work.ports.discard(port_id)
@@ -309,13 +324,9 @@ def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
 
 def release_all(work: Work, row: Row, keep: frozenset[tuple[str, str]] = frozenset()) -> None:
     """Give back every address of a port but those in ``keep`` ((subnet, ip))."""
-    held = addresses.of_port(work.tx, row["id"])
-    if not held:
-        return
-    nets = {s["id"]: s for s in work.tx.all(_SUBNETS, ids=listed(s for s, _ in held))}
-    for subnet_id, ip in held:
-        if (subnet_id, ip) not in keep:
-            fixed.release(work.tx, nets[subnet_id], ip)
+    for held in work.tx.all(addresses.WITH_POOLS, port_id=row["id"]):
+        if (held["subnet_id"], held["ip"]) not in keep:
+            fixed.release(work.tx, held)
 
 
 def set_fixed(work: Work, row: Row, wanted: list[FixedRequest]) -> None:

@@ -42,11 +42,21 @@ _USED = {
 }
 _SET = Q(sa.select(quota.c.resource, quota.c.amount).where(quota.c.project_id == P("project_id")))
 _PROJECTS = Q(sa.select(quota.c.project_id).distinct().order_by(quota.c.project_id))
-_LIMIT = Q(
-    sa.select(quota.c.amount).where(
+
+
+def _check(table: sa.Table) -> Q:
+    """Ask for a project's limit and, when it has one, for what it uses; None instead of the second without."""
+    own = sa.select(quota.c.amount).where(
         quota.c.project_id == P("project_id"), quota.c.resource == P("resource")
     )
-)
+    limit = sa.select(
+        sa.func.coalesce(own.scalar_subquery(), P("default")).label("amount")
+    ).subquery()
+    count = sa.select(sa.func.count()).where(table.c.project_id == P("project_id"))
+    return Q(sa.select(limit.c.amount, sa.case((limit.c.amount >= 0, count.scalar_subquery()))))
+
+
+_CHECK = {name: _check(t) for name, t in _TABLES.items()}
 _DROP = Q(sa.delete(quota).where(quota.c.project_id == P("project_id")))
 _DROP_ONE = Q(
     sa.delete(quota).where(quota.c.project_id == P("project_id"), quota.c.resource == P("resource"))
@@ -69,10 +79,10 @@ def used(tx: Tx, project_id: str, resource: str) -> int:
 
 def check(tx: Tx, project_id: str, resource: str, more: int, defaults: Mapping[str, int]) -> None:
     """Raise OverQuota unless the project may have ``more``; counted in the transaction that inserts."""
-    limit = tx.value(_LIMIT, project_id=project_id, resource=resource)
-    if limit is None:
-        limit = defaults[resource]
-    if limit >= 0 and used(tx, project_id, resource) + more > limit:
+    row = tx.one(
+        _CHECK[resource], project_id=project_id, resource=resource, default=defaults[resource]
+    )
+    if row is not None and row[0] >= 0 and row[1] + more > row[0]:
         raise over_quota([resource])
 
 
