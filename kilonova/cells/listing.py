@@ -227,11 +227,11 @@ class Lists:
 
     def find(self, server_id: str) -> Rendered | None:
         """Return a server wherever it is, rendered from its mapping while it has no cell; None if deleted."""
-        mapping = self._world.read(lambda tx: mappings.find(tx, server_id))
+        mapping = self._world.ask(lambda tx: mappings.find(tx, server_id))
         if mapping is None:
             return None
         if mapping["cell"] is not None:
-            row: Rendered | None = self._cells[mapping["cell"]].read(
+            row: Rendered | None = self._cells[mapping["cell"]].ask(
                 lambda tx: servers.find(tx, server_id)
             )
             if row is not None:
@@ -252,7 +252,7 @@ class Lists:
         after = None if start is None else (start["created_at"], start["uuid"])
         kept = []
         while len(kept) < limit:
-            found = self._world.read(
+            found = self._world.ask(
                 lambda tx, after=after: mappings.unplaced(  # type: ignore[misc]
                     tx,
                     project_id=f.project_id,
@@ -272,7 +272,7 @@ class Lists:
         live = [r["uuid"] for r in rows if not r["deleted"]]
         if not live:
             return list(rows)
-        where = self._world.read(lambda tx: mappings.cells_of(tx, live))
+        where = self._world.ask(lambda tx: mappings.cells_of(tx, live))
         return [r for r in rows if r["deleted"] or where.get(r["uuid"]) == cell]
 
     def ask_cells(self, question: Callable[[Tx], Any]) -> tuple[dict[str, Any], list[str]]:

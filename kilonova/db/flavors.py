@@ -15,10 +15,11 @@ _GET = Q(sa.select(f).where(f.c.flavorid == P("flavorid")))
 _ADD = Q(sa.insert(f).values({c.name: P(c.name) for c in f.columns}))
 _DROP = Q(sa.delete(f).where(f.c.flavorid == P("flavorid")))
 _ACCESS = Q(sa.select(fa.c.project_id).where(fa.c.flavorid == P("flavorid")))
-_MAY = Q(
-    sa.select(fa.c.project_id).where(
-        fa.c.flavorid == P("flavorid"), fa.c.project_id == P("project_id")
-    )
+_may = sa.select(fa.c.project_id).where(
+    fa.c.flavorid == f.c.flavorid, fa.c.project_id == P("project_id")
+)
+_GET_FOR = Q(
+    sa.select(f).where(f.c.flavorid == P("flavorid"), sa.or_(f.c.is_public == 1, _may.exists()))
 )
 _GRANT = Q(
     sa.insert(fa)
@@ -35,10 +36,9 @@ def find(tx: Tx, flavorid: str) -> Row | None:
 
 def find_for(tx: Tx, flavorid: str, project_id: str | None, *, admin: bool) -> Row | None:
     """Return a flavor that the project may use (public, or access given; admins: any), or None."""
-    row = find(tx, flavorid)
-    if row is None or row["is_public"] or admin:
-        return row
-    return row if tx.one(_MAY, flavorid=flavorid, project_id=project_id) is not None else None
+    if admin:
+        return find(tx, flavorid)
+    return tx.one(_GET_FOR, flavorid=flavorid, project_id=project_id)
 
 
 def record(row: Row) -> FlavorRecord:

@@ -97,10 +97,13 @@ def reserve_servers(
     Raises QuotaExceeded, in Nova's words, when fewer than ``low`` fit.
     """
     have = limits(tx, project_id, user_id)
+    names = ("instances", "cores", "ram")
+    if all(have[name] < 0 for name in names):
+        return high
     used = mappings.used(tx, project_id)
     wanted = {"instances": 1, "cores": vcpus, "ram": memory_mib}
     fit, over = high, ""
-    for name, in_use in zip(("instances", "cores", "ram"), used, strict=True):
+    for name, in_use in zip(names, used, strict=True):
         limit, each = have[name], wanted[name]
         if limit < 0 or each == 0:
             continue
@@ -109,7 +112,7 @@ def reserve_servers(
             fit = room
             over = name
     if fit < low:
-        taken = dict(zip(("instances", "cores", "ram"), used, strict=True))
+        taken = dict(zip(names, used, strict=True))
         raise QuotaExceeded(
             f"Quota exceeded for {over}: Requested {wanted[over] * low}, but already used "
             f"{taken[over]} of {have[over]} {over}"

@@ -21,7 +21,7 @@ from kilonova.db.sql import P, Q, insert
 
 _PUT = insert(secret)
 _GET = Q(sa.select(secret).where(secret.c.id == P("id")))
-_DROP = Q(sa.delete(secret).where(secret.c.owner == P("owner")))
+_DROP = Q(sa.delete(secret).where(secret.c.owner.in_((P("owner"), P("other")))))
 
 
 class Vault:
@@ -82,6 +82,6 @@ class Vault:
             target.run(_PUT, **{**dict(row), "owner": owner})
 
 
-def drop(tx: Tx, owner: str) -> None:
-    """End every secret of an owner."""
-    tx.run(_DROP, owner=owner)
+def drop(tx: Tx, owner: str, other: str | None = None) -> None:
+    """End every secret of an owner, or of two."""
+    tx.run(_DROP, owner=owner, other=other)

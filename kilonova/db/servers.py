@@ -89,6 +89,19 @@ _SETTLE = Q(
         updated_at=P("updated_at"),
     )
 )
+_LAUNCH = Q(
+    sa.update(s)
+    .where(s.c.uuid == P("uuid_"), s.c.deleted == 0, s.c.launched_at.is_(None))
+    .values(
+        vm_state="active",
+        task_state=sa.case((s.c.task_state == "deleting", "deleting"), else_=None),
+        power_state=P("power_state"),
+        hardware=P("hardware"),
+        devices=P("devices"),
+        launched_at=P("now"),
+        updated_at=P("now"),
+    )
+)
 _POWER = Q(
     sa.update(s)
     .where(s.c.uuid == P("uuid_"), s.c.deleted == 0, s.c.task_state.is_(None))
@@ -171,6 +184,22 @@ def settle(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) ->
 def let_go(tx: Tx, uuid: str, *, epoch: int) -> None:
     """End an operation that changed no state: no task, unless a later one owns the server already."""
     tx.run(_LET_GO, uuid_=uuid, epoch_=epoch)
+
+
+def launch(tx: Tx, uuid: str, *, power_state: int, hardware: str, devices: str, now: float) -> bool:
+    """Make a server that was built ACTIVE, with what its host froze; False when it was launched already, or is gone.
+
+    A delete that waits keeps showing.
+    """
+    done = tx.run(
+        _LAUNCH,
+        uuid_=uuid,
+        power_state=power_state,
+        hardware=hardware,
+        devices=devices,
+        now=now,
+    )
+    return done == 1
 
 
 def set_power(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) -> bool:

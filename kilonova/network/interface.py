@@ -91,6 +91,10 @@ class NetworkService(Protocol):
         """Delete every port of ``key`` (or one by id), unbind those that the user made; return how many. Repeatable."""
         ...
 
+    def remove_ports_of(self, server_id: str) -> int:
+        """Delete the ports of a server, unbind those that the user made; return how many. Repeatable."""
+        ...
+
     def ports_of(self, server_ids: Sequence[str]) -> Mapping[str, list[BoundPort]]:
         """Return the ports of many servers, oldest first, in one query per table; servers without ports are absent."""
         ...

@@ -5,6 +5,7 @@ driver cannot do; we say so before anything is built. Names that Nova renamed ar
 name is a description of the system inside and asks for nothing.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn
@@ -54,19 +55,7 @@ class ImageProperties(Versioned, frozen=True, kw_only=True):
     @classmethod
     def read(cls, properties: Mapping[str, str]) -> "ImageProperties":
         """Read an image's properties; BadRequest that names the first one that cannot be honoured, and why."""
-        fields: dict[str, Any] = {}
-        traits: list[str] = []
-        for given, value in sorted(properties.items(), key=_old_names_first):
-            name = LEGACY.get(given, given)
-            if name.startswith("trait:"):
-                traits.append(_trait(name, value))
-            elif (reader := READERS.get(_family(name))) is not None:
-                result = reader(given, value)
-                if name in cls.__struct_fields__:
-                    fields[name] = result
-            elif name.startswith(("hw_", "img_")):
-                raise BadRequest(f"Image property {given:.80} is not known.")
-        return cls(**fields, traits_required=tuple(traits))
+        return _read(tuple(properties.items()))
 
     def hardware(self) -> dict[str, Any]:
         """Return what the image asks for as fields of ``Hardware``; what it does not mention is absent."""
@@ -85,6 +74,24 @@ class ImageProperties(Versioned, frozen=True, kw_only=True):
             "boot_menu": self.hw_boot_menu,
         }
         return {k: v for k, v in asked.items() if v is not None}
+
+
+@functools.lru_cache(maxsize=256)
+def _read(properties: tuple[tuple[str, str], ...]) -> ImageProperties:
+    """Kept, because one create asks several times, and many servers have one image."""
+    fields: dict[str, Any] = {}
+    traits: list[str] = []
+    for given, value in sorted(properties, key=_old_names_first):
+        name = LEGACY.get(given, given)
+        if name.startswith("trait:"):
+            traits.append(_trait(name, value))
+        elif (reader := READERS.get(_family(name))) is not None:
+            result = reader(given, value)
+            if name in ImageProperties.__struct_fields__:
+                fields[name] = result
+        elif name.startswith(("hw_", "img_")):
+            raise BadRequest(f"Image property {given:.80} is not known.")
+    return ImageProperties(**fields, traits_required=tuple(traits))
 
 
 Reader = Callable[[str, str], Any]

@@ -36,13 +36,13 @@ class Found:
 def find_server(services: Services, ctx: Context, server_id: str) -> Found:
     """Return a server that the caller may see. NotFound alike for one that is missing and one that is not theirs."""
     missing = NotFound(f"Instance {server_id} could not be found.")
-    mapping = services.world.read(lambda tx: mappings.find(tx, server_id))
+    mapping = services.world.ask(lambda tx: mappings.find(tx, server_id))
     if mapping is None or (mapping["project_id"] != ctx.project_id and not ctx.is_admin):
         raise missing
     cell = mapping["cell"]
     if cell is None:
         return Found(mapping, None)
-    row = services.cell(cell).read(lambda tx: servers.find(tx, server_id))
+    row = services.cell(cell).ask(lambda tx: servers.find(tx, server_id))
     if row is None or row["deleted"]:
         again = services.world.read(lambda tx: mappings.find(tx, server_id))
         if again is None:

@@ -60,7 +60,7 @@ def order(
 
 def server_row(services: Services, cell: str, server_id: str) -> Row:
     """Return a server's row; NotFound when it is not in that cell."""
-    row = services.cell(cell).read(lambda tx: servers.find(tx, server_id))
+    row = services.cell(cell).ask(lambda tx: servers.find(tx, server_id))
     if row is None:
         raise NotFound(f"Instance {server_id} could not be found.")
     return row

@@ -3,6 +3,8 @@
 Everything that can be refused is refused here, before anything is written; the accept is one global transaction.
 """
 
+import base64
+import os
 import re
 import secrets as random
 import unicodedata
@@ -23,7 +25,6 @@ from kilonova.operations import server_create
 from kilonova.operations.services import Services
 
 GIB = 1024**3
-_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True)
@@ -186,14 +187,14 @@ def resolve(
         config_drive=asked.config_drive or _wants_config_drive(image),
         access_ip_v4=asked.access_ip_v4,
         access_ip_v6=asked.access_ip_v6,
-        reservation_id="r-" + "".join(random.choice(_LETTERS) for _ in range(8)),
+        reservation_id="r-" + base64.b32encode(os.urandom(5)).decode().lower(),
         trusted_certs=asked.trusted_certs,
         created_at=services.now(),
     )
 
 
 def _flavor(services: Services, ctx: Context, asked: Asked) -> FlavorRecord:
-    row = services.world.read(
+    row = services.world.ask(
         lambda tx: flavors.find_for(tx, asked.flavor_ref, ctx.project_id, admin=ctx.is_admin)
     )
     if row is None:
@@ -255,15 +256,17 @@ def _wants_config_drive(image: ImageRecord | None) -> bool:
 def _keys(services: Services, user: str, name: str | None) -> tuple[tuple[str, str, str], ...]:
     if name is None:
         return ()
-    row = services.world.read(lambda tx: keypairs.find(tx, user, name))
+    row = services.world.ask(lambda tx: keypairs.find(tx, user, name))
     if row is None:
         raise BadRequest("Invalid key_name provided.")
     return ((row["name"], row["type"], row["public_key"]),)
 
 
 def _check_sizes(services: Services, project: str, user: str, asked: Asked) -> None:
-    limit = services.world.read(lambda tx: quotas.limits(tx, project, user))["metadata_items"]
     items = len(asked.metadata or {})
+    if not items:
+        return
+    limit = services.world.ask(lambda tx: quotas.limits(tx, project, user))["metadata_items"]
     if 0 <= limit < items:
         raise QuotaExceeded(f"Maximum number of metadata items exceeds {limit}")
 

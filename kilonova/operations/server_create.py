@@ -47,7 +47,7 @@ BUILD_DEADLINE_S = 1800.0
 def requested_of(run: Run) -> tuple[Row, RequestedServer]:
     """Return the mapping and what was asked for. NotFound when somebody removed it."""
     services: Services = run.services
-    mapping = services.world.read(lambda tx: mappings.find(tx, run.resource))
+    mapping = services.world.ask(lambda tx: mappings.find(tx, run.resource))
     if mapping is None:
         raise NotFound(f"Instance {run.resource} could not be found.")
     return mapping, decode(mapping["requested"], RequestedServer)
@@ -147,7 +147,8 @@ def put_record(run: Run) -> Output:
     def insert(tx: Tx) -> None:
         journal.fence_foreign(tx, run.operation, run.fence, run.seq)
         if servers.add(tx, **row):
-            servers.set_tags(tx, run.resource, requested.tags, row["tags"], row["updated_at"])
+            if requested.tags:
+                servers.set_tags(tx, run.resource, requested.tags, row["tags"], row["updated_at"])
             open_action(tx, run)
             if requested.user_data is not None:
                 services.world.read(
@@ -210,7 +211,7 @@ def order_build(run: Run) -> Order:
     password = None
     if requested.admin_password is not None:
         ref = requested.admin_password
-        password = services.world.read(lambda tx: services.vault.get(tx, ref)).reveal()
+        password = services.world.ask(lambda tx: services.vault.get(tx, ref)).reveal()
     build = guest_orders.build_of(services, row, ports=ports_of(run), admin_password=password)
     return guest_orders.order(run, where["host"], "guest_build", build, BUILD_DEADLINE_S)
 
@@ -254,19 +255,18 @@ def finish(run: Run) -> Output:
 
     def settle(tx: Tx) -> None:
         journal.fence_foreign(tx, run.operation, run.fence, run.seq)
-        row = servers.find(tx, run.resource)
-        if row is not None and row["launched_at"] is not None:
-            return
-        servers.settle(
-            tx, run.resource, vm_state=states.ACTIVE, power_state=result["power_state"], now=now
-        )
-        servers.set_columns(
+        launched = servers.launch(
             tx,
             run.resource,
+            power_state=result["power_state"],
             hardware=result["hardware"],
             devices=result["devices"],
-            launched_at=now,
+            now=now,
         )
+        if not launched:
+            row = servers.find(tx, run.resource)
+            if row is not None and row["launched_at"] is not None:
+                return
         actions.event(
             tx,
             operation=run.operation,
@@ -285,8 +285,7 @@ def finish(run: Run) -> Output:
 
 def drop_secrets(tx: Tx, run: Run, output: Output) -> None:
     """The operation's secrets end with it; the cell has its own copy of the user data."""
-    secrets.drop(tx, run.operation)
-    secrets.drop(tx, run.resource)
+    secrets.drop(tx, run.operation, run.resource)
 
 
 def bury(run: Run) -> None:
@@ -340,8 +339,7 @@ def point_to_cell0(tx: Tx, run: Run) -> None:
     """The row in cell0 is the one that is seen; the operation's secrets end."""
     services: Services = run.services
     mappings.place(tx, run.resource, cell=CELL0, host=None, now=services.now())
-    secrets.drop(tx, run.operation)
-    secrets.drop(tx, run.resource)
+    secrets.drop(tx, run.operation, run.resource)
 
 
 SAGA = register(

@@ -84,19 +84,28 @@ def start(services: Services, ctx: Context, found: Found, action: str = "delete"
     return operation
 
 
-def _wait_for_others(run: Run) -> None:
-    """Raise NotYet while another operation on the server has not ended."""
+def _wait_for_others(run: Run) -> Row | None:
+    """Return the server's row once nobody else works on it, None when it has none; raise NotYet before."""
     services: Services = run.services
-    homes = {services.world.name: services.world}
-    mapping = services.world.read(lambda tx: mappings.find(tx, run.resource))
-    if mapping is not None and mapping["cell"] is not None:
-        homes[mapping["cell"]] = services.cell(mapping["cell"])
-    for home in homes.values():
-        for live in home.read(lambda tx: journal.live_of(tx, run.resource)):
-            if live["id"] != run.operation and not (
-                live["kind"] == "server_delete" and _younger(live, run)
-            ):
-                raise NotYet("an operation on the server has not ended yet", after_s=0.1)
+    mapping, live = services.world.read(
+        lambda tx: (mappings.find(tx, run.resource), journal.live_of(tx, run.resource))
+    )
+    _alone(run, live)
+    if mapping is None or mapping["cell"] is None:
+        return None
+    row, live = services.cell(mapping["cell"]).read(
+        lambda tx: (servers.find(tx, run.resource), journal.live_of(tx, run.resource))
+    )
+    _alone(run, live)
+    return row
+
+
+def _alone(run: Run, live: list[Row]) -> None:
+    for other in live:
+        if other["id"] != run.operation and not (
+            other["kind"] == "server_delete" and _younger(other, run)
+        ):
+            raise NotYet("an operation on the server has not ended yet", after_s=0.1)
 
 
 def _younger(live: Row, run: Run) -> bool:
@@ -106,17 +115,16 @@ def _younger(live: Row, run: Run) -> bool:
 def _where(run: Run) -> tuple[str | None, Row | None]:
     """Return (cell, row) of the server as it stands now; both None when it is gone or was never placed."""
     services: Services = run.services
-    mapping = services.world.read(lambda tx: mappings.find(tx, run.resource))
+    mapping = services.world.ask(lambda tx: mappings.find(tx, run.resource))
     if mapping is None or mapping["cell"] is None:
         return None, None
-    row = services.cell(mapping["cell"]).read(lambda tx: servers.find(tx, run.resource))
+    row = services.cell(mapping["cell"]).ask(lambda tx: servers.find(tx, run.resource))
     return mapping["cell"], row
 
 
 def order_delete(run: Run) -> Order | None:
     """Have the host remove guest and disks, once nobody else works on the server."""
-    _wait_for_others(run)
-    _, row = _where(run)
+    row = _wait_for_others(run)
     if row is None or row["host"] is None or row["deleted"]:
         return None
     payload = GuestDelete(server_id=run.resource)
@@ -131,8 +139,7 @@ def gone(run: Run, answer: Answer) -> Output:
 def remove_ports(run: Run) -> Output:
     """Remove every port of the server."""
     services: Services = run.services
-    for port in services.network.ports_of([run.resource]).get(run.resource, []):
-        services.network.remove_port(port_id=port.port_id)
+    services.network.remove_ports_of(run.resource)
     return {}
 
 

@@ -346,7 +346,7 @@ class Engine:
         db = self.databases[database]
         live: Live | Row | None = self._kept.pop(key, None)
         if live is None or not answers:
-            live = db.read(lambda tx: journal.load(tx, operation))
+            live = db.ask(lambda tx: journal.load(tx, operation))
         if live is None:
             return
         if not isinstance(live, Live):

@@ -12,6 +12,7 @@ from kilonova.network.embedded import planning
 from kilonova.network.embedded.faults import Clash, Missing
 from kilonova.network.embedded.schema import port
 from kilonova.network.embedded.store import addresses, bound, networks, ports, quotas, topology
+from kilonova.network.embedded.store.common import listed
 from kilonova.network.embedded.store.fixed import FixedRequest
 from kilonova.network.embedded.store.work import Work
 from kilonova.network.interface import AddressTaken, Key, NoAddressLeft, NotThere
@@ -128,6 +129,15 @@ def remove(work: Work, key: Key | None, port_id: str | None) -> int:
     else:
         row = work.tx.one(ports.FIND, id=port_id or "")
         rows = [] if row is None else [row]
+    return _remove_rows(work, rows)
+
+
+def remove_of(work: Work, device_id: str) -> int:
+    """``remove`` every port that was made or adopted for a server."""
+    return _remove_rows(work, work.tx.all(bound.OF_DEVICES, ids=listed([device_id])))
+
+
+def _remove_rows(work: Work, rows: Sequence[Row]) -> int:
     for row in rows:
         if row["preserve"] or not row["operation"]:
             device = row["device_id"]

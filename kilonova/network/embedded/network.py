@@ -142,6 +142,10 @@ class EmbeddedNetwork:
         """See NetworkService."""
         return self.write(lambda w: binding.remove(w, key, port_id))
 
+    def remove_ports_of(self, server_id: str) -> int:
+        """See NetworkService."""
+        return self.write(lambda w: binding.remove_of(w, server_id))
+
     def ports_of(self, server_ids: Sequence[str]) -> Mapping[str, list[BoundPort]]:
         """See NetworkService."""
         return self.database.read(lambda tx: bound.of_devices(tx, server_ids))

@@ -24,7 +24,7 @@ from kilonova.network.embedded.store.common import among, by, listed
 from kilonova.network.embedded.store.ports import Made
 from kilonova.objects.port import BoundPort, FixedIp, SubnetInfo
 
-_OF_DEVICES = Q(
+OF_DEVICES = Q(
     sa.select(port)
     .where(among(port.c.device_id, "ids"), port.c.operation > "")
     .order_by(port.c.created_at, port.c.id)
@@ -58,7 +58,7 @@ _FLOATING = Q(
 
 def of_devices(tx: Tx, device_ids: Sequence[str]) -> dict[str, list[BoundPort]]:
     """Return the servers' ports, oldest first; servers without are absent."""
-    rows = tx.all(_OF_DEVICES, ids=listed(device_ids))
+    rows = tx.all(OF_DEVICES, ids=listed(device_ids))
     out: dict[str, list[BoundPort]] = {}
     for p in of_rows(tx, rows):
         out.setdefault(p.device_id, []).append(p)
