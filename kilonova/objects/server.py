@@ -138,6 +138,12 @@ class ResizeParams(ServerParams, frozen=True, kw_only=True):
     old_flavor: FlavorRecord | None = None
 
 
+class RescueParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of a rescue. image: what the guest boots from."""
+
+    image: ImageRecord
+
+
 class SnapshotParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of what makes an image of a server. image_id: made before the operation was accepted.
 

@@ -4,7 +4,7 @@ import msgspec
 
 from kilonova.common.errors import NotFound
 from kilonova.db import servers
-from kilonova.db.engine import Row
+from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import Versioned
 from kilonova.objects.guest import (
     AddressConfig,
@@ -31,6 +31,7 @@ class SystemMetadata(msgspec.Struct):
 
     image: ImageRecord | None = None
     old_vm_state: str | None = None
+    rescue: ImageRecord | None = None  # what a rescued server is booted from
 
 
 def order(
@@ -64,6 +65,19 @@ def server_row(services: Services, cell: str, server_id: str) -> Row:
     if row is None:
         raise NotFound(f"Instance {server_id} could not be found.")
     return row
+
+
+def row_in(tx: Tx, server_id: str) -> Row:
+    """Return a server's row inside a transaction of its cell; NotFound."""
+    row = servers.find(tx, server_id)
+    if row is None:
+        raise NotFound(f"Instance {server_id} could not be found.")
+    return row
+
+
+def system_of(row: Row) -> SystemMetadata:
+    """Return what a row keeps of its image and of operations."""
+    return _decode(row["system_metadata"], type=SystemMetadata)
 
 
 def metadata_document(services: Services, row: Row, ports: list[BoundPort]) -> MetadataDocument:
@@ -164,7 +178,7 @@ def build_of(
             for n in nics
             if n.port_id in found  # else its owner deleted it: nobody will ever apply it
         ),
-        images=() if system.image is None else (_source(system.image),),
+        images=() if system.image is None else (source_of(system.image),),
         hardware=hardware_of(row["hardware"], system.image),
         metadata=document,
         config_drive=bool(row["config_drive"]),
@@ -173,7 +187,8 @@ def build_of(
     )
 
 
-def _source(image: ImageRecord) -> ImageSource:
+def source_of(image: ImageRecord) -> ImageSource:
+    """Return where a host gets an image from."""
     return ImageSource(
         image_id=image.id,
         url=f"image:{image.id}",

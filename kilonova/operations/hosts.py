@@ -355,6 +355,8 @@ class Hosts:
 
 def _wanted_power(row: Row) -> PowerState:
     """Return what a guest is after a boot of its host; one that waits to be confirmed is what it was."""
+    if row["vm_state"] == states.RESCUED:
+        return PowerState.RUNNING
     if row["vm_state"] == states.RESIZED and row["power_state"] in _WANTED.values():
         return PowerState(row["power_state"])
     return _WANTED.get(row["vm_state"], PowerState.NOSTATE)

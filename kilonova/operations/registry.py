@@ -14,6 +14,8 @@ OPERATIONS = (
     "server_suspend",
     "server_resume",
     "server_snapshot",
+    "server_rescue",
+    "server_unrescue",
     "server_backup",
     "server_resize",
     "confirm_resize",

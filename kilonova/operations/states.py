@@ -80,6 +80,8 @@ TRANSITIONS: Mapping[str, Transition] = {
     "server_resize": _t("resize", {ACTIVE, STOPPED}, "resize_prep", RESIZED, "resize"),
     "confirm_resize": _t("confirmResize", {RESIZED}, "resize_confirming", ACTIVE, "confirm_resize"),
     "revert_resize": _t("revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"),
+    "server_rescue": _t("rescue", {ACTIVE, STOPPED, ERROR}, "rescuing", RESCUED, "rescue"),
+    "server_unrescue": _t("unrescue", {RESCUED}, "unrescuing", ACTIVE, "unrescue"),
     "server_snapshot": _t("createImage", _IMAGED, "image_snapshot", None, "create_image"),
     "server_backup": _t("createBackup", _IMAGED, "image_backup", None, "backup"),
     "interface_attach": _q(

@@ -17,6 +17,7 @@ _HAVE_A_GUEST = (
     states.PAUSED,
     states.SUSPENDED,
     states.RESIZED,
+    states.RESCUED,
 )
 
 

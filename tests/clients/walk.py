@@ -190,6 +190,10 @@ COPIES: tuple[Step, ...] = (
     ),
     ("demo", "server backup create --name walk-backup --type daily --rotate 1 --wait uno", ""),
     ("demo", "image list --property backup_type=daily", "walk-backup"),
+    ("demo", "server rescue walk-copy", ""),
+    ("demo", "~RESCUE walk-copy", ""),
+    ("demo", "server unrescue walk-copy", ""),
+    ("demo", "~ACTIVE walk-copy", ""),
     ("demo", "server delete --wait walk-copy", ""),
     ("demo", "image delete walk-gold walk-backup", ""),
 )

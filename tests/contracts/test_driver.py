@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kilonova.agent.images import CachedImage
 from kilonova.common.ids import new_uuid
 from kilonova.objects import guest as g
 from kilonova.virt.driver import Aborted, Again, Driver, DriverError, GuestMissing
@@ -80,9 +81,15 @@ class Host:
         return state
 
 
-class NoImages:
-    def link(self, *args: Any) -> Any:
-        raise DriverError("there are no images")
+class EmptyImages:
+    """Every image is an empty disk of 16 MiB."""
+
+    def link(self, source: g.ImageSource, target: Path, progress: Any) -> CachedImage:
+        if not target.exists():
+            command = ["qemu-img", "create", "-q", "-f", "qcow2", str(target), "16M"]
+            subprocess.run(command, check=True)
+            target.chmod(0o644)
+        return CachedImage(target, 16 << 20)
 
 
 def simulated(stack: ExitStack, tmp_path: Path) -> Host:
@@ -108,7 +115,7 @@ def by_libvirt(stack: ExitStack, tmp_path: Path) -> Host:
     instances = daemon.root / "instances"
     driver = LibvirtDriver(
         LibvirtConfig(lambda: daemon.uri, instances, "test-cloud", group=QEMU_ID),
-        NoImages(),
+        EmptyImages(),
         taps,
         configdrive.build,
     )

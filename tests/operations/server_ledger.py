@@ -21,6 +21,10 @@ STATES = {  # kind -> (vm_state before, vm_state after, action)
     "server_resume": ("suspended", "active", "resume"),
 }
 
+REMADE = {  # kind -> (vm_state before, vm_state after, action, disks more)
+    "server_rescue": ("active", "rescued", "rescue", 1),
+    "server_unrescue": ("rescued", "active", "unrescue", -1),
+}
 IMAGES = {  # kind -> (action, event)
     "server_snapshot": ("createImage", "snapshot"),
     "server_backup": ("createBackup", "backup"),
@@ -215,6 +219,23 @@ def interface(kind: str, state: str, shape: "Shape") -> dict[str, int]:
     }
 
 
+def remade(kind: str, state: str) -> dict[str, int]:
+    """What a rescue, or its end, changes."""
+    old, new, action, disks = REMADE[kind]
+    done = state == "done"
+    result, outcome = ("ok", "Success") if done else ("Error", "Error")
+    out: collections.Counter[str] = collections.Counter()
+    if done:
+        out[f"server:cell1:{old}:None"] -= 1
+        out[f"server:cell1:{new}:None"] += 1
+        out["disk"] += disks
+    out[f"action:{action}:{result}"] += 1
+    out[f"event:compute_{action}_instance:{outcome}"] += 1
+    out[f"operation:{kind}:{state}"] += 1
+    out["fault:cell1"] += 1 if state == "failed" else 0
+    return dict(out)
+
+
 def plus(before: Mapping[str, int], *deltas: Mapping[str, int]) -> dict[str, int]:
     """Return a ledger with changes; what is nought is absent."""
     total = collections.Counter(before)
@@ -232,6 +253,8 @@ def expected(
         return plus(before, created(shape) if state == "done" else not_created(shape, state))
     if kind == "server_delete":
         return plus(before, deleted(shape))
+    if kind in REMADE:
+        return plus(before, remade(kind, state))
     if kind in IMAGES:
         return plus(before, imaged(kind, state))
     if kind in RESIZES:

@@ -33,6 +33,7 @@ from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.schema import network as network_table
 from kilonova.network.embedded.seed import seed
 from kilonova.network.embedded.store import ports as port_store
+from kilonova.objects.image import Image
 from kilonova.objects.port import NicPlan, RequestedNic
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
 from kilonova.operations import (
@@ -45,7 +46,9 @@ from kilonova.operations import (
     revert_resize,
     server_create,
     server_delete,
+    server_rescue,
     server_resize,
+    server_unrescue,
     snapshots,
     stores,
 )
@@ -89,6 +92,8 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "revert_resize": ("server_resize",),
     "interface_attach": (),
     "interface_detach": ("interface_attach",),
+    "server_rescue": (),
+    "server_unrescue": ("server_rescue",),
 }
 Start = Callable[["ServerWorld", accept.Found], str]
 
@@ -140,6 +145,8 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
     "revert_resize": lambda w, found: revert_resize.start(w.services, CONTEXT, found),
     "interface_attach": _attach,
     "interface_detach": _detach,
+    "server_rescue": lambda w, found: server_rescue.start(w.services, CONTEXT, found, w.image().id),
+    "server_unrescue": lambda w, found: server_unrescue.start(w.services, CONTEXT, found),
 }
 _templates: dict[tuple[Any, ...], Path] = {}
 _shelf = tempfile.TemporaryDirectory(prefix="kilonova-templates-")
@@ -327,6 +334,21 @@ class ServerWorld:
         newest = max((row for row in live if row["kind"] == kind), key=lambda row: row["epoch"])
         return str(newest["id"])
 
+    def image(self, name: str = "other", **properties: str) -> Image:
+        """Return an active image of this name, made when there is none."""
+        for image in self.images.made_with(PROJECT, {"test": name}):
+            return image
+        wanted = Image(
+            id=new_uuid(),
+            name=name,
+            status="queued",
+            owner=PROJECT,
+            disk_format="raw",
+            container_format="bare",
+            properties={"test": name, **properties},
+        )
+        return self.images.upload(self.images.create(wanted).id, [bytes(4096)])
+
     def _requested(self, now: float) -> RequestedServer:
         made = msgspec.json.decode((self.path / "network.json").read_bytes())
         nics = [
@@ -460,6 +482,7 @@ def _new_cloud(path: Path, hosts: int) -> None:
         )
     )
     group = world.network.resolve_groups(CONTEXT, PROJECT, ["default"])[0]
+    world.image()
     made = {"network": network, "port": port, "group": group}
     (path / "network.json").write_bytes(msgspec.json.encode(made))
     world.settle()

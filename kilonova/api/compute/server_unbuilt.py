@@ -14,8 +14,6 @@ _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
     "rebuild": ("Rebuilding a server", "servers:rebuild", MEMBER, 1, None),
-    "rescue": ("Rescuing a server", "os-rescue", MEMBER, 1, None),
-    "unrescue": ("Rescuing a server", "os-unrescue", MEMBER, 1, None),
     "shelve": ("Shelving a server", "os-shelve:shelve", MEMBER, 1, None),
     "unshelve": ("Shelving a server", "os-shelve:unshelve", MEMBER, 1, None),
     "shelveOffload": ("Shelving a server", "os-shelve:shelve_offload", ADMIN, 1, None),

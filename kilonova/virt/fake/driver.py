@@ -18,9 +18,10 @@ from kilonova.objects.guest import (
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, OnEvent, Progress
 from kilonova.virt.fake.disks import defined
-from kilonova.virt.fake.guests import booted
+from kilonova.virt.fake.guests import booted, fresh
 from kilonova.virt.fake.host import HANG_S
 from kilonova.virt.fake.nics import FakeNics
+from kilonova.virt.fake.remaking import FakeRemaking
 from kilonova.virt.fake.resize import FakeResizes
 from kilonova.virt.fake.snapshots import FakeSnapshots
 from kilonova.virt.fake.world import RUNS, FakeGuest, logged
@@ -49,7 +50,7 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(FakeNics, FakeSnapshots, FakeResizes):
+class FakeDriver(FakeNics, FakeSnapshots, FakeResizes, FakeRemaking):
     """One simulated host. Threads may share it."""
 
     name = "fake"
@@ -77,7 +78,7 @@ class FakeDriver(FakeNics, FakeSnapshots, FakeResizes):
             if world.build_time_s > 0 or world.faults.any or build.faults:
                 guest = self._slowly(build, guest, progress)
             else:
-                guest = _new(build)
+                guest = fresh(build)
             if not build.start:
                 guest = msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN))
                 world.put(host, guest)
@@ -190,7 +191,7 @@ class FakeDriver(FakeNics, FakeSnapshots, FakeResizes):
         """Make the disks, then let time pass and faults strike."""
         world, server = self._world, build.server_id
         if guest is None:
-            guest = _new(build)
+            guest = fresh(build)
             world.put(self._host, guest)
         progress("making disks")
         if world.build_time_s > 0:
@@ -226,28 +227,3 @@ def _defines_anew(action: PowerAction, guest: FakeGuest) -> bool:
     return action == PowerAction.REBOOT_HARD or (
         action in (PowerAction.START, PowerAction.RESUME) and off
     )
-
-
-def _new(build: GuestBuild) -> FakeGuest:
-    h = build.hardware
-    guest = FakeGuest(
-        server=build.server_id,
-        name=build.name,
-        power=PowerState.NOSTATE,
-        vcpus=build.vcpus,
-        memory_mib=build.memory_mib,
-        disks=(),
-        volumes=(),
-        nics=(),
-        hardware=h
-        if h.machine
-        else h.replace(
-            machine="pc-simulated-1",
-            cpu_model=h.cpu_model or "simulated",
-            virt_type=h.virt_type or "fake",
-        ),
-        faults=build.faults,
-        generation=build.metadata.generation,
-        made_at=time.time(),
-    )
-    return defined(guest, build)

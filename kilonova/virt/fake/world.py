@@ -76,6 +76,8 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     shared: tuple[str, ...] = ()  # volumes that it only reads, or that others may write too
     sizes: dict[str, int] = {}  # GiB, of local disks by name
     devices: tuple[DeviceAddress, ...] = ()
+    images: dict[str, str] = {}  # what local disks were made of: name -> image id
+    aside: dict[str, str] = {}  # disks that a rebuild or rescue put aside, likewise
 
 
 class Leftover(NamedTuple):
@@ -150,8 +152,8 @@ class World:
                 for g in guests.values()
                 for kind, names in (
                     ("guest", (g.name,) if g.power != PowerState.NOSTATE else ()),
-                    ("disk", g.disks),
                     ("kept disk", () if g.kept is None else g.kept.sizes),
+                    ("disk", (*g.disks, *g.aside)),
                 )
                 for name in names
             ]

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ from kilonova.virt.driver import DriverError, Progress
 
 MIB = 1 << 20
 GIB = 1 << 30
+BASE = ".base.qcow2"  # the end of the name of a base image
+NEW, ASIDE = ".new", ".aside"  # ends of the names of disks that are not in their place
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 SHARED_FILE = "A volume that several servers write is reached by NBD, not as a file."
 _LIMITS = ("--cpu=60", f"--as={2 * GIB}", "--core=0", "--")
@@ -121,14 +124,33 @@ class Disks:
             if file.path.exists():
                 continue
             progress(f"making disk {disk.name}")
-            try:
-                self._make_one(disk, file, images)
-                self.owner.give(file.path, write=True)
-            except OSError as exc:
-                raise DriverError(
-                    "The host has no room for the disk.", elsewhere=True, error=str(exc)
-                ) from exc
+            self._make_for(disk, file, images)
         return found
+
+    def make_beside(
+        self, build: GuestBuild, names: Iterable[str], mark: str, progress: Progress
+    ) -> None:
+        """Make these local disks beside those that are there: ``<file>.new``; one that is complete stays.
+
+        mark: names their base images apart from those in use. Raises Again, DriverError.
+        """
+        directory = self.directory(build.server_id)
+        images = {i.image_id: i for i in build.images}
+        for disk in build.disks:
+            if isinstance(disk, LocalDisk) and disk.name in names:
+                path, fmt = self.file_of(directory, disk)
+                beside = DiskFile(path.with_name(path.name + NEW), fmt)
+                if not beside.path.exists():
+                    progress(f"making disk {disk.name}")
+                    self._make_for(disk, beside, images, f".{mark}")
+
+    def prune_bases(self, server_id: str) -> None:
+        """Remove base images that no disk of the server stands on any more."""
+        directory = self.directory(server_id)
+        used = {_backing(p) for p in directory.rglob("*.qcow2*") if not p.name.endswith(BASE)}
+        for path in directory.glob(f"*{BASE}"):
+            if path.name not in used:
+                path.unlink(missing_ok=True)
 
     def existing(self, build: GuestBuild) -> dict[str, DiskFile]:
         """Return a build's local disks by name; DriverError when one is gone: it is never made anew from an image."""
@@ -161,7 +183,20 @@ class Disks:
 
     # -- one disk
 
-    def _make_one(self, disk: LocalDisk, file: DiskFile, images: dict[str, ImageSource]) -> None:
+    def _make_for(
+        self, disk: LocalDisk, file: DiskFile, images: dict[str, ImageSource], mark: str = ""
+    ) -> None:
+        try:
+            self._make_one(disk, file, images, mark)
+            self.owner.give(file.path, write=True)
+        except OSError as exc:
+            raise DriverError(
+                "The host has no room for the disk.", elsewhere=True, error=str(exc)
+            ) from exc
+
+    def _make_one(
+        self, disk: LocalDisk, file: DiskFile, images: dict[str, ImageSource], mark: str
+    ) -> None:
         part = file.path.with_name(f"{file.path.name}.part")
         part.unlink(missing_ok=True)
         size = disk.size_mib * MIB or disk.size_gib * GIB
@@ -178,7 +213,7 @@ class Disks:
             source = images.get(disk.image_id)
             if source is None:
                 raise DriverError("The order names no source of the image.", image=disk.image_id)
-            base = file.path.with_name(f"{disk.name}.base.qcow2")
+            base = file.path.with_name(f"{disk.name}{mark}{BASE}")
             virtual = self._images.link(source, base, _nobody).virtual_size
             if size and size < virtual:
                 raise DriverError(
@@ -202,6 +237,14 @@ class Disks:
             str(size),
             cwd=part.parent,
         )
+
+
+def _backing(path: Path) -> str:
+    """Return the name of the base image in a qcow2 header, which only QEMU and we write. QEMU docs, interop/qcow2."""
+    with path.open("rb") as f:
+        head = f.read(20)
+        f.seek(int.from_bytes(head[8:16], "big"))
+        return f.read(int.from_bytes(head[16:20], "big")).decode(errors="replace")
 
 
 def _nobody(text: str) -> None:

@@ -24,6 +24,7 @@ from kilonova.virt.libvirt import console, disks, facts, power, xml
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.domains import is_active, text_of
 from kilonova.virt.libvirt.nics import Nics
+from kilonova.virt.libvirt.remaking import Remaking
 from kilonova.virt.libvirt.resize import Resizes
 from kilonova.virt.libvirt.snapshots import Snapshots
 
@@ -32,7 +33,7 @@ INVENTORY_FOR_S = 30.0
 _ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
-class LibvirtDriver(Nics, Snapshots, Resizes):
+class LibvirtDriver(Remaking, Nics, Snapshots, Resizes):
     """One host with libvirtd. Threads may share it. What only some orders need is in a part that it inherits."""
 
     name = "libvirt"

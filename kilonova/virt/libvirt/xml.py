@@ -334,6 +334,12 @@ def ports_of(text: str) -> tuple[str, ...]:
     return tuple(alias[3:] for _, alias, _ in _devices(text, "interface"))
 
 
+def local_disks_of(text: str) -> set[str]:
+    """Return the names of the local disks that a domain is defined with."""
+    found = {alias for _, alias, _ in _devices(text, "disk")}
+    return {a.removeprefix("ua-disk-") for a in found if a.startswith("ua-disk-")}
+
+
 def tags_of(build: GuestBuild) -> dict[str, str]:
     """Return the tags of a build's devices by their aliases."""
     found = {f"ua-{n.port_id}": n.tag for n in build.nics}

@@ -1,0 +1,89 @@
+"""Boot a server from another image, its own disks behind that one: rescue.
+
+guest    the host makes the rescue disk, turns the guest off and starts it from there; its own disks are not touched
+
+Undone, the guest is what it was: it runs if it ran, and the rescue disk is gone.
+"""
+
+from kilonova.common.context import Context
+from kilonova.common.errors import BadRequest
+from kilonova.db.engine import Tx
+from kilonova.objects.guest import PowerState
+from kilonova.objects.order import Order
+from kilonova.objects.server import RescueParams
+from kilonova.operations import accept, guest_orders, images, remakes, settling, states
+from kilonova.operations.accept import Found, check_lock
+from kilonova.operations.cleanup import park
+from kilonova.operations.services import Services
+from kilonova.saga.definition import Ask, Output, Run, Saga, register
+
+TRANSITION = states.TRANSITIONS["server_rescue"]
+SHUTDOWN_S = 60.0
+
+
+def start(services: Services, ctx: Context, found: Found, image_ref: str | None) -> str:
+    """Accept a rescue from an image, the server's own when none is named. Raises Conflict, BadRequest."""
+    check_lock(ctx, found)
+    row = accept.startable(found, TRANSITION)
+    wanted = image_ref or row["image_id"]
+    if not wanted:
+        raise BadRequest(
+            "A server without an image of its own is rescued from an image that is named."
+        )
+    image = images.record(images.usable(services, ctx, wanted))
+    return accept.on_server(services, ctx, SAGA, found, TRANSITION, image=image)
+
+
+def order_rescue(run: Run) -> Order:
+    """Have the host start the guest from the rescue disk."""
+    row = remakes.row_of(run)
+    build = remakes.rescued(guest_orders.build_of(run.services, row), run.params.image)
+    return remakes.remake(run, row, build, timeout_s=SHUTDOWN_S)
+
+
+def order_restore(run: Run) -> Order:
+    """Have the host make the guest what it was."""
+    row = remakes.row_of(run)
+    ran = row["power_state"] == PowerState.RUNNING
+    build = guest_orders.build_of(run.services, row, start=ran)
+    return remakes.restore(run, row, build, drop=(remakes.RESCUE,))
+
+
+def finish(tx: Tx, run: Run, output: Output) -> None:
+    """Show the server as rescued, and from what."""
+    row = guest_orders.row_in(tx, run.resource)
+    settling.succeed(
+        tx,
+        run,
+        TRANSITION,
+        vm_state=states.RESCUED,
+        power_state=output["power_state"],
+        devices=output["devices"],
+        system_metadata=remakes.with_rescue(row, run.params.image),
+    )
+
+
+def fail(tx: Tx, run: Run) -> None:
+    """The server is what it was."""
+    settling.fail(tx, run, TRANSITION)
+
+
+SAGA = register(
+    Saga(
+        kind="server_rescue",
+        version=1,
+        params=RescueParams,
+        steps=(
+            Ask(
+                "guest",
+                order_rescue,
+                remakes.made,
+                order_restore,
+                remakes.DEADLINE_S,
+                record=finish,
+                park_outside=park,
+            ),
+        ),
+        unwound_record=fail,
+    )
+)

@@ -1,0 +1,101 @@
+"""Guests that become others in place, by both drivers; nothing is lost before it is forgotten."""
+
+import pytest
+
+from kilonova.common.ids import new_uuid
+from kilonova.objects import guest as g
+from kilonova.virt.driver import DriverError
+from kilonova.virt.remaking import Change, Made, RemakeDriver
+from tests.contracts.test_driver import OFF, RUNNING, Host, build, host, quiet, until_done
+
+__all__ = ["build", "host"]  # fixtures
+
+
+def driver_of(host: Host) -> RemakeDriver:
+    assert isinstance(host.driver, RemakeDriver)
+    return host.driver
+
+
+def remake(host: Host, build: g.GuestBuild, *anew: str) -> Made:
+    """Do it twice, as after a lost answer; return what the second said."""
+    change = Change(anew, build.server_id[:8])
+    until_done(lambda: driver_of(host).remake(build, change, quiet))
+    made: Made = until_done(lambda: driver_of(host).remake(build, change, quiet))
+    return made
+
+
+def restore(host: Host, build: g.GuestBuild, *drop: str) -> Made:
+    driver_of(host).restore(build, drop, quiet)
+    return driver_of(host).restore(build, drop, quiet)
+
+
+def of_image(build: g.GuestBuild) -> g.GuestBuild:
+    """The same server with a root disk made of an image."""
+    image = new_uuid()
+    root, *others = build.disks
+    assert isinstance(root, g.LocalDisk)
+    source = g.ImageSource(image_id=image, url=f"image:{image}", disk_format="qcow2", size=1)
+    return build.replace(disks=(root.replace(image_id=image), *others), images=(source,))
+
+
+def rescued(build: g.GuestBuild) -> g.GuestBuild:
+    image = new_uuid()
+    source = g.ImageSource(image_id=image, url=f"image:{image}", disk_format="qcow2", size=1)
+    disk = g.LocalDisk(name="rescue", size_gib=0, image_id=image, boot_index=0)
+    own = tuple(d.replace(boot_index=None) for d in build.disks)
+    return build.replace(disks=(disk, *own), images=(*build.images, source))
+
+
+def disks_of(made: Made) -> list[str | None]:
+    return [d.path or d.address for d in made[2] if d.kind == "disk"]
+
+
+def test_rebuilt_restored_rebuilt_again(host: Host, build: g.GuestBuild) -> None:
+    first, second = of_image(build), of_image(build)
+    host.build(first)
+    assert remake(host, second, "root", "swap")[0] == RUNNING
+    assert restore(host, first)[0] == RUNNING
+    assert not driver_of(host).forget_aside(build.server_id)
+    assert remake(host, second, "root")[0] == RUNNING
+    assert driver_of(host).forget_aside(build.server_id)
+    assert not driver_of(host).forget_aside(build.server_id)
+    assert remake(host, first.replace(start=False), "root", "ephemeral0")[0] == OFF
+    assert restore(host, second.replace(start=False))[0] == OFF
+
+
+def test_a_guest_that_is_not_there_is_made(host: Host, build: g.GuestBuild) -> None:
+    host.made.append(build.server_id)
+    assert remake(host, of_image(build), "root")[0] == RUNNING
+
+
+def test_rescued_and_back(host: Host, build: g.GuestBuild) -> None:
+    host.build(build)
+    made = remake(host, rescued(build))
+    assert made[0] == RUNNING and len(disks_of(made)) == 4
+    made = remake(host, build)
+    assert made[0] == RUNNING and len(disks_of(made)) == 3
+    assert driver_of(host).forget_aside(build.server_id)
+
+
+def test_a_rescue_taken_back(host: Host, build: g.GuestBuild) -> None:
+    """And the end of one: the rescue disk that was put aside comes back."""
+    host.build(build)
+    remake(host, rescued(build))
+    assert len(disks_of(restore(host, build, "rescue"))) == 3
+    again = rescued(build)
+    remake(host, again)
+    remake(host, build)
+    assert len(disks_of(restore(host, again))) == 4
+
+
+def test_what_fails_first_touches_nothing(host: Host, build: g.GuestBuild) -> None:
+    """An image that cannot be had: the guest goes on, and the undo leaves it alone."""
+    host.build(build)
+    if host.driver.name == "fake":
+        pytest.skip("simulated guests need no images")
+    root, *others = build.disks
+    lost = build.replace(disks=(root.replace(image_id=new_uuid()), *others))
+    with pytest.raises(DriverError, match="names no source"):
+        driver_of(host).remake(lost, Change(("root",), "mark"), quiet)
+    assert host.driver.guests()[build.server_id] == RUNNING
+    assert restore(host, build)[0] == RUNNING
