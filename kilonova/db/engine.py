@@ -127,6 +127,24 @@ class Database(Protocol):
         ...
 
 
+# Primary and extended result codes of SQLite that a full disk gives: of the file, of the WAL's index, of a new file.
+_NO_ROOM = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+)
+
+
+def _no_room(exc: BaseException, database: str) -> Unavailable | None:
+    """Return what to raise, in words, when an error means that the disk is full; None when it means something else."""
+    if not isinstance(exc, sqlite3.OperationalError) or exc.sqlite_errorcode not in _NO_ROOM:
+        return None
+    made = Unavailable(
+        "The cloud's disk is full; nothing was changed. Try again when there is room.",
+        database=database,
+    )
+    made.__cause__ = exc
+    return made
+
+
 class _Pending:
     __slots__ = ("done", "error", "fn", "hooks", "result")
 
@@ -221,13 +239,15 @@ class SqliteDatabase:
             return self._write_shared(fn)
         with self._lock:
             tx = Tx(self, self._writer)
-            self._begin()
             try:
+                self._begin()
                 result = fn(tx)
                 self._writer.execute("COMMIT")
                 self.commits += 1
-            except BaseException:
+            except BaseException as exc:
                 self._rollback()
+                if (full := _no_room(exc, self.name)) is not None:
+                    raise full from exc
                 raise
         for hook in tx._hooks:
             hook()
@@ -239,7 +259,7 @@ class SqliteDatabase:
         self._writer.execute("BEGIN IMMEDIATE")
 
     def _rollback(self) -> None:
-        if self._writer.in_transaction:
+        if not self._closed and self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
     def _write_shared(self, fn: Callable[[Tx], T]) -> T:
@@ -269,7 +289,7 @@ class SqliteDatabase:
         except BaseException as exc:  # noqa: BLE001 - handed to every waiting writer
             self._rollback()
             for m in members:
-                m.error = m.error or exc
+                m.error = m.error or _no_room(exc, self.name) or exc
         finally:
             for m in members:
                 m.done.set()
@@ -281,7 +301,7 @@ class SqliteDatabase:
             m.result = m.fn(tx)
             m.hooks = tx._hooks
         except BaseException as exc:
-            m.error = exc
+            m.error = _no_room(exc, self.name) or exc
             if not self._writer.in_transaction:
                 raise
             self._writer.execute("ROLLBACK TO member")

@@ -9,6 +9,7 @@ from kilonova.common.errors import Conflict, KilonovaError
 from kilonova.server import privileges, state
 
 CLOUD_USER, QEMU_USER = "kilonova", "kilonova-qemu"
+_START_BYTES = 1 << 20
 
 
 class StartFailed(KilonovaError):
@@ -55,9 +56,9 @@ def prepare(directory: Path, root_user: str | None, *, with_helper: bool) -> Non
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if root_user is None:
             (directory / "logs").mkdir(mode=0o750, exist_ok=True)
-            probe(directory)
         else:
             _hand_over(directory, root_user, with_helper=with_helper)
+        probe(directory)
     except OSError as exc:
         raise StartFailed(
             f"the state directory {directory} cannot be used: {exc.strerror}. Choose another with --state-dir."
@@ -65,9 +66,14 @@ def prepare(directory: Path, root_user: str | None, *, with_helper: bool) -> Non
 
 
 def probe(directory: Path) -> None:
+    """Write what a start needs at least, and remove it again. Raises OSError: not writable, or no room."""
     path = directory / ".writable"
-    path.touch()
-    path.unlink()
+    path.unlink(missing_ok=True)
+    try:
+        with path.open("xb") as f:  # "x": follows no link that another user put there
+            f.write(bytes(_START_BYTES))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _check_guests_reach(directory: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from kilonova.agent.helper import names
 from kilonova.agent.helper.verbs.purge import list_leftovers
+from tests.clients.conftest import environment
 from tests.clients.test_command_line import kilonova
 from tests.real.outside import build_image, missing
 
@@ -72,12 +73,31 @@ def paste(line: str, command: str) -> str:
     return done.stdout.strip()
 
 
+def server_ssh(directory: Path, command: str) -> str:
+    """Log in to hello with the stock client's ``server ssh``, which finds the floating address by itself."""
+    program = Path(sys.executable).with_name("openstack")
+    options = f"-n -l guest -i {directory}/hello_key -o BatchMode=yes -o ConnectTimeout=20"
+    known = f"-o UserKnownHostsFile={directory}/hello_known_hosts"
+    done = subprocess.run(
+        [str(program), "server", "ssh", "hello", "--", *options.split(), *known.split(), command],
+        env=environment(str(directory / "clouds.yaml"), "kilonova"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def test_up_hello_down_up_purge(directory: Path) -> None:
     """R2, R3: the guest outlives the control plane; what was ACTIVE is started after a reboot; purge leaves nothing."""
     what = up(directory)
     first = hello(directory)
     assert any("GUEST READY" in line for line in first["console"])
     assert paste(first["ssh"], "hostname") == "hello"
+    assert server_ssh(directory, "hostname") == "hello"
     boot = paste(first["ssh"], "cat /proc/sys/kernel/random/boot_id")
 
     kilonova("down", "--state-dir", str(directory))
