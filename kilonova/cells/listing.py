@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.common import pattern
 from kilonova.common.errors import BadRequest
 from kilonova.db import mappings, servers
 from kilonova.db.engine import Database, Row, Tx
@@ -28,13 +29,14 @@ Rendered = Mapping[str, Any]  # a Row, or a dict with the same names
 class Filters:
     """What a list asks for; None: does not matter.
 
-    equals: column -> allowed values. matches: column -> substring (a regular expression's plain part). since/before:
+    equals: column -> allowed values. matches: column -> a part. patterns: column -> regular expression. since/before:
     updated_at bounds in seconds. tags*: as the API defines them. deleted: None both, False live, True deleted only.
     """
 
     project_id: str | None = None
     equals: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     matches: Mapping[str, str] = field(default_factory=dict)
+    patterns: Mapping[str, str] = field(default_factory=dict)
     changes_since: float | None = None
     changes_before: float | None = None
     tags: tuple[str, ...] = ()
@@ -109,6 +111,8 @@ def conditions(f: Filters) -> list[Any]:
             out.append(column == values[0] if len(values) == 1 else column.in_(values))
     for name, part in f.matches.items():
         out.append(s.c[name].contains(part, autoescape=True))
+    for name, text in f.patterns.items():
+        out.append(s.c[name].regexp_match(text))
     if f.changes_since is not None:
         out.append(s.c.updated_at >= f.changes_since)
     if f.changes_before is not None:
@@ -302,6 +306,8 @@ def fits(row: Rendered, f: Filters) -> bool:
     if any(row[name] not in values for name, values in f.equals.items()):
         return False
     if any(part.lower() not in str(row[name] or "").lower() for name, part in f.matches.items()):
+        return False
+    if not all(pattern.matches(text, row[name]) for name, text in f.patterns.items()):
         return False
     if f.uuids is not None and row["uuid"] not in f.uuids:
         return False

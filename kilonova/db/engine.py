@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.sql import ClauseElement
 
+from kilonova.common import pattern
 from kilonova.common.errors import Unavailable
 from kilonova.common.log import get_logger
 from kilonova.db.sql import Q, render_cached
@@ -226,6 +227,7 @@ class SqliteDatabase:
             cached_statements=1000,
         )
         conn.row_factory = sqlite3.Row
+        conn.create_function("regexp", 2, pattern.matches, deterministic=True)
         conn.execute("PRAGMA journal_mode=WAL")
         conn.execute(f"PRAGMA synchronous={self.synchronous}")
         conn.execute("PRAGMA foreign_keys=ON")

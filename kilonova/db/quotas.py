@@ -22,6 +22,10 @@ DEFAULTS: dict[str, int] = {
     "key_pairs": 100,
     "server_groups": 10,
     "server_group_members": 10,
+    "fixed_ips": -1,
+    "floating_ips": -1,
+    "security_groups": -1,
+    "security_group_rules": -1,
 }
 CLASS = "class:default"
 _LIMITS = Q(

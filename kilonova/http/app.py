@@ -25,6 +25,7 @@ from kilonova.http.request import Query, Request, Response
 from kilonova.http.routing import FIRST, Route, check
 
 log = logs.get_logger(__name__)
+ID_HEADER = "x-openstack-request-id"
 
 Authenticate = Callable[[str | None, str | None, str], Context]
 """(token, service token, request id) -> the caller; raises Unauthorized."""
@@ -46,7 +47,10 @@ class Microversions:
 
 @dataclass(frozen=True)
 class Service:
-    """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none)."""
+    """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none).
+
+    exact: a path with a slash at its end, an empty id that is, is not found (but for the versions' roots).
+    """
 
     name: str
     mount: str
@@ -54,7 +58,8 @@ class Service:
     policy: Policy
     render: forms.Render
     microversions: Microversions | None = None
-    id_header: str = "x-openstack-request-id"
+    exact: bool = False
+    id_headers: tuple[str, ...] = (ID_HEADER,)
     extra_headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -99,6 +104,8 @@ class Application:
     ) -> None:
         service = self._service_of(req.path)
         status = int(str(exc.status)[:3])
+        if status == 405 and _nameless(service, req):
+            status = 404
         kind = {404: e.NotFound, 405: e.MethodNotAllowed}.get(status, e.BadRequest)
         message = {
             404: "The resource could not be found.",
@@ -141,7 +148,8 @@ class Application:
         resp.status = status
         resp.content_type = "application/json"
         resp.data = msgspec.json.encode(s.render(status, error, rid))
-        resp.set_header(s.id_header, rid)
+        for k in s.id_headers:
+            resp.set_header(k, rid)
         for k, v in getattr(error, "headers", {}).items():
             resp.set_header(k, v)
         if status == 401:
@@ -205,11 +213,13 @@ class Application:
         params: dict[str, str],
         rid: str,
     ) -> None:
-        resp.set_header(s.id_header, rid)
+        for k in s.id_headers:
+            resp.set_header(k, rid)
         for k, v in s.extra_headers.items():
             resp.set_header(k, v)
-        method = "GET" if req.method == "HEAD" else req.method
-        mine = [r for r in routes if r.method == method]
+        method, mine = req.method, [r for r in routes if r.method == req.method]
+        if method == "HEAD" and not mine:
+            method, mine = "GET", [r for r in routes if r.method == "GET"]
         public = bool(mine) and all(r.policy == PUBLIC for r in mine)
         headers = {k.lower(): v for k, v in req.headers.items()}
         for name in [k for k in headers if forgeable(k)]:
@@ -221,6 +231,8 @@ class Application:
                 headers.get("x-auth-token"), headers.get("x-service-token"), rid
             )
         version = self._negotiate(s, headers, resp)
+        if _nameless(s, req):
+            raise e.NotFound("The resource could not be found.")
         if not mine:
             raise e.MethodNotAllowed("The method is not allowed for this resource.")
         action, raw = None, None
@@ -301,6 +313,11 @@ class Application:
                 f"Version {version} is not supported by the API. Minimum is {m.low} and maximum is {m.high}."
             )
         return version
+
+
+def _nameless(s: Service, req: falcon.Request) -> bool:
+    """Tell whether the last part of a path is empty where that is not the same as the path without it."""
+    return s.exact and req.path.count("/") > 2 and req.env["PATH_INFO"].endswith("/")
 
 
 _FORGEABLE = (

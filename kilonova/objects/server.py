@@ -70,6 +70,8 @@ class RequestedServer(Versioned, frozen=True, kw_only=True):
     user_data and admin_password are references into the secret table. hints: scheduler hints as given.
     """
 
+    VERSION: ClassVar[Version] = (1, 1)
+
     server_id: str
     project_id: str
     user_id: str
@@ -97,6 +99,7 @@ class RequestedServer(Versioned, frozen=True, kw_only=True):
     config_drive: bool = False
     access_ip_v4: str = ""
     access_ip_v6: str = ""
+    disk_config: str = since(1, 1, default="MANUAL")
     reservation_id: str = ""
     launch_index: int = 0
     trusted_certs: tuple[str, ...] | None = None

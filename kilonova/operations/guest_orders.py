@@ -27,8 +27,9 @@ _decode = msgspec.json.decode
 
 
 class SystemMetadata(msgspec.Struct):
-    """What a row keeps of the image, and of operations under way."""
+    """What a row keeps of the image, and of operations under way. disk_config is first: views look for it there."""
 
+    disk_config: str = "MANUAL"
     image: ImageRecord | None = None
     old_vm_state: str | None = None
     rescue: ImageRecord | None = None  # what a rescued server is booted from

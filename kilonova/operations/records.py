@@ -19,7 +19,9 @@ from kilonova.operations import metadata, states
 from kilonova.operations.accept import Found, check_lock, wrong_state
 from kilonova.operations.services import Services
 
-_UNPLACED = frozenset(("name", "description", "hostname", "access_ip_v4", "access_ip_v6"))
+_UNPLACED = frozenset(
+    ("name", "description", "hostname", "access_ip_v4", "access_ip_v6", "disk_config")
+)
 _SHOWN_TO_GUEST = frozenset(("name", "hostname", "metadata"))
 
 
@@ -46,7 +48,7 @@ def change_server(
         if row is None or row["deleted"]:
             raise NotFound(f"Instance {found.id} could not be found.")
         more = {"metadata_generation": row["metadata_generation"] + 1} if guest_sees else {}
-        servers.set_columns(tx, found.id, **values, **more, updated_at=now)
+        servers.set_columns(tx, found.id, **_columns(row, values), **more, updated_at=now)
         if action is not None:
             record = new_uuid()
             actions.begin(tx, operation=record, server=found.id, action=action, ctx=ctx, now=now)
@@ -55,6 +57,17 @@ def change_server(
     cell.write(put)
     if guest_sees:
         metadata.push(services, found.id)
+
+
+def _columns(row: Row, values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as columns: disk_config rests in the system metadata, beside what operations keep there."""
+    if "disk_config" not in values:
+        return values
+    kept = msgspec.json.decode(row["system_metadata"])
+    kept.pop("disk_config", None)
+    system = {"disk_config": values["disk_config"], **kept}
+    rest = {k: v for k, v in values.items() if k != "disk_config"}
+    return rest | {"system_metadata": msgspec.json.encode(system).decode()}
 
 
 SETTLED = frozenset((states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOPPED))

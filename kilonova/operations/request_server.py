@@ -53,6 +53,7 @@ class Asked:
     hostname: str | None = None
     access_ip_v4: str = ""
     access_ip_v6: str = ""
+    disk_config: str = "MANUAL"
     trusted_certs: tuple[str, ...] | None = None
     disks: tuple[DiskRequest, ...] | None = None  # beyond the root disk
     may_zero_disk: bool = False
@@ -187,6 +188,7 @@ def resolve(
         config_drive=asked.config_drive or _wants_config_drive(image),
         access_ip_v4=asked.access_ip_v4,
         access_ip_v6=asked.access_ip_v6,
+        disk_config=asked.disk_config,
         reservation_id="r-" + base64.b32encode(os.urandom(5)).decode().lower(),
         trusted_certs=asked.trusted_certs,
         created_at=services.now(),

@@ -49,7 +49,7 @@ def row_of(requested: RequestedServer) -> dict[str, Any]:
         "devices": "[]",
         "keys": _json(requested.keys),
         "trusted_certs": _json(requested.trusted_certs),
-        "system_metadata": _json({"image": requested.image}),
+        "system_metadata": _json({"disk_config": requested.disk_config, "image": requested.image}),
         "locked_by": None,
         "locked_reason": None,
         "reservation_id": requested.reservation_id,

@@ -59,7 +59,7 @@ SERVICE = Service(
     policy=Policy({"any": "@", "admins": "role:admin"}),
     render=forms.compute,
     microversions=Microversions("toys", V(2, 1), V(2, 9), V(2, 1), "X-Toys-Version"),
-    id_header="x-toys-request-id",
+    id_headers=("x-toys-request-id",),
 )
 
 

@@ -19,7 +19,8 @@ from kilonova.operations.services import Services
 
 def _id(req: Request) -> int:
     text = req.params["aggregate_id"]
-    if not text.isdigit() or len(text) > 12:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 12:
         raise BadRequest("Invalid input received: id must be an integer")
     return int(text)
 

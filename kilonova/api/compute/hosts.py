@@ -84,6 +84,12 @@ def update(req: Request) -> Any:
     return {"host": state.host, "status": "enabled" if enable else "disabled"}
 
 
+def power(req: Request) -> None:
+    """Answer 501: switching hosts on and off is not offered; a host that is not there is 404."""
+    _get(req)
+    not_yet("Switching hosts on and off")(req)
+
+
 _RULE = R + "os-hosts:"
 _ONE = "/os-hosts/{host}"
 _POWER = (("startup", "start"), ("shutdown", "shutdown"), ("reboot", "reboot"))
@@ -107,10 +113,10 @@ ROUTES = [
         for route in versioned(
             "GET",
             f"{_ONE}/{path}",
-            not_yet("Switching hosts on and off"),
+            power,
             _RULE + rule,
             until=42,
-            errors=(403, 501),
+            errors=(403, 404, 501),
         )
     ),
 ]

@@ -133,20 +133,6 @@ _UNBUILT: tuple[tuple[str, str, str, str, int], ...] = (
         1,
     ),
     ("Console tokens", "GET", "/os-console-auth-tokens/{id}", "os-console-auth-tokens", 1),
-    (
-        "The usage audit log",
-        "GET",
-        "/os-instance_usage_audit_log",
-        "os-instance-usage-audit-log:list",
-        1,
-    ),
-    (
-        "The usage audit log",
-        "GET",
-        "/os-instance_usage_audit_log/{id}",
-        "os-instance-usage-audit-log:show",
-        1,
-    ),
 )
 
 
@@ -200,6 +186,4 @@ RULES = {R + rule: _role(rule) for _, _, m in _PROXIED for rule in m.values()} |
     R + "os-assisted-volume-snapshots:create": _SERVICE,
     R + "os-assisted-volume-snapshots:delete": _SERVICE,
     R + "os-console-auth-tokens": ADMIN,
-    R + "os-instance-usage-audit-log:list": ADMIN,
-    R + "os-instance-usage-audit-log:show": ADMIN,
 }

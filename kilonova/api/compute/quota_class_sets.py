@@ -49,8 +49,7 @@ def update(req: Request) -> Any:
 
     def put(tx: Tx) -> dict[str, int]:
         for resource, limit in wanted.items():
-            if resource not in s.NETWORK:
-                db.set_limit(tx, "class:" + name, "", resource, limit)
+            db.set_limit(tx, "class:" + name, "", resource, limit)
         return _values(tx, name)
 
     return {"quota_class_set": limits_of(services.world.write(put), _shown(req))}

@@ -89,8 +89,7 @@ def update(req: Request) -> Any:
         if not force:
             _check(tx, project, user, wanted)
         for name, limit in wanted.items():
-            if name not in s.NETWORK:
-                db.set_limit(tx, project, user, name, limit)
+            db.set_limit(tx, project, user, name, limit)
         return db.limits(tx, project, user)
 
     return {"quota_set": limits_of(services.world.write(put), shown(req))}

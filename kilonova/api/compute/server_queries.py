@@ -48,7 +48,10 @@ def console_output(req: Request) -> Any:
     answer = _ask(req, row, q.ConsoleLogQuery(server_id=row["uuid"], lines=lines))
     if not isinstance(answer, q.ConsoleLog):
         raise Unavailable("The host gave no console log.")
-    return {"output": _CONTROL.sub("", answer.text)}
+    text = _CONTROL.sub("", answer.text)
+    if lines is not None:  # what follows the last line feed is a line too: so counts Nova
+        text = "\n".join(text.split("\n")[-lines:]) if lines else ""
+    return {"output": text}
 
 
 _PLAIN = (

@@ -37,11 +37,12 @@ from kilonova.api.compute import (
     server_unbuilt,
     server_volumes,
     tenant_usage,
+    usage_audit_log,
     versions,
 )
 from kilonova.api.compute.servers import routes as servers
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
+from kilonova.http.app import ID_HEADER, Service
 from kilonova.http.policy import Policy
 
 MOUNT = "/compute"
@@ -55,6 +56,7 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
     quota_sets,
     quota_class_sets,
     tenant_usage,
+    usage_audit_log,
     availability_zones,
     aggregates,
     server_groups,
@@ -95,6 +97,7 @@ def service(overrides: Mapping[str, str] | None = None) -> Service:
         routes=tuple(routes),
         policy=Policy(texts, overrides),
         render=forms.compute,
+        exact=True,
         microversions=versions.MICROVERSIONS,
-        id_header="x-compute-request-id",
+        id_headers=("x-compute-request-id", ID_HEADER),
     )

@@ -73,7 +73,7 @@ RULES: dict[str, str] = {
     "identity:create_user": _manage("user"),
     "identity:update_user": _manage("user"),
     "identity:delete_user": _manage("user"),
-    "identity:change_password": _SELF,
+    "identity:change_password": "@",  # who knows the old one may: source, Keystone
     # groups
     "identity:get_group": _read("group"),
     "identity:list_groups": LIST,

@@ -36,7 +36,8 @@ _KIND = _a.c.target_kind == P("kind")
 _ROLES_ON = _of_user(_a.c.role_id, _KIND, _a.c.target_id == P("target_id"))
 _TARGETS = _of_user(_a.c.target_id, _KIND)
 _IMPLIED = Q(sa.select(s.implied))
-_ROLE_NAME = Q(sa.select(s.role.c.name).where(s.role.c.id == P("id")))
+# A role of a domain is never effective itself: only what it implies is. source: Keystone, domain-specific roles
+_ROLE_NAME = Q(sa.select(s.role.c.name).where(s.role.c.id == P("id"), s.role.c.domain_id == ""))
 _IS_REVOKED = Q(sa.select(s.revoked.c.audit_id).where(s.revoked.c.audit_id == P("audit_id")))
 _FORGET_REVOKED = Q(sa.delete(s.revoked).where(s.revoked.c.expires_at < P("now")))
 _ASSIGN_KEY = sa.and_(

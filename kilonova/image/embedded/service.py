@@ -27,4 +27,5 @@ def service(
         routes=[route for noun in nouns for route in noun.routes()],
         policy=Policy(RULES, overrides),
         render=forms.image,
+        exact=True,
     )

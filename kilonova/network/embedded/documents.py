@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q
+from kilonova.network.embedded import protocols
 from kilonova.network.embedded.schema import (
     address,
     floating,
@@ -101,7 +102,7 @@ def _rule(r: Row) -> RuleState:
     return RuleState(
         direction=r["direction"],
         ethertype=r["ethertype"],
-        protocol=r["protocol"],
+        protocol=protocols.canonical(r["protocol"], r["ethertype"]),
         port_min=r["port_min"],
         port_max=r["port_max"],
         remote_cidr=r["remote_cidr"],

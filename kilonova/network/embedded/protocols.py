@@ -46,6 +46,12 @@ def canonical(given: object, ethertype: str) -> str | None:
     return text
 
 
+def as_given(given: object, canonical_name: str | None) -> str | None:
+    """Return what a rule shows: a number stays the number that it was made with. source: Neutron, convert_protocol."""
+    text = str(given).strip()
+    return str(int(text)) if canonical_name is not None and text.isdecimal() else canonical_name
+
+
 def check_ports(protocol: str | None, low: int | None, high: int | None) -> None:
     """Check port_range_min and port_range_max for a canonical protocol, or icmp type and code."""
     if low is None and high is None:
@@ -75,12 +81,10 @@ def check_ports(protocol: str | None, low: int | None, high: int | None) -> None
             if protocol is None
             else f"Port ranges cannot be specified for protocol {protocol}.",
         )
-    if low is None or high is None or not 1 <= low <= 65535 or not 1 <= high <= 65535:
-        raise Refused(
-            "SecurityGroupInvalidPortValue",
-            f"Invalid value for port_range_min {low} or port_range_max {high}: both must be 1 to 65535.",
-        )
-    if low > high:
+    for value in (low, high):
+        if value is not None and not 1 <= value <= 65535:
+            raise Refused("SecurityGroupInvalidPortValue", f"Invalid value for port {value}")
+    if low is None or high is None or low > high:
         raise Refused(
             "SecurityGroupInvalidPortRange",
             "For TCP/UDP protocols, port_range_min must be <= port_range_max",

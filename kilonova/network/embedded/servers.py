@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import Q
+from kilonova.network.embedded import protocols
 from kilonova.network.embedded.faults import Clash, Missing
 from kilonova.network.embedded.schema import port, port_group, security_group
 from kilonova.network.embedded.store import addresses, floating, groups, ports
@@ -46,7 +47,7 @@ def describe_groups(tx: Tx, server_id: str) -> list[GroupInfo]:
         anywhere = "::/0" if r["ethertype"] == "IPv6" else "0.0.0.0/0"
         return GroupRule(
             id=r["id"],
-            protocol=r["protocol"],
+            protocol=protocols.canonical(r["protocol"], r["ethertype"]),
             port_min=r["port_min"],
             port_max=r["port_max"],
             cidr=(r["remote_cidr"] or anywhere) if remote is None else None,

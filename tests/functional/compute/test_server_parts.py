@@ -265,8 +265,8 @@ def test_console_output(cloud: Cloud) -> None:
     console(cloud, server, 404)
     cloud.guest(server)
     assert console(cloud, server) == {"output": "one\ntwo\nthree\n"}
-    assert console(cloud, server, length=1) == {"output": "three\n"}
-    assert console(cloud, server, length="2") == {"output": "two\nthree\n"}
+    assert console(cloud, server, length=2) == {"output": "three\n"}
+    assert console(cloud, server, length="3") == {"output": "two\nthree\n"}
     assert console(cloud, server, length=-1) == {"output": "one\ntwo\nthree\n"}
     for wrong in (-2, "x", 1.5, "9" * 30):
         console(cloud, server, 400, length=wrong)

@@ -35,7 +35,8 @@ def test_nothing_without_a_token(cloud: Cloud) -> None:
         for token in bad if "tokens" in route.path else [None, "gAAAAA" + "A" * 200]:
             answer = cloud.call(route.method, fill(cloud, route.path), token, {"x": 1})
             assert answer.status_code == 401, (route.method, route.path, token)
-            assert answer.json["error"]["message"] == SAME_WORDS
+            if route.method != "HEAD":
+                assert answer.json["error"]["message"] == SAME_WORDS
             assert answer.headers["WWW-Authenticate"].startswith("Keystone uri=")
 
 
@@ -50,15 +51,21 @@ def test_a_member_changes_nothing_and_reads_only_itself(cloud: Cloud, demo: str)
         "identity:get_region",
         "identity:list_regions",
     }
+    knowing = {
+        "identity:change_password": 400
+    }  # whoever knows the old password: the body is looked at
     for route in routes(cloud.identity):
         if route.policy == PUBLIC:
             continue
         body = {"x": 1} if route.method in ("POST", "PUT", "PATCH") else None
         answer = cloud.call(route.method, fill(cloud, route.path), demo, body)
-        if route.policy in allowed:
+        if route.path.endswith("/auth/tokens"):
+            assert answer.status_code == 404, "no subject: Keystone looks for the token first"
+        elif route.policy in allowed:
             assert answer.status_code == 200, (route.method, route.path)
         else:
-            assert answer.status_code == 403, (route.method, route.path, answer.text)
+            wanted = knowing.get(route.policy, 403)
+            assert answer.status_code == wanted, (route.method, route.path, answer.text)
 
 
 def test_missing_and_foreign_look_alike(cloud: Cloud, demo: str) -> None:
@@ -201,7 +208,7 @@ def test_no_secret_in_answers_logs_or_files(
         {"user": {"name": "v", "password": canary, "domain_id": "nowhere"}},
     ):
         refused = cloud.call("POST", "/users", admin, body)
-        assert refused.status_code == 400
+        assert refused.status_code == (404 if "nowhere" in str(body) else 400)
         seen.append(refused)
     for auth in (
         {"identity": {"methods": ["password"], "password": {"user": {"password": canary}}}},

@@ -1,6 +1,6 @@
 """What the API answers about itself, and to the services beside it."""
 
-from kilonova.http.answer import LINKS, NUMBER, OBJECT, TEXT, Field, Json, many, one
+from kilonova.http.answer import LINKS, NUMBER, OBJECT, TEXT, TEXTS, Field, Json, many, one
 
 _VERSION = {
     "id": Field(TEXT),
@@ -29,3 +29,12 @@ _EVENT = {
     "code": Field(NUMBER),
 }
 EVENTS = many("events", _EVENT)
+_COUNTS = ("num_hosts", "num_hosts_done", "num_hosts_running", "num_hosts_not_run")
+_REPORT = {
+    **{n: Field(TEXT) for n in ("period_beginning", "period_ending", "overall_status")},
+    **{n: Field(NUMBER) for n in (*_COUNTS, "total_instances", "total_errors")},
+    "hosts_not_run": Field(TEXTS),
+    "log": Field(OBJECT),
+}
+AUDIT_LOGS = one("instance_usage_audit_logs", _REPORT)
+AUDIT_LOG = one("instance_usage_audit_log", _REPORT)

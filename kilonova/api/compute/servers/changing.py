@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
+from kilonova.api.compute.servers.creating import canonical
 from kilonova.api.compute.servers.reading import extras_for, find
 from kilonova.api.compute.views.server import ServerView
-from kilonova.common.errors import BadRequest, Conflict
+from kilonova.common.errors import Conflict
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.operations import (
@@ -167,18 +168,18 @@ def update(req: Request) -> Any:
     values: dict[str, Any] = {}
     if "name" in body:
         values["name"] = body["name"].strip()
+    for key, column in (("accessIPv4", "access_ip_v4"), ("accessIPv6", "access_ip_v6")):
+        if key in body:
+            values[column] = canonical(body[key])
     for key, column in (
-        ("accessIPv4", "access_ip_v4"),
-        ("accessIPv6", "access_ip_v6"),
         ("description", "description"),
         ("hostname", "hostname"),
+        ("OS-DCF:diskConfig", "disk_config"),
     ):
         if key in body:
-            values[column] = body[key] if body[key] is not None or key == "description" else ""
+            values[column] = body[key]
     if "pinned_availability_zone" in body:
         values["requested_zone"] = _pin(found, body["pinned_availability_zone"])
-    if not values and "OS-DCF:diskConfig" not in body:
-        raise BadRequest("server: nothing to change was given")
     if found.row is not None and found.row["task_state"] == "deleting":
         raise Conflict(f"Instance {found.id} is being deleted")
     change_server(req.cloud, req.ctx, found, None, **values)

@@ -1,5 +1,6 @@
 """POST /servers: read the body of any microversion, ask policy, and accept."""
 
+import ipaddress
 from typing import Any
 
 import msgspec
@@ -124,11 +125,17 @@ def asked(req: Request, body: dict[str, Any], hints: dict[str, Any]) -> Asked:
         tags=tuple(body.get("tags", ())),
         description=body.get("description") if req.version >= V(2, 19) else body["name"].strip(),
         hostname=body.get("hostname"),
-        access_ip_v4=body.get("accessIPv4", ""),
-        access_ip_v6=body.get("accessIPv6", ""),
+        access_ip_v4=canonical(body.get("accessIPv4", "")),
+        access_ip_v6=canonical(body.get("accessIPv6", "")),
+        disk_config=body.get("OS-DCF:diskConfig", "MANUAL"),
         disks=_disks(req, body),
         may_zero_disk=req.may("os_compute_api:servers:create:zero_disk_flavor"),
     )
+
+
+def canonical(address: str | None) -> str:
+    """Write an address as everybody does (RFC 5952); none is empty."""
+    return str(ipaddress.ip_address(address)) if address else ""
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kilonova.cells.listing import Filters, Order
+from kilonova.common import pattern
 from kilonova.common.clock import parse_iso
 from kilonova.common.errors import BadRequest, Forbidden
 from kilonova.http.microversion import V
@@ -95,7 +96,8 @@ def read_filters(req: Request, *, detail: bool) -> Filters | None:
     """Return the filters; None when nothing can match (an unknown status, as a tenant)."""
     q = req.query
     admin = req.may("os_compute_api:servers:allow_all_filters")
-    out: dict[str, Any] = {"project_id": _project(req, detail), "equals": {}, "matches": {}}
+    out: dict[str, Any] = {"project_id": _project(req, detail)}
+    out |= {"equals": {}, "matches": {}, "patterns": {}}
     for name in q.names():
         column = _TENANT.get(name) or (_ADMIN.get(name, "") if admin else "")
         if not column or (name == "project_id" and out["project_id"]):
@@ -103,7 +105,7 @@ def read_filters(req: Request, *, detail: bool) -> Filters | None:
         values = [v for v in q.all(name) if v != ""]
         if name in _MATCH:
             if values:
-                out["matches"][column] = _plain(values[-1])
+                _match(out, name, column, values[-1])
         elif values:
             out["equals"][column] = tuple(_typed(name, column, v) for v in values)
     if not _status(req, out):
@@ -133,9 +135,22 @@ def flag(name: str, text: str) -> bool:
     raise BadRequest(f"{name} must be true or false, not {text[:40]!r}")
 
 
-def _plain(pattern: str) -> str:
-    """Nova matches names by regular expression; anchors and .* at the ends are what people use."""
-    return pattern.removeprefix("^").removesuffix("$").removeprefix(".*").removesuffix(".*")
+def _match(out: dict[str, Any], name: str, column: str, text: str) -> None:
+    """Nova matches names by regular expression, in either case of letters; most are a part of the name."""
+    plain = text.removeprefix(".*").removesuffix(".*")
+    if pattern.is_plain(plain):
+        out["matches"][column] = plain
+        return
+    try:
+        pattern.matcher(text)
+    except ValueError:
+        raise BadRequest(f"{name} is not a regular expression: {text[:80]!r}") from None
+    out["patterns"][column] = text
+
+
+def _plain(text: str) -> str:
+    """An address or a flavor's id: what Nova would take for anchors is dropped."""
+    return text.removeprefix("^").removesuffix("$").removeprefix(".*").removesuffix(".*")
 
 
 def _typed(name: str, column: str, value: str) -> Any:

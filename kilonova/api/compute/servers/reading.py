@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kilonova.api.compute.servers.filters import read_filters, read_order
-from kilonova.api.compute.shared import MAX_LIMIT, limit_of, next_link
+from kilonova.api.compute.shared import limit_of, next_link
 from kilonova.api.compute.views.server import Extras, ServerView, fault
 from kilonova.cells.listing import Rendered
 from kilonova.common.errors import NotFound
@@ -51,10 +51,10 @@ def detail(req: Request) -> Any:
 def _list(req: Request, *, detail: bool) -> Any:
     services: Services = req.cloud
     filters = read_filters(req, detail=detail)
-    if filters is None:
-        return {"servers": []}
     order = read_order(req)
-    limit = limit_of(req) or MAX_LIMIT
+    limit = limit_of(req)
+    if filters is None or limit == 0:
+        return {"servers": []}
     page = services.lists.page(filters, order, limit, req.query.get("marker"), big=limit > 200)
     extras = extras_for(req, page.rows) if detail else Extras()
     view = ServerView(req, extras, single=False)

@@ -19,6 +19,7 @@ from kilonova.objects.server import FlavorRecord
 from kilonova.operations.states import status
 
 Raw = msgspec.Raw
+_AUTO = '{"disk_config":"AUTO"'
 _PROGRESS = frozenset(("ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"))
 
 
@@ -124,7 +125,7 @@ class ServerView:
             "accessIPv4": r["access_ip_v4"],
             "accessIPv6": r["access_ip_v6"],
             "links": self.links(uuid),
-            "OS-DCF:diskConfig": "MANUAL",
+            "OS-DCF:diskConfig": "AUTO" if r["system_metadata"].startswith(_AUTO) else "MANUAL",
         }
         if state in _PROGRESS:
             out["progress"] = r["progress"]

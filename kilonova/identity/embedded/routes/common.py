@@ -78,7 +78,15 @@ def home(req: Request, body: Json) -> str:
 
 
 def require_domain(tx: Tx, domain_id: str) -> Row:
-    """Return the domain that a body names. Raises BadRequest when there is none."""
+    """Return the domain that a body names. Raises NotFound when there is none, as Keystone does."""
+    row = domains.find(tx, domain_id)
+    if row is None:
+        raise NotFound(f"Could not find domain: {domain_id[:64]}. It is named by domain_id.")
+    return row
+
+
+def checked_domain(tx: Tx, domain_id: str) -> Row:
+    """The same for projects, whose domain is a parent of theirs: BadRequest names the field."""
     row = domains.find(tx, domain_id)
     if row is None:
         raise BadRequest(

@@ -316,4 +316,7 @@ def _resolve(tx: Tx, entries: list[_Entry]) -> list[_Entry]:
                     if implied not in seen:
                         seen.add(implied)
                         todo.append(at.with_(role_id=implied, prior=at.role_id))
-    return list(out.values())
+    whole = {r["id"] for r in roles.list(tx, {"domain_id": ""})}
+    return [
+        e for e in out.values() if e.role_id in whole
+    ]  # a domain's role is not effective itself

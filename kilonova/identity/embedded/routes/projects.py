@@ -16,6 +16,7 @@ from kilonova.identity.embedded.routes.common import (
     Json,
     Noun,
     Target,
+    checked_domain,
     domain_filter,
     equals,
     home,
@@ -24,7 +25,6 @@ from kilonova.identity.embedded.routes.common import (
     refuse_move,
     refuse_options,
     require,
-    require_domain,
     truth,
 )
 
@@ -168,7 +168,7 @@ class Projects(Noun):
         id_ = new_hex()
 
         def make(tx: Tx) -> Row:
-            require_domain(tx, domain_id)
+            checked_domain(tx, domain_id)
             parent_id = body.get("parent_id") or domain_id
             if parent_id != domain_id:
                 _check_parent(tx, parent_id, domain_id)

@@ -45,6 +45,7 @@ class Roles(Noun):
             ("DELETE", one, self.delete, "delete_role", 204, None),
             ("GET", one + "/implies", self.implied, "list_implied_roles", 200, None),
             ("GET", pair, self.implication, "get_implied_role", 200, None),
+            ("HEAD", pair, self.check, "check_implied_role", 204, None),
             ("PUT", pair, self.imply, "create_implied_role", 201, None),
             ("DELETE", pair, self.forget, "delete_implied_role", 204, None),
             ("GET", "/v3/role_inferences", self.rules, "list_role_inference_rules", 200, None),
@@ -161,6 +162,10 @@ class Roles(Noun):
 
         return self._inference(req, *self.read(read))
 
+    def check(self, req: Request) -> None:
+        """Tell whether a role implies another."""
+        self.implication(req)
+
     def imply(self, req: Request) -> Json:
         """Make a role imply another; nothing may imply admin."""
 
@@ -168,6 +173,10 @@ class Roles(Noun):
             prior, implied = self._two(tx, req)
             if implied["name"] == "admin" or prior["id"] == implied["id"]:
                 raise Forbidden(f"{implied['name']} cannot be an implied role.")
+            if implied["domain_id"] and not prior["domain_id"]:
+                raise Forbidden(
+                    f"The role {implied['name']} of a domain cannot be implied by one of all."
+                )
             key = {"prior_id": prior["id"], "implied_id": implied["id"]}
             if tx.one(_FIND, **key) is None:
                 tx.run(_IMPLY, **key)

@@ -15,7 +15,6 @@ from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.routes.engine import Engine
 from kilonova.network.embedded.routes.resource import (
     MAYBE_TEXT,
-    MAYBE_UUID,
     UUID,
     Act,
     Attr,
@@ -32,8 +31,8 @@ from kilonova.network.embedded.store.common import by, changed
 
 _NUMBER: Json = {
     "anyOf": [
-        {"type": ["integer", "null"], "minimum": -1, "maximum": 65535},
-        {"type": "string", "pattern": "^[0-9]{1,5}$"},
+        {"type": ["integer", "null"], "minimum": -(1 << 31), "maximum": (1 << 31) - 1},
+        {"type": "string", "pattern": "^-?[0-9]{1,9}$"},
     ]
 }
 _PROTOCOL: Json = {"type": ["string", "integer", "null"], "maxLength": 40}
@@ -54,7 +53,7 @@ RULE_ATTRS = (
     Attr("port_range_min", rule.c.port_min, "int", _NUMBER),
     Attr("port_range_max", rule.c.port_max, "int", _NUMBER),
     Attr("remote_ip_prefix", rule.c.remote_cidr, post=MAYBE_TEXT),
-    Attr("remote_group_id", rule.c.remote_group, post=MAYBE_UUID),
+    Attr("remote_group_id", rule.c.remote_group, post=MAYBE_TEXT),
     Attr("remote_address_group_id", post={"type": "null"}),
 )
 
@@ -172,7 +171,7 @@ def create_rule(act: Act, item: dict[str, Any], project: str) -> str:
         project if act.req.may("admin_only", {}) else group["project_id"],
         item["direction"],
         ethertype,
-        protocol=protocol,
+        protocol=protocols.as_given(item.get("protocol"), protocol),
         port_min=low,
         port_max=high,
         remote_cidr=_cidr(cidr, ethertype) if cidr else None,

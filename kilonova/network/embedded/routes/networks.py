@@ -24,7 +24,7 @@ from kilonova.network.embedded.routes.resource import (
     tags_of,
 )
 from kilonova.network.embedded.schema import network, subnet
-from kilonova.network.embedded.store import networks
+from kilonova.network.embedded.store import floating, networks
 from kilonova.network.embedded.store.common import among, by, listed
 
 _SUBNETS = Q(
@@ -187,7 +187,9 @@ def update(act: Act, row: Row, item: dict[str, Any]) -> None:
 
 
 def delete(act: Act, row: Row) -> None:
-    """Delete a network."""
+    """Delete a network; its floating addresses that lead nowhere go with it, as in Neutron."""
+    for found in act.tx.all(floating.IDLE, network_id=row["id"]):
+        floating.delete(act.work, found)
     networks.delete(act.work, row)
 
 

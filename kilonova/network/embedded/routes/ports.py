@@ -28,7 +28,7 @@ from kilonova.network.embedded.routes.resource import (
     tags_of,
 )
 from kilonova.network.embedded.schema import address, network, port, port_group
-from kilonova.network.embedded.store import addresses, bound, groups, networks, ports
+from kilonova.network.embedded.store import addresses, bound, groups, networks, ports, subnets
 from kilonova.network.embedded.store.common import among, by, listed
 from kilonova.network.embedded.store.fixed import FixedRequest
 
@@ -346,14 +346,16 @@ def _security(act: Act, row: Row, item: dict[str, Any], values: dict[str, Any], 
 
 
 def delete(act: Act, row: Row) -> None:
-    """Delete a port; those that routers and floating addresses need are refused."""
+    """Delete a port; those that routers and floating addresses need are refused. DHCP moves to another one."""
     owner = row["device_owner"]
-    if owner in (*ROUTER_OWNERS, "network:floatingip", "network:dhcp"):
+    if owner in (*ROUTER_OWNERS, "network:floatingip"):
         raise Clash(
             "ServicePortInUse",
             f"Port {row['id']} cannot be deleted directly via the port API: has device owner {owner}.",
         )
     ports.delete(act.work, row)
+    if owner == "network:dhcp":
+        subnets.serve_again(act.work, row["network_id"])
 
 
 def _by_fixed(values: list[str]) -> Clause:

@@ -82,11 +82,10 @@ ATTRS = (
 
 
 def seen(ctx: Context) -> Clause:
-    """A caller sees its own subnets and those of networks that it sees."""
+    """A caller sees its own subnets, and those of its own and shared networks; not those of external ones."""
     open_nets = sa.select(network.c.id).where(
         sa.or_(
             network.c.shared == 1,
-            network.c.external == 1,
             network.c.project_id == (ctx.project_id or ""),
         )
     )

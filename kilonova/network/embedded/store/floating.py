@@ -45,6 +45,11 @@ _TAKEN = Q(
         floating.c.id != P("id"),
     )
 )
+IDLE = Q(
+    sa.select(floating).where(
+        floating.c.network_id == P("network_id"), floating.c.port_id.is_(None)
+    )
+)
 BY_IP = Q(sa.select(floating).where(floating.c.ip == P("ip")))
 
 

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q, insert
+from kilonova.network.embedded import protocols
 from kilonova.network.embedded.faults import Clash, missing
 from kilonova.network.embedded.schema import port, port_group, rule, security_group
 from kilonova.network.embedded.store.common import among, find, forget_tags, listed
@@ -155,7 +156,10 @@ def add_rule(
         "remote_group": remote_group,
     }
     for other in work.tx.all(_RULES_OF, group_id=group_id):
-        if all(other[k] == v for k, v in values.items()):
+        same = {k: other[k] for k in values if k != "protocol"} | {
+            "protocol": protocols.canonical(other["protocol"], other["ethertype"])
+        }
+        if same == values | {"protocol": protocols.canonical(protocol, ethertype)}:
             raise Clash(
                 "SecurityGroupRuleExists",
                 f"Security group rule already exists. Rule id is {other['id']}.",

@@ -306,7 +306,7 @@ def remove_interface(
         return gone, str(leg["id"])
     if subnet_id is not None:
         raise missing_interface(row["id"], subnet_id)
-    raise Clash(
+    raise Missing(
         "RouterInterfaceNotFound",
         f"Router {row['id']} does not have an interface with id {port_id}",
     )

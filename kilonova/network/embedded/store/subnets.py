@@ -278,6 +278,14 @@ def _serve_dhcp(work: Work, row: Row) -> None:
     addresses.record(tx, row["id"], number, row["ip_version"], port_id, place)
 
 
+def serve_again(work: Work, network_id: str) -> None:
+    """Give a network whose DHCP port was deleted another one, with an address of each subnet that wants DHCP."""
+    for row in work.tx.all(addresses.OF_NETWORK, network_id=network_id):
+        if row["enable_dhcp"]:
+            _serve_dhcp(work, row)
+            _changed(work, row)
+
+
 def change(work: Work, row: Row, values: dict[str, Any]) -> None:
     """Change a subnet. ``values``: API attributes, pools and lists as lists."""
     tx = work.tx
