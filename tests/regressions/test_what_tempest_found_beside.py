@@ -105,6 +105,7 @@ def test_a_rule_shows_the_protocol_number_it_was_made_with(whole: Whole) -> None
         ({"port_range_min": -16, "port_range_max": 80}, 400, "Invalid value for port -16"),
         ({"port_range_min": 80, "port_range_max": 79}, 400, "port_range_min must be <= "),
         ({"port_range_max": 6}, 400, "port_range_min must be <= port_range_max"),
+        ({"protocol": "icmp", "port_range_min": -1, "port_range_max": 25}, 400, "Invalid value"),
         ({"remote_group_id": "bad_group_id"}, 404, "bad_group_id"),
     ],
 )

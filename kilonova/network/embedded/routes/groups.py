@@ -141,8 +141,13 @@ def _group_of(act: Act, group_id: str) -> Row:
     return row
 
 
-def _number(value: Any) -> int | None:
-    return None if value is None or value == -1 else int(value)
+def _range(item: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return both ends of a range of ports, or an ICMP type and code; -1 for both is the same as none."""
+    low, high = (
+        None if v is None else int(v)
+        for v in (item.get("port_range_min"), item.get("port_range_max"))
+    )
+    return (None, None) if {low, high} <= {None, -1} else (low, high)
 
 
 def create_rule(act: Act, item: dict[str, Any], project: str) -> str:
@@ -155,7 +160,7 @@ def create_rule(act: Act, item: dict[str, Any], project: str) -> str:
             "SecurityGroupEthertypeConflictWithProtocol",
             f"Invalid ethertype IPv4 for protocol {protocol}.",
         )
-    low, high = _number(item.get("port_range_min")), _number(item.get("port_range_max"))
+    low, high = _range(item)
     protocols.check_ports(protocol, low, high)
     cidr, remote = item.get("remote_ip_prefix"), item.get("remote_group_id")
     if cidr and remote:
