@@ -18,6 +18,7 @@ from kilonova.volume.embedded.store import attachments, volumes
 from kilonova.volume.interface import Key, NotReady
 
 FREE = ("available", "downloading")
+_SHOWN = (("attached", "in-use"), ("attaching", "attaching"), ("reserved", "reserved"))
 HELD = ("reserved", "attaching", "in-use", "detaching")
 
 
@@ -155,17 +156,23 @@ def end(tx: Tx, exports: Exports, row: Row, now: float) -> None:
         return
     if row["export_name"]:
         exports.touch(tx, volume["host"], volume["id"])
-    left = {a["status"] for a in attachments.of_volume(tx, volume["id"])}
-    status = "available"
-    for found, shown in (
-        ("attached", "in-use"),
-        ("attaching", "attaching"),
-        ("reserved", "reserved"),
-    ):
-        if found in left:
-            status = shown
-            break
-    volumes.change(tx, volume["id"], now, only=HELD, status=status)
+    volumes.change(tx, volume["id"], now, only=HELD, status=resting(tx, volume["id"]))
+
+
+def resting(tx: Tx, volume_id: str) -> str:
+    """Return the status that a volume's attachments give it."""
+    held = {a["status"] for a in attachments.of_volume(tx, volume_id)}
+    for found, shown in _SHOWN:
+        if found in held:
+            return shown
+    return "available"
+
+
+def rest(tx: Tx, volume_id: str, now: float, busy: str, **values: Any) -> None:
+    """End what a volume was ``busy`` with: its status follows its attachments, unless somebody changed it meanwhile."""
+    volumes.change(tx, volume_id, now, only=(busy,), status=resting(tx, volume_id))
+    if values:
+        volumes.change(tx, volume_id, now, **values)
 
 
 def begin_detaching(tx: Tx, volume_id: str, server_id: str | None, now: float) -> None:

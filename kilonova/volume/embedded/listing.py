@@ -99,6 +99,8 @@ def all_projects(req: Request) -> bool:
 
 
 def _owned(req: Request, noun: Noun) -> list[Any]:
+    if "project_id" not in noun.table.c:
+        return []
     column = noun.table.c.project_id
     if all_projects(req):
         named = req.query.get("project_id") or req.query.get("tenant_id")

@@ -9,6 +9,7 @@ from kilonova.common.clock import iso_micro
 from kilonova.db.engine import Row
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
+from kilonova.objects.image import Image
 from kilonova.volume.embedded import placing
 
 _json = msgspec.json.decode
@@ -118,3 +119,122 @@ def attachment(row: Row, info: dict[str, Any]) -> dict[str, Any]:
         "attach_mode": row["mode"],
         "connection_info": info,
     }
+
+
+def snapshot(req: Request, row: Row, *, full: bool = True) -> dict[str, Any]:
+    """Return a snapshot. full: with what only ``detail`` and ``show`` have."""
+    v = req.version
+    out: dict[str, Any] = {
+        "id": row["id"],
+        "name": row["name"],
+        "description": row["description"],
+        "status": row["status"],
+        "size": row["size_gib"],
+        "volume_id": row["volume_id"],
+        "created_at": moment(row["created_at"]),
+        "updated_at": moment(row["updated_at"]),
+        "metadata": _json(row["metadata"]),
+    }
+    if full:
+        out["os-extended-snapshot-attributes:progress"] = (
+            "100%" if row["status"] == "available" else "0%"
+        )
+        out["os-extended-snapshot-attributes:project_id"] = row["project_id"]
+    if v >= V(3, 14):
+        out["group_snapshot_id"] = None
+    if v >= V(3, 41):
+        out["user_id"] = row["user_id"]
+    if v >= V(3, 65):
+        out["consumes_quota"] = True
+    return out
+
+
+def uploading(row: Row, image: Image, type_name: str) -> dict[str, Any]:
+    """Return the answer of os-volume_upload_image."""
+    return {
+        "id": row["id"],
+        "updated_at": moment(row["updated_at"]),
+        "status": "uploading",
+        "display_description": row["description"],
+        "size": row["size_gib"],
+        "volume_type": {"name": type_name, "id": row["type_id"]} if type_name else None,
+        "image_id": image.id,
+        "container_format": image.container_format,
+        "disk_format": image.disk_format,
+        "image_name": image.name,
+        "visibility": image.visibility,
+        "protected": image.protected,
+    }
+
+
+def packed(pairs: dict[str, str]) -> str:
+    """Return pairs as a JSON column keeps them."""
+    return msgspec.json.encode(pairs).decode()
+
+
+def volume_type(row: Row, specs: dict[str, str]) -> dict[str, Any]:
+    """Return a volume type with the extra specs that the caller may see."""
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "description": row["description"],
+        "is_public": bool(row["is_public"]),
+        "os-volume-type-access:is_public": bool(row["is_public"]),
+        "qos_specs_id": None,
+        "extra_specs": specs,
+    }
+
+
+def backup_brief(req: Request, row: Row) -> dict[str, Any]:
+    """Return the short form of a backup."""
+    return {"id": row["id"], "name": row["name"], "links": links(req, "backups", row["id"])}
+
+
+def backup(req: Request, row: Row) -> dict[str, Any]:
+    """Return a backup in full."""
+    v = req.version
+    out: dict[str, Any] = {
+        **backup_brief(req, row),
+        "status": row["status"],
+        "size": row["size_gib"],
+        "object_count": 1 if row["status"] == "available" else 0,
+        "availability_zone": row["zone"],
+        "container": row["container"],
+        "created_at": moment(row["created_at"]),
+        "updated_at": moment(row["updated_at"]),
+        "description": row["description"],
+        "fail_reason": row["fail_reason"],
+        "volume_id": row["volume_id"],
+        "is_incremental": False,
+        "has_dependent_backups": False,
+        "snapshot_id": row["snapshot_id"],
+        "data_timestamp": moment(row["created_at"]),
+    }
+    if v >= V(3, 18) and req.may("backup:backup_project_attribute"):
+        out["os-backup-project-attr:project_id"] = row["project_id"]
+    if v >= V(3, 43):
+        out["metadata"] = _json(row["metadata"])
+    if v >= V(3, 56):
+        out["user_id"] = row["user_id"]
+    if v >= V(3, 64):
+        out["encryption_key_id"] = None
+    return out
+
+
+def transfer(req: Request, row: Row, *, full: bool = True) -> dict[str, Any]:
+    """Return a transfer; never its key."""
+    out: dict[str, Any] = {
+        "id": row["id"],
+        "name": row["name"],
+        "volume_id": row["volume_id"],
+        "links": links(req, "volume-transfers", row["id"]),
+    }
+    if full:
+        out["created_at"] = moment(row["created_at"])
+    if req.version >= V(3, 55) and full:
+        out["no_snapshots"] = bool(row["no_snapshots"])
+    if req.version >= V(3, 57) and full:
+        out["source_project_id"] = row["project_id"]
+        out["destination_project_id"] = None
+        out["accepted"] = False
+    return out

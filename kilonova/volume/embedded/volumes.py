@@ -23,7 +23,7 @@ from kilonova.objects.volume import (
 )
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
-from kilonova.volume.embedded import attaching, cleanups, creating
+from kilonova.volume.embedded import attaching, backing, cleanups, creating, snapshotting
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.exporting import Exports
 from kilonova.volume.embedded.faults import missing
@@ -31,6 +31,7 @@ from kilonova.volume.embedded.neighbours import Images
 from kilonova.volume.embedded.operations import asking, volume_create, volume_delete
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.schema import metadata
+from kilonova.volume.embedded.snapshotting import NewSnapshot
 from kilonova.volume.embedded.store import attachments, quotas, snapshots, types, volumes
 from kilonova.volume.interface import Key
 
@@ -62,6 +63,7 @@ class EmbeddedVolumes:
         self.clock = clock
         self.rooms = rooms
         self.nudge = nudge
+        self.target: backing.Target = backing.ImageStore(images)
         self.exports = Exports(database, bus, clock, self.send_cleanups)
         self._handlers: list[Callable[[VolumeEvent], None]] = []
         self._subscription: Subscription | None = None
@@ -232,6 +234,31 @@ class EmbeddedVolumes:
 
         return self.db.write(remove)
 
+    # -- snapshots
+
+    def ensure_snapshot(
+        self, key: Key, *, volume_id: str, name: str, metadata: Mapping[str, str] = {}
+    ) -> VolumeSnapshot:
+        """See VolumeService."""
+
+        def put(tx: Tx) -> VolumeSnapshot:
+            ctx = service_context(volumes.get(tx, volume_id)["project_id"])
+            new = NewSnapshot(volume_id, name, metadata=dict(metadata), force=True, key=key)
+            return snapshots.to_object(snapshotting.create_in(tx, ctx, self, new))
+
+        return self.db.write(put)
+
+    def remove_snapshot(self, *, key: Key | None = None, snapshot_id: str | None = None) -> int:
+        """See VolumeService."""
+
+        def remove(tx: Tx) -> int:
+            rows = _found(tx, snapshots, key, snapshot_id)
+            for row in rows:
+                snapshotting.delete_in(tx, service_context(row["project_id"]), self, row)
+            return len(rows)
+
+        return self.db.write(remove)
+
     # -- attachments
 
     def ensure_attachment(
@@ -342,7 +369,8 @@ class EmbeddedVolumes:
         """See VolumeService."""
         n = 0
         for key in keys:
-            n += self.remove_attachment(key=key) + self.remove_volume(key=key)
+            n += self.remove_attachment(key=key) + self.remove_snapshot(key=key)
+            n += self.remove_volume(key=key)
         return n
 
 

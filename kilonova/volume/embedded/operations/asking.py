@@ -18,7 +18,7 @@ from kilonova.saga import journal
 from kilonova.saga.definition import Run, Saga
 from kilonova.volume.embedded import cleanups
 from kilonova.volume.embedded.schema import volume
-from kilonova.volume.embedded.store import attachments, volumes
+from kilonova.volume.embedded.store import attachments, snapshots, volumes
 
 if TYPE_CHECKING:
     from kilonova.volume.embedded.volumes import EmbeddedVolumes
@@ -93,10 +93,21 @@ def order(
     )
 
 
+def snapshot_of(run: Run) -> Row:
+    """Return the snapshot's row; NotFound when it is gone."""
+    return service(run).db.read(lambda tx: snapshots.get(tx, run.params.snapshot_id))
+
+
 def park(tx: Tx, run: Run, order: Order) -> None:
-    """Keep an order for a host that is down, for ``Ask.park``; what it removes stays counted in the host's pool."""
-    row = volumes.find(tx, run.resource)
-    size = 0 if row is None or run.kind != "volume_delete" else int(row["size_gib"])
+    """Keep an order for a host that is down, for ``Ask.park``.
+
+    What a delete removes stays counted in the host's pool; what is left in "error" is counted by its own row.
+    """
+    size = 0
+    if run.kind == "volume_delete":
+        size = int(volumes.get(tx, run.resource)["size_gib"])
+    elif run.kind == "snapshot_delete":
+        size = int(snapshots.get(tx, run.params.snapshot_id)["size_gib"])
     cleanups.put(tx, order, size, service(run).clock.now())
 
 

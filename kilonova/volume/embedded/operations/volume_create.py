@@ -21,7 +21,7 @@ from kilonova.volume.embedded.operations.asking import (
     service,
     writer_of,
 )
-from kilonova.volume.embedded.store import volumes
+from kilonova.volume.embedded.store import services, volumes
 
 MAKE_DEADLINE_S = 3600.0
 
@@ -31,8 +31,9 @@ def place(run: Run) -> Output:
     of, row = service(run), row_of(run)
     if row["host"]:
         return {"host": row["host"], "chosen": False}
-    kept = of.db.read(volumes.kept)
-    return {"host": placing.choose(of.rooms(), kept, row["size_gib"]), "chosen": True}
+    kept, off = of.db.read(lambda tx: (volumes.kept(tx), services.disabled(tx)))
+    rooms = [r for r in of.rooms() if r.host not in off]
+    return {"host": placing.choose(rooms, kept, row["size_gib"]), "chosen": True}
 
 
 def take(tx: Tx, run: Run, output: Output) -> None:

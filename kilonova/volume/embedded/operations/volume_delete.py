@@ -6,15 +6,20 @@
 A host that is down gets a cleanup record instead of an answer: the volume is gone for the user, its room stays held.
 """
 
+import sqlalchemy as sa
+
 from kilonova.db.engine import Tx
+from kilonova.db.sql import P, Q
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.volume_orders import VolumeRemove
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 from kilonova.volume.embedded.operations.asking import order, park, service
+from kilonova.volume.embedded.schema import transfer
 from kilonova.volume.embedded.store import volumes
 
 DEADLINE_S = 300.0
+_DROP_TRANSFER = Q(sa.delete(transfer).where(transfer.c.volume_id == P("volume")))
 NO_UNDO = NoUndo("a delete only goes forward")
 
 
@@ -40,6 +45,7 @@ def forget(run: Run) -> Output:
 
 def drop(tx: Tx, run: Run, output: Output) -> None:
     """Remove the row in the transaction that ends the operation."""
+    tx.run(_DROP_TRANSFER, volume=run.resource)
     volumes.drop(tx, run.resource)
 
 

@@ -101,21 +101,14 @@ class AttachmentRoutes:
         return self._full(self.of.db.write(write)["id"])
 
     def _connect(self, tx: Tx, row: Row, given: dict[str, Any]) -> None:
-        host = given.get("host")
-        if not isinstance(host, str) or not host or len(host) > 255:
-            raise invalid_input("connector: it needs a host.")
-        ip = given.get("ip") or ""
-        if not isinstance(ip, str) or len(ip) > 64:
-            raise invalid_input("connector: ip is not an address.")
+        host, ip = host_of(given)
         mountpoint = given.get("mountpoint")
         if isinstance(mountpoint, str) and len(mountpoint) <= 255:
             attachments.change(tx, row["id"], self.of.clock.now(), mountpoint=mountpoint)
-        mode = given.get("mode")
-        if mode not in (None, "rw", "ro"):
+        if given.get("mode") not in (None, "rw", "ro"):
             raise invalid_input("connector: mode must be rw or ro.")
-        attaching.connect(
-            tx, self.of.exports, row, Connector(host=host, ip=ip), self.of.clock.now()
-        )
+        connector = Connector(host=host, ip=ip)
+        attaching.connect(tx, self.of.exports, row, connector, self.of.clock.now())
 
     def _full(self, attachment_id: str) -> dict[str, Any]:
         def read(tx: Tx) -> dict[str, Any]:
@@ -197,6 +190,16 @@ class AttachmentRoutes:
 
         left = self.of.db.write(write)
         return {"attachments": [view.attachment_brief(r) for r in left]}
+
+
+def host_of(connector: dict[str, Any]) -> tuple[str, str]:
+    """Return a connector's host and address; BadRequest for what cannot be one."""
+    host, ip = connector.get("host"), connector.get("ip") or ""
+    if not isinstance(host, str) or not host or len(host) > 255:
+        raise invalid_input("connector: it needs a host.")
+    if not isinstance(ip, str) or len(ip) > 64:
+        raise invalid_input("connector: ip is not an address.")
+    return host, ip
 
 
 def check_end(req: Request, row: Row) -> None:

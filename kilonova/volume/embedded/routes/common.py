@@ -58,6 +58,11 @@ def action_of(name: str, properties: Json | None = None, required: Sequence[str]
     return body_of(name, properties, required)
 
 
+def pairs_of(given: dict[str, Any] | None) -> dict[str, str]:
+    """Read METADATA."""
+    return {str(k): "" if v is None else str(v) for k, v in (given or {}).items()}
+
+
 Handler = Callable[[Request], Any]
 
 

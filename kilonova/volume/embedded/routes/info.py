@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
+from kilonova.volume.embedded.faults import missing
 from kilonova.volume.embedded.placing import ZONE
 from kilonova.volume.embedded.routes.common import HIGH, LOW, both
 
@@ -21,6 +23,23 @@ EXTENSIONS = {
 }
 
 
+FILTERS = {
+    "volume": (
+        "name",
+        "status",
+        "metadata",
+        "bootable",
+        "availability_zone",
+        "size",
+        "created_at",
+        "updated_at",
+    ),
+    "backup": ("name", "status", "volume_id"),
+    "snapshot": ("name", "status", "volume_id", "metadata"),
+    "attachment": ("volume_id", "instance_id", "attach_status"),
+}
+
+
 class Info:
     """What has no rows."""
 
@@ -30,6 +49,17 @@ class Info:
             Route("GET", "/", self.versions, PUBLIC, 300),
             Route("GET", "/v3", self.version, PUBLIC),
             *both("GET", "/extensions", self.extensions, "get_info"),
+            *both("GET", "/resource_filters", self.filters, "get_info", since=V(3, 33)),
+            *both(
+                "GET", "/clusters", self.clusters, "volume_extension:services:index", since=V(3, 7)
+            ),
+            *both("GET", "/qos-specs", self.qos, "volume_extension:qos_specs_manage:get_all"),
+            *both("GET", "/messages", self.messages, "message:get_all", since=V(3, 3)),
+            *both(
+                "GET", "/messages/{id}", self.message, "message:get", errors=(404,), since=V(3, 3)
+            ),
+            *both("GET", "/groups", self.groups, "group:get_all", since=V(3, 13)),
+            *both("GET", "/groups/detail", self.groups, "group:get_all", since=V(3, 13)),
             *both("GET", "/os-availability-zone", self.zones, "volume:availability_zone_list"),
         ]
 
@@ -72,3 +102,33 @@ class Info:
     def zones(self, req: Request) -> dict[str, Any]:
         """List availability zones."""
         return {"availabilityZoneInfo": [{"zoneName": ZONE, "zoneState": {"available": True}}]}
+
+    def filters(self, req: Request) -> dict[str, Any]:
+        """Say by what lists can be filtered."""
+        wanted = req.query.get("resource")
+        found = [
+            {"resource": name, "filters": sorted(filters)}
+            for name, filters in FILTERS.items()
+            if wanted in (None, name)
+        ]
+        return {"resource_filters": found}
+
+    def clusters(self, req: Request) -> dict[str, Any]:
+        """There are no clusters."""
+        return {"clusters": []}
+
+    def qos(self, req: Request) -> dict[str, Any]:
+        """There are no QoS specs."""
+        return {"qos_specs": []}
+
+    def messages(self, req: Request) -> dict[str, Any]:
+        """There are no messages: why an operation failed is in ``kilonova operation show``."""
+        return {"messages": []}
+
+    def message(self, req: Request) -> None:
+        """There is no such message."""
+        raise missing("message", req.params["id"])
+
+    def groups(self, req: Request) -> dict[str, Any]:
+        """There are no volume groups."""
+        return {"groups": []}

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.common.errors import BadRequest
+from kilonova.common.errors import BadRequest, NotFound
 from kilonova.common.ids import is_uuid
 from kilonova.db.engine import Row, Tx
 from kilonova.http.microversion import V
@@ -22,6 +22,7 @@ from kilonova.volume.embedded.routes.common import (
     TEXT,
     body_of,
     both,
+    pairs_of,
     target,
     truth,
     visible,
@@ -180,7 +181,7 @@ class VolumeRoutes:
             source_volid=body.get("source_volid"),
             volume_type=body.get("volume_type"),
             zone=body.get("availability_zone"),
-            metadata=_metadata(body.get("metadata")),
+            metadata=pairs_of(body.get("metadata")),
         )
         made = self.of.create(req.ctx, new)
         return {"volume": self.of.db.read(lambda tx: self.body(tx, req, [made])[0])}
@@ -239,7 +240,7 @@ class VolumeRoutes:
         if "description" in body or "display_description" in body:
             changes["description"] = body.get("description", body.get("display_description"))
         if "metadata" in body:
-            changes["metadata"] = msgspec.json.encode(_metadata(body["metadata"])).decode()
+            changes["metadata"] = msgspec.json.encode(pairs_of(body["metadata"])).decode()
         if not changes:
             raise invalid_input("name, description or metadata must be given.")
 
@@ -281,6 +282,7 @@ class VolumeRoutes:
                 "A volume cannot be deleted with its snapshots yet: delete them first."
             )
 
-
-def _metadata(given: dict[str, Any] | None) -> dict[str, str]:
-    return {str(k): "" if v is None else str(v) for k, v in (given or {}).items()}
+    @staticmethod
+    def no_image_key(key: str) -> NotFound:
+        """Return the 404 of an item that a volume does not keep of its image."""
+        return NotFound(f"Metadata does not exist: {key[:255]}")

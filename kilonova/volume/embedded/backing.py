@@ -1,0 +1,210 @@
+"""Backups: where they are kept is a target; the image store is the one that is built.
+
+A target gives the host an image to fill and says where a volume is made from again. Others (a folder, S3, Swift) would
+stand beside ``ImageStore`` here.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from kilonova.common.context import Context
+from kilonova.common.errors import NotFound
+from kilonova.common.ids import new_uuid
+from kilonova.db.engine import Row, Tx
+from kilonova.objects.image import Image
+from kilonova.objects.volume_params import VolumeParams
+from kilonova.saga import journal
+from kilonova.volume.embedded.faults import invalid_input, invalid_volume
+from kilonova.volume.embedded.neighbours import Images
+from kilonova.volume.embedded.operations import (
+    asking,
+    backup_create,
+    backup_delete,
+    volume_refill,
+)
+from kilonova.volume.embedded.store import backups, quotas, types, volumes
+
+if TYPE_CHECKING:
+    from kilonova.volume.embedded.volumes import EmbeddedVolumes
+
+OWNER = "kilonova-backups"  # no project has this name: nobody but an administrator sees the images
+DELETABLE = ("available", "error")
+
+
+class Target(Protocol):
+    """Where backups are kept."""
+
+    container: str
+
+    def prepare(self, backup_id: str, size_gib: int) -> str:
+        """Make room for a backup under an id that is known before; return it. Repeatable."""
+        ...
+
+    def remove(self, location: str) -> None:
+        """Remove a backup; fine when there is none."""
+        ...
+
+
+class ImageStore:
+    """Each backup is an image of nobody's, with the backup's own id."""
+
+    container = "images"
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def prepare(self, backup_id: str, size_gib: int) -> str:
+        """See Target."""
+        image = Image(
+            id=backup_id,
+            name=f"volume-backup-{backup_id}",
+            status="queued",
+            visibility="private",
+            owner=OWNER,
+            disk_format="qcow2",
+            container_format="bare",
+            hidden=True,
+            min_disk=size_gib,
+        )
+        return self._images.ensure(f"{backup_id}:backup", image).id
+
+    def remove(self, location: str) -> None:
+        """See Target."""
+        self._images.delete(location)
+
+
+@dataclass(frozen=True)
+class NewBackup:
+    """What is asked for. force: also of a volume that is in use."""
+
+    volume_id: str
+    name: str = ""
+    description: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    force: bool = False
+    id: str = field(default_factory=new_uuid)
+
+
+def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Row:
+    """Accept a backup. BadRequest in Cinder's words, QuotaExceeded, NotFound."""
+    row = volumes.get(tx, new.volume_id)
+    if row["status"] == "in-use" and not new.force:
+        raise invalid_volume("Backing up an in-use volume must use the force flag.")
+    if row["status"] not in ("available", "in-use"):
+        raise invalid_volume(
+            f'Volume to be backed up must be available or in-use, but the current status is "{row["status"]}".'
+        )
+    size = row["size_gib"]
+    quotas.check(tx, row["project_id"], {"backups": 1, "backup_gigabytes": size})
+    now = of.clock.now()
+    backups.add(
+        tx,
+        id=new.id,
+        project_id=row["project_id"],
+        user_id=ctx.user_id or "",
+        name=new.name,
+        description=new.description,
+        status="creating",
+        metadata=msgspec.json.encode(new.metadata).decode(),
+        created_at=now,
+        updated_at=now,
+        volume_id=row["id"],
+        container=of.target.container,
+        size_gib=size,
+    )
+    volumes.change(tx, row["id"], now, status="backing-up", previous_status=row["status"])
+    params = VolumeParams(volume_id=row["id"], project_id=row["project_id"], backup_id=new.id)
+    asking.accept(tx, ctx, of, backup_create.SAGA, params)
+    return backups.get(tx, new.id)
+
+
+def delete_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row) -> None:
+    """Accept the delete of a backup. Repeatable. It is an operation on the backup, not on the volume."""
+    if row["status"] == "deleting":
+        return
+    backups.change(tx, row["id"], of.clock.now(), status="deleting")
+    params = VolumeParams(
+        volume_id=row["volume_id"], project_id=row["project_id"], backup_id=row["id"]
+    )
+    journal.accept(
+        tx,
+        id=new_uuid(),
+        kind=backup_delete.SAGA.kind,
+        version=backup_delete.SAGA.version,
+        resource=row["id"],
+        epoch=1,
+        project_id=row["project_id"],
+        context=ctx,
+        params=params,
+        now=of.clock.now(),
+        nudge=of.nudge,
+    )
+
+
+def restore_in(
+    tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, volume_id: str | None, name: str
+) -> Row:
+    """Accept a restore into a volume, or into a new one. Returns the volume's row."""
+    if row["status"] != "available":
+        raise invalid_input(
+            f"Invalid backup: Backup status must be available, not {row['status']}."
+        )
+    now = of.clock.now()
+    if volume_id is None:
+        volume = _new_volume(tx, ctx, of, row, name)
+    else:
+        volume = volumes.get(tx, volume_id)
+        if volume["project_id"] != row["project_id"] and not ctx.is_admin:
+            raise NotFound(f"Volume {volume_id} could not be found.")
+        if volume["status"] not in ("available", "error_restoring"):
+            raise invalid_volume("Volume to be restored to must be available")
+        if volume["size_gib"] < row["size_gib"]:
+            raise invalid_volume(
+                f"volume size {volume['size_gib']} is too small to restore backup of size {row['size_gib']}."
+            )
+        volumes.change(
+            tx, volume["id"], now, status="restoring-backup", previous_status=volume["status"]
+        )
+    backups.change(tx, row["id"], now, status="restoring")
+    params = VolumeParams(
+        volume_id=volume["id"],
+        project_id=volume["project_id"],
+        backup_id=row["id"],
+        image_id=row["location"],
+    )
+    asking.accept(tx, ctx, of, volume_refill.SAGA, params)
+    return volumes.get(tx, volume["id"])
+
+
+def _new_volume(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, name: str) -> Row:
+    kind = types.default_for(tx, row["project_id"])
+    size, now = row["size_gib"], of.clock.now()
+    quotas.check(
+        tx,
+        row["project_id"],
+        {
+            "volumes": 1,
+            "gigabytes": size,
+            f"volumes_{kind['name']}": 1,
+            f"gigabytes_{kind['name']}": size,
+            "per_volume_gigabytes": size,
+        },
+    )
+    made = new_uuid()
+    volumes.add(
+        tx,
+        id=made,
+        project_id=row["project_id"],
+        user_id=ctx.user_id or "",
+        name=name or f"restore_backup_{row['id']}",
+        description=None,
+        status="restoring-backup",
+        size_gib=size,
+        type_id=kind["id"],
+        backup_id=row["id"],
+        created_at=now,
+        updated_at=now,
+    )
+    return volumes.get(tx, made)

@@ -1,0 +1,112 @@
+"""Back a volume up, as it is at one moment, also while a guest writes it.
+
+    prepare   the target makes room under the backup's id
+    upload    the volume's host sends the bytes
+    finish    available; the volume rests again
+
+Unwound, the backup is in "error" and its target has nothing of it.
+"""
+
+from kilonova.db.engine import Tx
+from kilonova.objects.order import Answer, Direction, Order, unpack
+from kilonova.objects.volume_orders import VolumeUpload, VolumeUploaded
+from kilonova.objects.volume_params import VolumeParams
+from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
+from kilonova.volume.embedded import attaching
+from kilonova.volume.embedded.operations.asking import order, row_of, service, writer_of
+from kilonova.volume.embedded.store import backups
+
+DEADLINE_S = 3600.0
+
+
+def prepare(run: Run) -> Output:
+    """Make room for it."""
+    of = service(run)
+    row = of.db.read(lambda tx: backups.get(tx, run.params.backup_id))
+    return {"location": of.target.prepare(row["id"], row["size_gib"])}
+
+
+def remove(run: Run) -> None:
+    """Remove what the target has of it; its id is the backup's own."""
+    service(run).target.remove(run.params.backup_id)
+
+
+def _payload(run: Run) -> VolumeUpload:
+    image_id = run.outputs.get("prepare", {}).get("location", run.params.backup_id)
+    return VolumeUpload(
+        volume_id=run.resource,
+        image_id=image_id,
+        url=f"image:{image_id}",
+        disk_format="qcow2",
+        attached_to=writer_of(run, run.resource),
+    )
+
+
+def order_upload(run: Run) -> Order:
+    """Have the host send the volume's bytes."""
+    return order(run, row_of(run)["host"], "volume_upload", _payload(run), DEADLINE_S)
+
+
+def order_forget(run: Run) -> Order:
+    """Have the host remove what it put aside."""
+    return order(run, row_of(run)["host"], "volume_upload", _payload(run), 60.0, Direction.UNDO)
+
+
+def uploaded(run: Run, answer: Answer) -> Output:
+    """The bytes are there."""
+    return {"size": unpack(answer.body, VolumeUploaded).size}
+
+
+def finish(run: Run) -> Output:
+    """Nothing is left to do outside."""
+    return {}
+
+
+def put_available(tx: Tx, run: Run, output: Output) -> None:
+    """The backup can be restored; the volume can be used again."""
+    now, location = service(run).clock.now(), run.outputs["prepare"]["location"]
+    backups.change(
+        tx,
+        run.params.backup_id,
+        now,
+        only=("creating",),
+        status="available",
+        location=location,
+    )
+    attaching.rest(tx, run.resource, now, "backing-up")
+
+
+def put_error(tx: Tx, run: Run) -> None:
+    """The backup did not happen; the volume can be used again."""
+    now = service(run).clock.now()
+    backups.change(
+        tx,
+        run.params.backup_id,
+        now,
+        only=("creating", "available"),
+        status="error",
+        fail_reason=run.error,
+        location=None,
+    )
+    attaching.rest(tx, run.resource, now, "backing-up")
+
+
+SAGA = register(
+    Saga(
+        kind="backup_create",
+        version=1,
+        params=VolumeParams,
+        steps=(
+            Step("prepare", prepare, remove, 60.0),
+            Ask("upload", order_upload, uploaded, order_forget, DEADLINE_S, queue="volume"),
+            Step(
+                "finish",
+                finish,
+                NoUndo("its record is undone by the last act"),
+                10.0,
+                record=put_available,
+            ),
+        ),
+        unwound_record=put_error,
+    )
+)

@@ -1,0 +1,51 @@
+"""Rows of backups. Every function works in the caller's transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.db.engine import Row, Tx
+from kilonova.db.sql import P, Q, insert
+from kilonova.volume.embedded.faults import missing
+from kilonova.volume.embedded.schema import backup
+
+b = backup
+_FIND = Q(sa.select(b).where(b.c.id == P("id")))
+_ADD = insert(b)
+_DROP = Q(sa.delete(b).where(b.c.id == P("id")))
+
+
+def find(tx: Tx, backup_id: str) -> Row | None:
+    """Return a row, or None."""
+    return tx.one(_FIND, id=backup_id)
+
+
+def get(tx: Tx, backup_id: str) -> Row:
+    """Return a row, whoever it belongs to; NotFound."""
+    row = tx.one(_FIND, id=backup_id)
+    if row is None:
+        raise missing("backup", backup_id)
+    return row
+
+
+def add(tx: Tx, **values: Any) -> None:
+    """Insert a row."""
+    blank: dict[str, Any] = {c.name: None for c in b.columns}
+    blank |= {"operation": "", "item": "", "metadata": "{}", "zone": "nova", "name": ""}
+    tx.run(_ADD, **{**blank, **values})
+
+
+def change(
+    tx: Tx, backup_id: str, now: float, *, only: Sequence[str] | None = None, **values: Any
+) -> bool:
+    """Change columns; ``only``: if the status is one of these. Tell whether there was such a row."""
+    statement = sa.update(b).where(b.c.id == backup_id)
+    if only is not None:
+        statement = statement.where(b.c.status.in_(list(only)))
+    return tx.change(statement.values(**values, updated_at=now)) == 1
+
+
+def drop(tx: Tx, backup_id: str) -> None:
+    """Remove a row; fine when there is none."""
+    tx.run(_DROP, id=backup_id)

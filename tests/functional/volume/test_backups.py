@@ -1,0 +1,47 @@
+"""/backups, in the image store; restored into the volume, and into a new one."""
+
+from tests.functional.volume.conftest import Client
+from tests.whole import until
+
+
+def wait(api: Client, backup: str, status: str) -> dict[str, object]:
+    """Wait until a backup has a status; return it."""
+    path = f"/backups/{backup}"
+
+    def look() -> dict[str, object] | None:
+        found: dict[str, object] = api.call("GET", path).json["backup"]
+        return found if found["status"] == status else None
+
+    found: dict[str, object] = until(look)
+    return found
+
+
+def test_backup_and_restore(api: Client) -> None:
+    """Made, shown, restored twice, deleted; nobody sees its image."""
+    volume = api.make()
+    body = {"volume_id": volume, "name": "b", "metadata": {"k": "v"}}
+    got = api.call("POST", "/backups", {"backup": body})
+    assert got.status == 202, got
+    backup = got.json["backup"]["id"]
+    found = wait(api, backup, "available")
+    assert (found["size"], found["volume_id"], found["metadata"]) == (1, volume, {"k": "v"})
+    api.becomes(volume, "available")
+    assert api.whole.call("GET", f"/image/v2/images/{backup}").status == 404
+    assert api.call("POST", "/backups", {"backup": {**body, "incremental": True}}).status == 400
+    got = api.call("POST", f"/backups/{backup}/restore", {"restore": {"volume_id": volume}})
+    assert got.status == 202 and got.json["restore"]["volume_id"] == volume
+    api.becomes(volume, "available")
+    wait(api, backup, "available")
+    got = api.call("POST", f"/backups/{backup}/restore", {"restore": {"name": "again"}})
+    assert got.status == 202, got
+    new = got.json["restore"]["volume_id"]
+    assert api.becomes(new, "available")["name"] == "again"
+    wait(api, backup, "available")
+    got = api.call("PUT", f"/backups/{backup}", {"backup": {"name": "c"}})
+    assert got.status == 200
+    assert [b["name"] for b in api.call("GET", "/backups").json["backups"]] == ["c"]
+    assert api.call("GET", f"/backups/{backup}", who="other").status == 404
+    assert api.call("DELETE", f"/backups/{backup}").status == 202
+    until(lambda: api.call("GET", f"/backups/{backup}").status == 404 or None)
+    for volume_id in (volume, new):
+        api.delete(volume_id)
