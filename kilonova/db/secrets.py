@@ -21,6 +21,8 @@ from kilonova.db.sql import P, Q, insert
 
 _PUT = insert(secret)
 _GET = Q(sa.select(secret).where(secret.c.id == P("id")))
+_GIVE = Q(sa.update(secret).where(secret.c.id == P("id_")).values(owner=P("owner")))
+_DROP_ONE = Q(sa.delete(secret).where(secret.c.id == P("id")))
 _DROP = Q(sa.delete(secret).where(secret.c.owner.in_((P("owner"), P("other")))))
 
 
@@ -85,3 +87,13 @@ class Vault:
 def drop(tx: Tx, owner: str, other: str | None = None) -> None:
     """End every secret of an owner, or of two."""
     tx.run(_DROP, owner=owner, other=other)
+
+
+def give(tx: Tx, ref: str, owner: str) -> None:
+    """Let a secret live as long as another owner."""
+    tx.run(_GIVE, id_=ref, owner=owner)
+
+
+def drop_one(tx: Tx, ref: str) -> None:
+    """End one secret."""
+    tx.run(_DROP_ONE, id=ref)

@@ -147,6 +147,15 @@ class RescueParams(ServerParams, frozen=True, kw_only=True):
     image: ImageRecord
 
 
+class RebuildParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of a rebuild. columns: JSON, columns of the row that change. password: reference of a secret."""
+
+    image: ImageRecord
+    columns: str
+    password: str
+    preserve_ephemeral: bool = False
+
+
 class SnapshotParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of what makes an image of a server. image_id: made before the operation was accepted.
 

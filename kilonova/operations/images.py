@@ -4,8 +4,10 @@ from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, NotFound
 from kilonova.objects.image import Image
 from kilonova.objects.image_properties import ImageProperties
-from kilonova.objects.server import ImageRecord
+from kilonova.objects.server import FlavorRecord, ImageRecord
 from kilonova.operations.services import Services
+
+GIB = 1 << 30
 
 
 def usable(services: Services, ctx: Context, image_ref: str) -> Image:
@@ -33,3 +35,22 @@ def record(image: Image) -> ImageRecord:
         hash_value=image.os_hash_value,
         properties=image.properties,
     )
+
+
+def check_size(image: Image, flavor: FlavorRecord) -> None:
+    """Raise BadRequest, in Nova's words, when an image does not fit into a flavor."""
+    if image.min_ram > flavor.memory_mib:
+        raise BadRequest("Flavor's memory is too small for requested image.")
+    if flavor.root_gib == 0:
+        return
+    size, room = max(image.size or 0, image.virtual_size or 0), flavor.root_gib * GIB
+    if size > room:
+        raise BadRequest(
+            "Flavor's disk is too small for requested image. Flavor disk is "
+            f"{room} bytes, image is {size} bytes."
+        )
+    if image.min_disk > flavor.root_gib:
+        raise BadRequest(
+            "Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk "
+            f"is {room} bytes, minimum size is {image.min_disk * GIB} bytes."
+        )

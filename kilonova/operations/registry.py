@@ -14,6 +14,7 @@ OPERATIONS = (
     "server_suspend",
     "server_resume",
     "server_snapshot",
+    "server_rebuild",
     "server_rescue",
     "server_unrescue",
     "server_backup",

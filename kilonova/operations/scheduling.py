@@ -4,15 +4,20 @@ Decisions are made outside every transaction; the claim is conditional. "No vali
 on a freshly read view.
 """
 
+import dataclasses
 import random
 import threading
 from collections.abc import Mapping, Set
 from typing import Any
 
+import msgspec
+
 from kilonova.common.errors import GenerationMismatch
 from kilonova.common.log import get_logger
-from kilonova.db.engine import Tx
-from kilonova.objects.server import RequestedServer
+from kilonova.db import mappings
+from kilonova.db.engine import Row, Tx
+from kilonova.objects.base import decode
+from kilonova.objects.server import FlavorRecord, ImageRecord, RequestedServer
 from kilonova.operations.services import Services
 from kilonova.placement import claims, groups
 from kilonova.placement.claims import Change
@@ -113,6 +118,37 @@ class Scheduling:
         return select_fresh(
             self._view, world, request, num, now=self._services.now(), rng=self._rng
         )
+
+    def check_rebuild(self, row: Row, image: ImageRecord) -> None:
+        """Ask every filter whether a server may become one of another image where it is. Raises NoValidHost.
+
+        What it holds stays claimed, so no room is asked for.
+        """
+        world = self._services.world
+        mapping = world.read(lambda tx: mappings.find(tx, row["uuid"]))
+        hints = {} if mapping is None else decode(mapping["requested"], RequestedServer).hints
+        request = world.read(
+            lambda tx: requests.assemble(
+                tx,
+                flavor=msgspec.json.decode(row["flavor"], type=FlavorRecord),
+                image=image,
+                project=row["project_id"],
+                server=row["uuid"],
+                server_group_id=row["server_group"],
+                hints=hints,
+                availability_zone=row["requested_zone"],
+                only_host=row["host"],
+            )
+        )
+        groups = tuple(dataclasses.replace(g, resources={}) for g in request.groups if not g.suffix)
+        select_fresh(
+            self._view,
+            world,
+            dataclasses.replace(request, groups=groups),
+            1,
+            now=self._services.now(),
+            rng=self._rng,
+        ).require()
 
     def place(self, requested: RequestedServer, avoid: Set[str]) -> dict[str, Any]:
         """Return where the server goes, as a step's output. Raises NoValidHost."""

@@ -218,6 +218,12 @@ def record_of(ctx: Context, row: Row, name: str, extra: Mapping[str, str]) -> Im
     )
 
 
+def is_volume_backed(row: Row) -> bool:
+    """Tell whether a server boots from a volume."""
+    disks = _decode(row["disks"], type=list[DiskRequest])
+    return any(d.boot_index == 0 and d.destination == "volume" for d in disks)
+
+
 def root_of(row: Row) -> str:
     """Return the serial of a server's local root disk."""
     disks = _decode(row["disks"], type=list[DiskRequest])

@@ -190,6 +190,8 @@ COPIES: tuple[Step, ...] = (
     ),
     ("demo", "server backup create --name walk-backup --type daily --rotate 1 --wait uno", ""),
     ("demo", "image list --property backup_type=daily", "walk-backup"),
+    ("demo", "server rebuild --image tiny-linux --name walk-anew --wait walk-copy", "walk-anew"),
+    ("demo", "server set --name walk-copy walk-anew", ""),
     ("demo", "server rescue walk-copy", ""),
     ("demo", "~RESCUE walk-copy", ""),
     ("demo", "server unrescue walk-copy", ""),

@@ -22,6 +22,7 @@ STATES = {  # kind -> (vm_state before, vm_state after, action)
 }
 
 REMADE = {  # kind -> (vm_state before, vm_state after, action, disks more)
+    "server_rebuild": ("active", "active", "rebuild", 0),
     "server_rescue": ("active", "rescued", "rescue", 1),
     "server_unrescue": ("rescued", "active", "unrescue", -1),
 }

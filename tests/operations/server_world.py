@@ -46,6 +46,7 @@ from kilonova.operations import (
     revert_resize,
     server_create,
     server_delete,
+    server_rebuild,
     server_rescue,
     server_resize,
     server_unrescue,
@@ -92,6 +93,7 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "revert_resize": ("server_resize",),
     "interface_attach": (),
     "interface_detach": ("interface_attach",),
+    "server_rebuild": (),
     "server_rescue": (),
     "server_unrescue": ("server_rescue",),
 }
@@ -145,6 +147,7 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
     "revert_resize": lambda w, found: revert_resize.start(w.services, CONTEXT, found),
     "interface_attach": _attach,
     "interface_detach": _detach,
+    "server_rebuild": lambda w, found: w.rebuild(found),
     "server_rescue": lambda w, found: server_rescue.start(w.services, CONTEXT, found, w.image().id),
     "server_unrescue": lambda w, found: server_unrescue.start(w.services, CONTEXT, found),
 }
@@ -333,6 +336,18 @@ class ServerWorld:
         live = self.databases["cell1"].read(lambda tx: journal.live_of(tx, self.server))
         newest = max((row for row in live if row["kind"] == kind), key=lambda row: row["epoch"])
         return str(newest["id"])
+
+    def rebuild(self, found: Any, **asked: Any) -> str:
+        """Accept a rebuild to another image, with a new name and new user data; return the operation."""
+        wanted = server_rebuild.Rebuild(
+            image_ref=self.image().id,
+            admin_password="n3w",
+            columns={"name": "anew", "metadata": {"k": "v"}},
+            user_data="bmV3" if self.shape.user_data else None,
+            **asked,
+        )
+        server_rebuild.start(self.services, CONTEXT, found, wanted)
+        return self.latest("server_rebuild")
 
     def image(self, name: str = "other", **properties: str) -> Image:
         """Return an active image of this name, made when there is none."""

@@ -13,7 +13,6 @@ _MANAGER = "rule:project_manager_or_admin"
 _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
-    "rebuild": ("Rebuilding a server", "servers:rebuild", MEMBER, 1, None),
     "shelve": ("Shelving a server", "os-shelve:shelve", MEMBER, 1, None),
     "unshelve": ("Shelving a server", "os-shelve:unshelve", MEMBER, 1, None),
     "shelveOffload": ("Shelving a server", "os-shelve:shelve_offload", ADMIN, 1, None),
@@ -115,7 +114,6 @@ RULES: dict[str, Any] = {
     **{R + rule: role for _, rule, role, _, _ in ACTIONS.values()},
     **{R + rule: role for _, _, _, rule, role, _ in PARTS},
     R + "servers:gone": MEMBER,
-    R + "servers:rebuild:trusted_certs": MEMBER,
     R + "os-shelve:unshelve_to_host": ADMIN,
     R + "os-migrate-server:migrate:host": ADMIN,
     R + "os-migrate-server:migrate_live:host": ADMIN,

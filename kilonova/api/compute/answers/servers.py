@@ -115,6 +115,21 @@ def _updated(v: Microversion) -> Json:
     return one("server", fields)(v)
 
 
+def _rebuilt(v: Microversion) -> Json:
+    """As an update is answered, with the password, and what a rebuild can change."""
+    fields = SHOWN
+    if not v >= V(2, 75):
+        kept = (*_EARLY, "progress", "fault", *_LATE_IN_UPDATE, *_LATER_IN_UPDATE)
+        fields = {k: f for k, f in SHOWN.items() if k in kept}
+        fields["key_name"] = Field(TEXT_OR_NULL, since=54)
+    fields = {
+        **fields,
+        "user_data": Field(TEXT_OR_NULL, since=57),
+        "adminPass": Field(TEXT),
+    }
+    return one("server", fields)(v)
+
+
 _MADE = {
     "id": Field(TEXT),
     "links": Field(LINKS),
@@ -138,3 +153,4 @@ DETAIL = many("servers", LISTED, paged=1)
 SHOW = one("server", SHOWN)
 CREATE: Describe = _created
 UPDATE: Describe = _updated
+REBUILD: Describe = _rebuilt

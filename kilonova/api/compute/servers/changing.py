@@ -7,6 +7,7 @@ import msgspec
 from kilonova.api.compute.servers.creating import canonical
 from kilonova.api.compute.servers.reading import extras_for, find
 from kilonova.api.compute.views.server import ServerView
+from kilonova.cells.listing import Rendered
 from kilonova.common.errors import Conflict
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
@@ -183,14 +184,18 @@ def update(req: Request) -> Any:
     if found.row is not None and found.row["task_state"] == "deleting":
         raise Conflict(f"Instance {found.id} is being deleted")
     change_server(req.cloud, req.ctx, found, None, **values)
-    row = find(req, found.id)
+    return {"server": shown(req, find(req, found.id))}
+
+
+def shown(req: Request, row: Rendered, also: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return a server as an update is answered: like GET from 2.75 on, with few fields (and ``also``) before."""
     view = ServerView(req, extras_for(req, [row]))
     out = view.detail(row)
     if not req.version >= V(2, 75):
-        out = {k: v for k, v in out.items() if k in _UPDATED}
+        out = {k: v for k, v in out.items() if k in _UPDATED | also}
         addresses = msgspec.json.decode(row["addresses"])
         out["addresses"] = {
             label: [{"version": a["version"], "addr": a["addr"]} for a in found]
             for label, found in addresses.items()
         }
-    return {"server": out}
+    return out

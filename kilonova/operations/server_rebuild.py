@@ -1,0 +1,246 @@
+"""Make a server anew on its host, of the same or of another image: rebuild.
+
+check     every filter is asked again about the server's host, when the image is another one (RELIABILITY S26)
+guest     the host makes new disks, exchanges them, and starts the guest
+forget    the old disks are removed, and the record says what the server is now
+
+Addresses, ports, volumes, tags, flavor and host stay. Until the guest runs with its new disks everything is taken back:
+the old disks are only aside.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kilonova.common.context import Context
+from kilonova.common.errors import BadRequest, NotImplementedHere
+from kilonova.common.ids import new_uuid
+from kilonova.common.secret import Secret
+from kilonova.db import keypairs, secrets
+from kilonova.db.engine import Row, Tx
+from kilonova.objects.guest import GuestBuild, PowerState
+from kilonova.objects.order import Order
+from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RebuildParams
+from kilonova.operations import (
+    accept,
+    guest_orders,
+    images,
+    remakes,
+    settling,
+    snapshots,
+    states,
+)
+from kilonova.operations.accept import Also, Found, check_lock
+from kilonova.operations.cleanup import park
+from kilonova.operations.services import Services
+from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
+
+TRANSITION = states.TRANSITIONS["server_rebuild"]
+_encode, _decode = msgspec.json.encode, msgspec.json.decode
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """What a caller asks for. columns: the row's columns that change. user_data: base64, "" takes it away.
+
+    key_name: "" takes the key away. reimage: a volume that the server boots from may be written anew (2.93).
+    """
+
+    image_ref: str
+    admin_password: str
+    columns: Mapping[str, Any]
+    preserve_ephemeral: bool = False
+    key_name: str | None = None
+    user_data: str | None = None
+    reimage: bool = False
+
+
+def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dict[str, Any]:
+    """Accept a rebuild; return the columns that the server will have. Raises Conflict, BadRequest, QuotaExceeded."""
+    check_lock(ctx, found)
+    row = accept.startable(found, TRANSITION)
+    image = images.record(images.usable(services, ctx, asked.image_ref))
+    _check_volume_root(row, image, reimage=asked.reimage)
+    flavor = _decode(row["flavor"], type=FlavorRecord)
+    images.check_size(services.images.get(ctx, image.id), flavor)
+    columns = dict(asked.columns)
+    if "metadata" in columns:
+        snapshots.check_metadata(services, found, columns["metadata"])
+        columns["metadata"] = _encode(columns["metadata"]).decode()
+    if asked.key_name is not None:
+        columns |= _key(services, str(ctx.user_id), asked.key_name)
+    refs = {"password": new_uuid()}
+    if asked.user_data is not None:
+        refs |= {"user_data": new_uuid()} if asked.user_data else {}
+        columns["user_data"] = refs.get("user_data")
+
+    def keep(tx: Tx, operation: str) -> None:
+        given = {"password": asked.admin_password, "user_data": asked.user_data or ""}
+        for kind, ref in refs.items():
+            value, now = Secret(given[kind]), services.now()
+            services.vault.put(tx, owner=operation, kind=kind, value=value, now=now, id_=ref)
+
+    accept.on_server(
+        services,
+        ctx,
+        SAGA,
+        found,
+        TRANSITION,
+        Also(home=keep),
+        image=image,
+        columns=_encode(columns).decode(),
+        password=refs["password"],
+        preserve_ephemeral=asked.preserve_ephemeral,
+    )
+    return {**columns, "image_id": image.id if row["image_id"] else ""}
+
+
+def _check_volume_root(row: Row, image: ImageRecord, *, reimage: bool) -> None:
+    if not snapshots.is_volume_backed(row):
+        return
+    if reimage:
+        raise NotImplementedHere("Writing the volume that a server boots from anew is not offered.")
+    own = guest_orders.system_of(row).image
+    if own is None or own.id != image.id:
+        raise BadRequest("Unable to rebuild with a different image for a volume-backed server.")
+
+
+def _key(services: Services, user: str, name: str) -> dict[str, Any]:
+    if not name:
+        return {"key_name": None, "keys": "[]"}
+    row = services.world.read(lambda tx: keypairs.find(tx, user, name))
+    if row is None:
+        raise BadRequest("Invalid key_name provided.")
+    keys = [(row["name"], row["type"], row["public_key"])]
+    return {"key_name": name, "keys": _encode(keys).decode()}
+
+
+# -- the steps
+
+
+def check(run: Run) -> Output:
+    """Ask every filter about the host that the server is on. Raises NoValidHost."""
+    services: Services = run.services
+    row = remakes.row_of(run)
+    own = guest_orders.system_of(row).image
+    if own is None or own.id != run.params.image.id:
+        services.scheduling.check_rebuild(row, run.params.image)
+    return {}
+
+
+def becoming(run: Run, row: Row, generation: int) -> dict[str, Any]:
+    """Return the row as it will be."""
+    new = {**dict(row), **_decode(run.params.columns)}
+    new["metadata_generation"] = row["metadata_generation"] + generation
+    if snapshots.is_volume_backed(row):
+        return new
+    image: ImageRecord = run.params.image
+    system = guest_orders.system_of(row)
+    if system.image is None or system.image.id != image.id:
+        new["hardware"] = "{}"  # another image may ask for another
+    disks = _decode(row["disks"], type=list[DiskRequest])
+    new["disks"] = _encode(
+        [d.replace(image_id=image.id) if d.boot_index == 0 else d for d in disks]
+    ).decode()
+    new["system_metadata"] = _encode(msgspec.structs.replace(system, image=image)).decode()
+    new["image_id"] = image.id
+    return new
+
+
+def order_rebuild(run: Run) -> Order:
+    """Have the host make the guest anew. One that was off stays off."""
+    services: Services = run.services
+    row = remakes.row_of(run)
+    home = services.home(run.home)
+    password = home.read(lambda tx: services.vault.get(tx, run.params.password)).reveal()
+    build = guest_orders.build_of(
+        services,
+        becoming(run, row, 1),
+        start=run.params.previous_vm_state != states.STOPPED,
+        admin_password=password,
+    )
+    return remakes.remake(run, row, build, anew=_anew(row, build, run.params.preserve_ephemeral))
+
+
+def _anew(row: Row, build: GuestBuild, preserve_ephemeral: bool) -> tuple[str, ...]:
+    names = [d.name for d in _decode(row["disks"], type=list[DiskRequest]) if d.volume_id is None]
+    local = {d.name for d in build.disks}
+    kept = "ephemeral" if preserve_ephemeral else "-"
+    return tuple(n for n in names if n in local and not n.startswith(kept))
+
+
+def order_restore(run: Run) -> Order:
+    """Have the host make the guest what it was."""
+    row = remakes.row_of(run)
+    ran = row["power_state"] == PowerState.RUNNING
+    before = {**dict(row), "metadata_generation": row["metadata_generation"] + 2}
+    build = guest_orders.build_of(run.services, before, start=ran)
+    return remakes.restore(run, row, build)
+
+
+def finish(tx: Tx, run: Run, output: Output) -> None:
+    """Write the row as it is now; the secrets of the operation end, but those that the server goes on with."""
+    row = guest_orders.row_in(tx, run.resource)
+    new = becoming(run, row, 1)
+    made = run.outputs["guest"]
+    names = ("disks", "system_metadata", "image_id", "metadata_generation")
+    columns = {n: new[n] for n in (*names, *_decode(run.params.columns))}
+    if new["user_data"] != row["user_data"]:
+        if row["user_data"]:
+            secrets.drop_one(tx, row["user_data"])
+        if new["user_data"]:
+            secrets.give(tx, new["user_data"], run.resource)
+    secrets.drop(tx, run.operation)
+    stopped = run.params.previous_vm_state == states.STOPPED
+    settling.succeed(
+        tx,
+        run,
+        TRANSITION,
+        vm_state=states.STOPPED if stopped else states.ACTIVE,
+        power_state=made["power_state"],
+        hardware=made["hardware"],
+        devices=made["devices"],
+        launched_at=run.services.now(),
+        **columns,
+    )
+
+
+def fail(tx: Tx, run: Run) -> None:
+    """The server is what it was; the guest's document has been told twice."""
+    secrets.drop(tx, run.operation)
+    row = guest_orders.row_in(tx, run.resource)
+    settling.fail(tx, run, TRANSITION, metadata_generation=row["metadata_generation"] + 2)
+
+
+SAGA = register(
+    Saga(
+        kind="server_rebuild",
+        version=1,
+        params=RebuildParams,
+        steps=(
+            Step("check", check, NoUndo("only looks"), 30.0),
+            Ask(
+                "guest",
+                order_rebuild,
+                remakes.made,
+                order_restore,
+                remakes.DEADLINE_S,
+                park_outside=park,
+                queue="build",
+                point_of_no_return=True,
+            ),
+            Ask(
+                "forget",
+                remakes.forget,
+                remakes.forgotten,
+                NoUndo("the old disks are not needed any more"),
+                300.0,
+                record=finish,
+                park_outside=park,
+            ),
+        ),
+        unwound_record=fail,
+    )
+)
