@@ -11,6 +11,7 @@ from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.objects import query as q
 from kilonova.objects.base import Versioned, decode, encode
+from kilonova.virt.consoles import ConsoleDriver
 from kilonova.virt.driver import Driver
 
 log = get_logger(__name__)
@@ -59,6 +60,10 @@ class Queries:
             case q.DiagnosticsQuery():
                 facts = driver.diagnostics(what.server_id)
                 return q.Diagnostics(facts=msgspec.Raw(msgspec.json.encode(facts)))
+            case q.ConsoleQuery():
+                if not isinstance(driver, ConsoleDriver):
+                    return q.QueryFailed(code="driver", message="This host has no consoles.")
+                return q.ConsoleReady(boot=driver.console_boot(what.server_id, what.kind))
             case q.GuestStateQuery():
                 return q.GuestPresence(power_state=driver.guests().get(what.server_id))
             case q.GuestsQuery():

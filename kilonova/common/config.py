@@ -27,7 +27,8 @@ class Settings:
     threads. build_time_s: of each build of a simulated host. policy_file: rule name = "rule" overrides in TOML.
     public_cidr, private_cidr: first content. image_limit_gib, cache_limit_gib: GiB. resolv_conf: file that names this
     machine's resolvers, which guests' questions go to. resize_confirm_window_s: after it a resize is confirmed by
-    itself; 0: never. nbd_address: on which other hosts reach this host's volumes, in
+    itself; 0: never. console_port: of the console proxy, 0: any free one; console_url: how browsers reach it.
+    nbd_address: on which other hosts reach this host's volumes, in
     a network that only hosts reach; "": only guests of this very host reach them, by a unix socket.
     """
 
@@ -46,6 +47,8 @@ class Settings:
     cache_limit_gib: int = 20
     resize_confirm_window_s: float = 0.0
     nbd_address: str = ""
+    console_port: int = 6080
+    console_url: str | None = None
     dns_servers: tuple[str, ...] = ()
     fake_host_vcpus: int = 64
     fake_host_memory_mib: int = 262144
@@ -58,6 +61,8 @@ class Settings:
         for name in ("api_threads", "engine_threads"):
             if not 1 <= getattr(self, name) <= 64:
                 raise BadConfig(f"{name} must be from 1 to 64, not {getattr(self, name)}")
+        if not 0 <= self.console_port <= 65535:
+            raise BadConfig("console_port must be from 0 to 65535")
         if self.resize_confirm_window_s < 0:
             raise BadConfig("resize_confirm_window_s must be at least 0")
         if self.build_time_s < 0 or self.heartbeat_s <= 0:

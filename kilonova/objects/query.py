@@ -1,10 +1,10 @@
 """Questions to a host agent on ``agent.<host>.query``, answered at once and from the hypervisor: nothing is changed."""
 
-from typing import Union
+from typing import ClassVar, Union
 
 import msgspec
 
-from kilonova.objects.base import Versioned
+from kilonova.objects.base import Version, Versioned
 from kilonova.objects.host import Inventory
 
 
@@ -19,6 +19,13 @@ class DiagnosticsQuery(Versioned, frozen=True, kw_only=True, tag="diagnostics", 
     """Counters of a running guest. Answer: Diagnostics."""
 
     server_id: str
+
+
+class ConsoleQuery(Versioned, frozen=True, kw_only=True, tag="console", tag_field="type"):
+    """May a guest's console be opened now? kind: vnc or serial. Answer: ConsoleReady."""
+
+    server_id: str
+    kind: str
 
 
 class GuestStateQuery(Versioned, frozen=True, kw_only=True, tag="guest_state", tag_field="type"):
@@ -38,9 +45,16 @@ class CapabilitiesQuery(Versioned, frozen=True, kw_only=True, tag="capabilities"
 class Query(Versioned, frozen=True, kw_only=True):
     """Envelope of every question. The reply is a QueryReply."""
 
+    VERSION: ClassVar[Version] = (1, 1)
+
     host: str
     body: Union[  # noqa: UP007 - msgspec reads the union as tagged
-        ConsoleLogQuery, DiagnosticsQuery, GuestStateQuery, GuestsQuery, CapabilitiesQuery
+        ConsoleLogQuery,
+        ConsoleQuery,
+        DiagnosticsQuery,
+        GuestStateQuery,
+        GuestsQuery,
+        CapabilitiesQuery,
     ]
 
 
@@ -52,6 +66,12 @@ class Diagnostics(Versioned, frozen=True, kw_only=True, tag="diagnostics", tag_f
     """facts: encoded JSON object, the body of GET /servers/{id}/diagnostics from 2.48 on."""
 
     facts: msgspec.Raw
+
+
+class ConsoleReady(Versioned, frozen=True, kw_only=True, tag="console", tag_field="type"):
+    """boot: names this run of the guest; a console is of one run only."""
+
+    boot: str
 
 
 class GuestPresence(Versioned, frozen=True, kw_only=True, tag="guest_state", tag_field="type"):
@@ -87,7 +107,9 @@ class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field=
 class QueryReply(Versioned, frozen=True, kw_only=True):
     """Envelope of every answer."""
 
+    VERSION: ClassVar[Version] = (1, 1)
+
     host: str
     body: Union[  # noqa: UP007
-        ConsoleLog, Diagnostics, GuestPresence, Guests, Capabilities, QueryFailed
+        ConsoleLog, ConsoleReady, Diagnostics, GuestPresence, Guests, Capabilities, QueryFailed
     ]

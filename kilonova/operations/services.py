@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kilonova.identity.interface import Identity
     from kilonova.image.interface import ImageService
     from kilonova.network.interface import NetworkService
+    from kilonova.operations.consoles import Consoles
     from kilonova.operations.hosts import Hosts
     from kilonova.operations.scheduling import Scheduling
     from kilonova.saga.engine import Engine
@@ -74,6 +75,14 @@ class Services:
     def lists(self) -> "Lists":
         lists: Lists = self._late["lists"]
         return lists
+
+    @property
+    def consoles(self) -> "Consoles":
+        """Remote consoles. Raises Unavailable until the hosts are there."""
+        if "consoles" not in self._late:
+            raise Unavailable("Consoles are not ready yet.")
+        consoles: Consoles = self._late["consoles"]
+        return consoles
 
     @property
     def volumes(self) -> "VolumeService":

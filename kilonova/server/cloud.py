@@ -221,6 +221,12 @@ class Cloud:
             self.fleet = LibvirtHost(self.plan, self.bus, self.images, self.plan.clock)
         self._later(self.fleet.close)
         self.fleet.start()
+        self._later(self._start_consoles())
+
+    def _start_consoles(self) -> Any:
+        from kilonova.server import console_role
+
+        return console_role.start(self.plan, self.services, self.fleet.driver_of)
 
     def stop(self) -> None:
         """Stop in the reverse order of starting; safe to repeat."""

@@ -27,6 +27,7 @@ from kilonova.common.log import get_logger
 from kilonova.image.interface import ImageService
 from kilonova.image.safe_convert import convert_to_qcow2
 from kilonova.server.plan import Plan
+from kilonova.virt.driver import Driver
 from kilonova.virt.libvirt.domains import LibvirtConfig
 from kilonova.virt.libvirt.driver import LibvirtDriver
 from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
@@ -132,6 +133,10 @@ class LibvirtHost:
             log.error(
                 "volumes are not exported yet", extra={"why": exc.message, "facts": str(exc.facts)}
             )
+
+    def driver_of(self, host: str) -> Driver:
+        """Return the driver of this machine, whatever it is called."""
+        return self.driver
 
     def close(self) -> None:
         """Let go; guests, networks and libvirtd go on."""

@@ -13,6 +13,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.image.interface import ImageService
 from kilonova.objects.host import Inventory
 from kilonova.server.plan import Plan
+from kilonova.virt.driver import Driver
 from kilonova.virt.fake.world import World
 
 
@@ -69,6 +70,10 @@ class FakeHosts:
             agent.start()
         for agent in self.agents:
             agent.registered.wait(30)
+
+    def driver_of(self, host: str) -> Driver:
+        """Return the driver of one host."""
+        return self.world.driver(host)
 
     def close(self) -> None:
         """Stop the agents; guests stay in their file."""

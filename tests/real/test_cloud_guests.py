@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from websockets.sync.client import connect
 
 from kilonova.agent.helper import names
 from tests.real.cloud import NETWORK, RealCloud, Server, new_key, running_cloud
@@ -223,6 +226,33 @@ def test_console_log_is_what_the_guest_printed(world: World) -> None:
     anna.says("line-3-of-mine")
     assert anna.console(2).split() == ["line-2-of-mine", "line-3-of-mine"]
     assert "GUEST START" in anna.console()
+
+
+def test_display_and_serial_port_by_websocket(world: World) -> None:
+    """The display speaks RFB; the serial port is the guest's own login. S28"""
+
+    def console(protocol: str, type_: str) -> Any:
+        asked = {"remote_console": {"protocol": protocol, "type": type_}}
+        client = world.cloud.client()
+        made = client.call("POST", f"{world.anna.path}/remote-consoles", asked)
+        parts = urlsplit(made["remote_console"]["url"])
+        query = unquote(parse_qs(parts.query)["path"][0]) if parts.scheme == "http" else ""
+        target = f"ws://{parts.netloc}/{query or '?' + parts.query}"
+        return connect(target, origin=f"http://{parts.netloc}", proxy=None)  # type: ignore[arg-type]
+
+    with console("vnc", "novnc") as display:
+        assert display.recv(timeout=30) == b"RFB 003.008\n"
+    with console("serial", "serial") as port:
+        heard = b""
+
+        def login() -> bool:
+            nonlocal heard
+            port.send(b"\r")
+            piece = port.recv(timeout=30)
+            heard += piece if isinstance(piece, bytes) else piece.encode()
+            return b"login:" in heard
+
+        until(login, "a login prompt on the serial port", 60)
 
 
 def test_pause_suspend_resume(world: World) -> None:

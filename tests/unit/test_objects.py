@@ -38,6 +38,8 @@ for _module in pkgutil.iter_modules(kilonova.objects.__path__):
     importlib.import_module(f"kilonova.objects.{_module.name}")
 OURS = {n: c for n, c in sorted(REGISTRY.items()) if c.__module__.startswith("kilonova.")}
 Golden = dict[str, dict[str, Any]]
+WIDENED = {"Query", "QueryReply"}
+"""Types whose version moved because a field takes one more type; a peer that does not know it says so in its answer."""
 
 
 # -- golden fingerprints
@@ -137,7 +139,8 @@ def test_every_field_is_within_its_type_s_version(name: str) -> None:
     cls = OURS[name]
     for field, mark in cls._marks.items():
         assert (1, 0) < mark.version <= cls.VERSION, field
-    assert cls.VERSION == (1, 0) or cls._marks, "a new version without a new field"
+    moved = cls._marks or name in WIDENED
+    assert cls.VERSION == (1, 0) or moved, "a new version without a new field"
     assert cls.__struct_config__.frozen and cls.__struct_config__.forbid_unknown_fields
 
 

@@ -41,14 +41,11 @@ ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
         17,
         None,
     ),
-    "os-getVNCConsole": ("A VNC console", "os-remote-consoles", MEMBER, 1, 5),
     "os-getSPICEConsole": ("A SPICE console", "os-remote-consoles", MEMBER, 1, 5),
-    "os-getSerialConsole": ("A serial console", "os-remote-consoles", MEMBER, 1, 5),
 }
 _S = "/servers/{server_id}"
 # (what, method, path, rule, role, first minor)
 PARTS: tuple[tuple[str, str, str, str, str, int], ...] = (
-    ("A remote console", "POST", "/remote-consoles", "os-remote-consoles", MEMBER, 6),
     ("A guest's password", "GET", "/os-server-password", "os-server-password:show", READER, 1),
     ("A guest's password", "DELETE", "/os-server-password", "os-server-password:clear", MEMBER, 1),
     ("Sharing directories", "GET", "/shares", "os-server-shares:index", READER, 97),

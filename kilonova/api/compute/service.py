@@ -23,6 +23,7 @@ from kilonova.api.compute import (
     quota_sets,
     rules,
     server_addresses,
+    server_consoles,
     server_fixed_ips,
     server_floating_ips,
     server_groups,
@@ -81,6 +82,7 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
     server_rescue,
     server_state,
     server_resize,
+    server_consoles,
     server_unbuilt,
     proxies,
 )

@@ -194,4 +194,18 @@ migration = sa.Table(
     sa.Index("ix_migration_status", "status", "updated_at"),
 )
 
+console_token = sa.Table(
+    "console_token",
+    METADATA,
+    sa.Column(
+        "digest", sa.Text, primary_key=True
+    ),  # SHA-256 of the token; the token is never stored
+    _text("server"),
+    _text("host"),
+    _text("kind"),  # vnc, serial
+    _text("boot"),  # of the guest: a console is of one run only
+    sa.Column("expires_at", sa.Float, nullable=False),
+    sa.Index("ix_console_token_expires", "expires_at"),
+)
+
 secret = add_secret(METADATA)

@@ -17,6 +17,7 @@ from kilonova.objects.guest import (
 )
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, OnEvent, Progress
+from kilonova.virt.fake.consoles import FakeConsoles
 from kilonova.virt.fake.disks import defined
 from kilonova.virt.fake.guests import booted, fresh
 from kilonova.virt.fake.host import HANG_S
@@ -50,7 +51,7 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(FakeNics, FakeSnapshots, FakeResizes, FakeRemaking):
+class FakeDriver(FakeNics, FakeSnapshots, FakeResizes, FakeRemaking, FakeConsoles):
     """One simulated host. Threads may share it."""
 
     name = "fake"

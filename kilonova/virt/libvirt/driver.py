@@ -22,6 +22,7 @@ from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing, OnEvent, Progress
 from kilonova.virt.libvirt import console, disks, facts, power, xml
 from kilonova.virt.libvirt.connection import telling
+from kilonova.virt.libvirt.consoles import Consoles
 from kilonova.virt.libvirt.domains import is_active, text_of
 from kilonova.virt.libvirt.nics import Nics
 from kilonova.virt.libvirt.remaking import Remaking
@@ -33,7 +34,7 @@ INVENTORY_FOR_S = 30.0
 _ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
-class LibvirtDriver(Remaking, Nics, Snapshots, Resizes):
+class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes):
     """One host with libvirtd. Threads may share it. What only some orders need is in a part that it inherits."""
 
     name = "libvirt"
