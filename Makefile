@@ -6,6 +6,9 @@ STATE ?=
 KILONOVA := $(BIN)/kilonova
 WHERE := $(if $(STATE),--state-dir $(STATE))
 NICE := nice -n 5
+# Tests run on two processes, or as many as JOBS says; those with real guests one after another all the same.
+JOBS ?= 2
+PYTEST = $(NICE) $(BIN)/pytest -n $(JOBS) --dist loadscope
 
 .PHONY: help up down purge test check bench nightly fuzz format clean
 
@@ -29,7 +32,7 @@ venv:
 
 test: venv ## every test that this machine allows; says what it skipped and why
 	@$(BIN)/kilonova doctor || echo 'Tests with real guests are skipped where something is missing above.'
-	$(NICE) $(BIN)/pytest -m 'not slow'
+	$(PYTEST) -m 'not slow' $(MORE)
 
 check: venv ## ruff, formatting, mypy --strict, import rules, house rules
 	$(BIN)/ruff check .
@@ -45,7 +48,7 @@ bench: venv ## every benchmark in turn, then a table against the budgets
 	@$(BIN)/python -m benchmarks
 
 nightly: venv ## the long tests: pairs of faults, long random runs, kills
-	KILONOVA_NIGHTLY=1 $(NICE) $(BIN)/pytest -m 'slow or not slow' --timeout 3600
+	KILONOVA_NIGHTLY=1 $(PYTEST) -m 'slow or not slow' --timeout 3600 $(MORE)
 
 fuzz: venv ## Schemathesis over the API's own description
 	@tools/fuzz

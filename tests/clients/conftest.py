@@ -1,5 +1,6 @@
 """One simulated cloud for all client tests, as a process; the stock client and openstacksdk beside it."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -61,13 +62,15 @@ class Client:
         return json.loads(done["out"])
 
 
-def _client(cloud: dict[str, Any], name: str) -> Iterator[Client]:
+@contextlib.contextmanager
+def stock_client(env: dict[str, str]) -> Iterator[Client]:
+    """The stock client as one long process with an environment."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", str(Path(__file__).parent / "runner.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(cloud["clouds_yaml"], name),
+        env=env,
     ) as process:
         yield Client(process)
         assert process.stdin is not None
@@ -77,10 +80,12 @@ def _client(cloud: dict[str, Any], name: str) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def demo(cloud: dict[str, Any]) -> Iterator[Client]:
     """The stock client as the demo user."""
-    yield from _client(cloud, "kilonova")
+    with stock_client(environment(cloud["clouds_yaml"], "kilonova")) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
 def admin(cloud: dict[str, Any]) -> Iterator[Client]:
     """The stock client as admin."""
-    yield from _client(cloud, "kilonova-admin")
+    with stock_client(environment(cloud["clouds_yaml"], "kilonova-admin")) as client:
+        yield client

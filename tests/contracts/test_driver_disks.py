@@ -17,7 +17,7 @@ from kilonova.virt.driver import Aborted, Again, DriverError, GuestMissing
 from kilonova.virt.fake.world import World
 from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
-from tests.contracts.test_driver import OFF, RUNNING, NoImages, Taps, real, until_done
+from tests.contracts.test_driver import OFF, RUNNING, EmptyImages, Taps, real, until_done
 from tests.real.private_libvirtd import QEMU_ID, private_libvirtd
 from tests.unit.agent_kit import build_of
 
@@ -71,13 +71,13 @@ def by_libvirt(stack: ExitStack, path: Path) -> Host:
     daemon = stack.enter_context(private_libvirtd())
     driver = LibvirtDriver(
         LibvirtConfig(lambda: daemon.uri, daemon.root / "instances", "test-cloud", group=QEMU_ID),
-        NoImages(),
+        EmptyImages(),
         Taps(),
         configdrive.build,
     )
     stack.callback(driver.close)
     config = VolumesConfig(daemon.root / "volumes", "host1", group=QEMU_ID)
-    store = QcowVolumes(config, NoImages(), lambda *_: None)
+    store = QcowVolumes(config, EmptyImages(), lambda *_: None)
     stack.callback(store.close)
     stack.callback(lambda: store.apply(v.VolumeExports(host="host1", generation=1 << 40)))
     scratch = daemon.root / "scratch"

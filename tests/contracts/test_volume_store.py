@@ -14,7 +14,7 @@ from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.fake.world import World
 from kilonova.virt.libvirt import storage_daemon
 from kilonova.virt.volumes import VolumeStore
-from tests.contracts.test_driver import NoImages, real, until_done
+from tests.contracts.test_driver import EmptyImages, real, until_done
 
 
 def quiet(text: str) -> None:
@@ -71,7 +71,7 @@ def files(stack: ExitStack, path: Path) -> Host:
 
     def again(host: Host) -> VolumeStore:
         store = QcowVolumes(
-            VolumesConfig(path / "volumes", "host1", address="127.0.0.1"), NoImages(), host.send
+            VolumesConfig(path / "volumes", "host1", address="127.0.0.1"), EmptyImages(), host.send
         )
         stack.callback(store.close)
         return store

@@ -19,7 +19,9 @@ from tests.security.roles_world import World, unlimited
 from tests.whole import Whole, running
 
 EXAMPLES = int(os.environ.get("KILONOVA_FUZZ_EXAMPLES", "1"))
-SEED = int(os.environ.get("KILONOVA_FUZZ_SEED", str(random.randrange(1 << 30))))
+# one seed for all processes of a run on several
+RUN = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+SEED = int(os.environ.get("KILONOVA_FUZZ_SEED", str(RUN.randrange(1 << 30))))
 _RANDOM = random.Random(SEED)
 COMPUTE = ["2.1", "2.104", *(f"2.{n}" for n in sorted(_RANDOM.sample(range(2, 104), 2)))]
 CASES = [("compute", v) for v in COMPUTE] + [

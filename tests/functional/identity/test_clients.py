@@ -2,15 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
+import shlex
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clients.conftest import Client, stock_client
 from tests.functional.identity.serving import serving
 
 # What the clients warn of is theirs to mend.
@@ -44,75 +43,82 @@ def connect(**auth: Any) -> Any:
     )
 
 
-def cli(env: Json, *words: str, fails: bool = False) -> Any:
+@pytest.fixture(scope="module")
+def stock() -> Iterator[Client]:
+    """The openstack command with no configuration: who calls is said on each command line."""
+    pytest.importorskip("openstackclient", reason="python-openstackclient is not installed")
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "OS_IDENTITY_API_VERSION": "3"}
+    with stock_client(env) as client:
+        yield client
+
+
+def cli(stock: Client, who: Json, *words: str, fails: bool = False) -> Any:
     """Run the openstack command; return what it printed as JSON, or its error text."""
-    program = Path(sys.executable).parent / "openstack"
-    if not program.exists():
-        pytest.skip("python-openstackclient is not installed")
-    given = {f"OS_{k.upper()}": v for k, v in env.items()}
+    given = [f"--os-{k.replace('_', '-')}={v}" for k, v in who.items()]
     prints = words[-1] not in ("nothing",)
     words = words if prints else words[:-1]
-    done = subprocess.run(
-        [str(program), *words, *(["-f", "json"] if prints else [])],
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": "/nonexistent",
-            "OS_IDENTITY_API_VERSION": "3",
-            **given,
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    [done] = stock.run(shlex.join([*given, *words, *(["-f", "json"] if prints else [])]))
     if fails:
-        assert done.returncode != 0
-        return done.stderr
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) if prints else done.stdout
+        assert done["code"] != 0
+        return done["err"]
+    assert done["code"] == 0, done["err"]
+    return json.loads(done["out"]) if prints else done["out"]
 
 
-def test_the_walk(url: str) -> None:
+def test_the_walk(url: str, stock: Client) -> None:
     """Issue 2, §1.4: token issue, catalog list, project list (admin), application credential create."""
     admin, demo = names(url, "admin"), names(url, "demo")
-    token = cli(demo, "token", "issue")
+    token = cli(stock, demo, "token", "issue")
     assert token["id"].startswith("gAAAAA")
     assert token["expires"].endswith("+0000")
-    assert {s["Type"] for s in cli(demo, "catalog", "list")} == {"identity", "compute"}
-    assert {p["Name"] for p in cli(admin, "project", "list")} == {"admin", "demo", "service"}
-    assert [p["Name"] for p in cli(demo, "project", "list")] == ["demo"]
-    made = cli(demo, "application", "credential", "create", "walk")
+    assert {s["Type"] for s in cli(stock, demo, "catalog", "list")} == {"identity", "compute"}
+    assert {p["Name"] for p in cli(stock, admin, "project", "list")} == {"admin", "demo", "service"}
+    assert [p["Name"] for p in cli(stock, demo, "project", "list")] == ["demo"]
+    made = cli(stock, demo, "application", "credential", "create", "walk")
     robot = {
         "auth_type": "v3applicationcredential",
         "auth_url": f"{url}/identity",
         "application_credential_id": made["ID"],
         "application_credential_secret": made["Secret"],
     }
-    assert cli(robot, "token", "issue")["project_id"] == token["project_id"]
-    refused = cli(robot, "application", "credential", "create", "child", fails=True)
+    assert cli(stock, robot, "token", "issue")["project_id"] == token["project_id"]
+    refused = cli(stock, robot, "application", "credential", "create", "child", fails=True)
     assert "restricted" in refused
-    cli(demo, "application", "credential", "delete", "walk", "nothing")
-    assert "requires authentication" in cli(robot, "token", "issue", fails=True)
+    cli(stock, demo, "application", "credential", "delete", "walk", "nothing")
+    assert "requires authentication" in cli(stock, robot, "token", "issue", fails=True)
     assert "requires authentication" in cli(
-        {**demo, "password": "no"}, "token", "issue", fails=True
+        stock, {**demo, "password": "no"}, "token", "issue", fails=True
     )
 
 
-def test_an_admin_sets_up_a_project(url: str) -> None:
+def test_an_admin_sets_up_a_project(url: str, stock: Client) -> None:
     admin = names(url, "admin")
     tag = uuid.uuid4().hex[:8]
-    project = cli(admin, "project", "create", "--description", "größe", f"p-{tag}")
-    user = cli(admin, "user", "create", "--project", f"p-{tag}", "--password", "pw", f"u-{tag}")
-    cli(admin, "role", "add", "--project", f"p-{tag}", "--user", f"u-{tag}", "member", "nothing")
-    held = cli(admin, "role", "assignment", "list", "--names", "--user", f"u-{tag}")
+    project = cli(stock, admin, "project", "create", "--description", "größe", f"p-{tag}")
+    user = cli(
+        stock, admin, "user", "create", "--project", f"p-{tag}", "--password", "pw", f"u-{tag}"
+    )
+    cli(
+        stock,
+        admin,
+        "role",
+        "add",
+        "--project",
+        f"p-{tag}",
+        "--user",
+        f"u-{tag}",
+        "member",
+        "nothing",
+    )
+    held = cli(stock, admin, "role", "assignment", "list", "--names", "--user", f"u-{tag}")
     assert [(h["Role"], h["Project"]) for h in held] == [("member", f"p-{tag}@Default")]
     mine = {**admin, "username": f"u-{tag}", "password": "pw", "project_name": f"p-{tag}"}
-    assert cli(mine, "token", "issue")["user_id"] == user["id"]
-    cli(admin, "project", "set", "--disable", f"p-{tag}", "nothing")
-    cli(mine, "token", "issue", fails=True)
-    cli(admin, "user", "delete", f"u-{tag}", "nothing")
-    cli(admin, "project", "delete", f"p-{tag}", "nothing")
-    assert cli(admin, "project", "show", project["id"], fails=True)
+    assert cli(stock, mine, "token", "issue")["user_id"] == user["id"]
+    cli(stock, admin, "project", "set", "--disable", f"p-{tag}", "nothing")
+    cli(stock, mine, "token", "issue", fails=True)
+    cli(stock, admin, "user", "delete", f"u-{tag}", "nothing")
+    cli(stock, admin, "project", "delete", f"p-{tag}", "nothing")
+    assert cli(stock, admin, "project", "show", project["id"], fails=True)
 
 
 def test_openstacksdk(url: str) -> None:
