@@ -24,6 +24,7 @@ from kilonova.placement import schema as p
 from kilonova.reconcile import audit
 from kilonova.saga.schema import TABLES
 from kilonova.virt.fake.world import World
+from kilonova.volume.embedded import schema as v
 
 Ledger = collections.Counter[str]
 O = TABLES.operation  # noqa: E741
@@ -42,8 +43,12 @@ def ledger(services: Services, world: World, agents: Iterable[Agent] = ()) -> Le
     images = getattr(services.images, "db", None)
     if images is not None:
         images.read(lambda tx: _images(tx, found))
+    volumes = getattr(services.volumes, "db", None) if services.has_volumes else None
+    if volumes is not None:
+        volumes.read(lambda tx: _volumes(tx, found))
     for left in world.ledger():
         found[left.kind] += 1
+    found["export"] -= found.pop("wanted export", 0)
     for agent in agents:
         found["order"] += len(agent.orders.busy)
         found["tap"] += len(getattr(agent, "taps", lambda: ())())
@@ -135,6 +140,20 @@ def _network(tx: Tx, found: Ledger) -> None:
 def _images(tx: Tx, found: Ledger) -> None:
     t = i.image
     _count(tx, found, "image", sa.select(t.c.status, sa.func.count()).group_by(t.c.status))
+
+
+def _volumes(tx: Tx, found: Ledger) -> None:
+    kind = sa.case((v.volume.c.operation != "", "made"), else_="user")
+    rows = sa.select(kind, v.volume.c.status, sa.func.count())
+    _count(tx, found, "volume", rows.group_by(kind, v.volume.c.status))
+    held = v.attachment
+    _count(tx, found, "wanted export", _all(held).where(held.c.export_name != ""))
+    _count(
+        tx,
+        found,
+        "attachment",
+        sa.select(held.c.status, sa.func.count()).group_by(held.c.status),
+    )
 
 
 def changed(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

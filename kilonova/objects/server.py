@@ -26,7 +26,7 @@ class FlavorRecord(Versioned, frozen=True, kw_only=True):
 class DiskRequest(Versioned, frozen=True, kw_only=True):
     """One disk as asked for by block_device_mapping_v2 or implied by image and flavor."""
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     source: str  # image, blank, volume, snapshot
     destination: str = "local"  # or "volume"
@@ -48,6 +48,10 @@ class DiskRequest(Versioned, frozen=True, kw_only=True):
     delete_on_termination: bool = since(1, 1, default=False)
     item: str = since(1, 1, default="")
     mode: str = since(1, 1, default="rw")
+    id: str = since(1, 2, default="")  # "bdm_uuid" of the API
+    state: str = since(
+        1, 2, default=""
+    )  # of a volume: "attaching", "detaching", "" once it is there
 
 
 class ImageRecord(Versioned, frozen=True, kw_only=True):
@@ -121,7 +125,9 @@ class NicRecord(Versioned, frozen=True, kw_only=True):
 
 
 class ServerParams(Versioned, frozen=True, kw_only=True):
-    """Parameters of every operation on one server."""
+    """Parameters of every operation on one server. volumes: of a create, whether any disk is a volume."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     server_id: str
     project_id: str = ""
@@ -131,6 +137,13 @@ class ServerParams(Versioned, frozen=True, kw_only=True):
     previous_vm_state: str = ""
     previous_task_state: str | None = None
     host: str | None = None
+    volumes: bool = since(1, 1, default=False)
+
+
+class AttachParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of an attach or a detach. disk: as it stands in the server's row."""
+
+    disk: DiskRequest
 
 
 class ResizeParams(ServerParams, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ _ADD = Q(
     .values({x.name: P(x.name) for x in c.columns})
 )
 _OF_HOST = Q(sa.select(c).where(c.c.host == P("host")).order_by(c.c.created_at))
+_OF_SERVER = Q(sa.select(c.c.id).where(c.c.server == P("server")).limit(1))
 _ALL = Q(sa.select(c).order_by(c.c.created_at).limit(1000))
 _DONE = Q(sa.delete(c).where(c.c.id == P("id")))
 _TRIED = Q(
@@ -62,6 +63,11 @@ def put_record(tx: Tx, operation: str, order: Order, now: float, holds: Sequence
 def of_host(tx: Tx, host: str) -> list[Row]:
     """Return what a host still has to clean up, oldest first."""
     return tx.all(_OF_HOST, host=host)
+
+
+def of_server(tx: Tx, server: str) -> bool:
+    """Tell whether a host of the cell still has to clean up after a server."""
+    return tx.one(_OF_SERVER, server=server) is not None
 
 
 def all_records(tx: Tx) -> list[Row]:

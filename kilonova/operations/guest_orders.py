@@ -1,5 +1,7 @@
 """Orders for a host, made from a server's row: self-contained, repeatable, secrets opened only here."""
 
+from typing import Any
+
 import msgspec
 
 from kilonova.common.errors import NotFound
@@ -8,6 +10,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import Versioned
 from kilonova.objects.guest import (
     AddressConfig,
+    Disk,
     GuestBuild,
     Hardware,
     ImageSource,
@@ -20,6 +23,7 @@ from kilonova.objects.image_properties import ImageProperties
 from kilonova.objects.order import Direction, Order, pack
 from kilonova.objects.port import BoundPort
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, NicRecord
+from kilonova.operations import server_disks, server_volumes
 from kilonova.operations.services import Services
 from kilonova.saga.definition import Run
 
@@ -111,6 +115,24 @@ def metadata_document(services: Services, row: Row, ports: list[BoundPort]) -> M
     )
 
 
+def next_document(services: Services, row: Row) -> MetadataDocument:
+    """Return a placed server's document as the next change makes it."""
+    ports = list(services.network.ports_of([row["uuid"]]).get(row["uuid"], []))
+    document = metadata_document(services, row, ports)
+    return document.replace(generation=document.generation + 1)
+
+
+def device_columns(tx: Tx, run: Run) -> dict[str, Any]:
+    """Return what an answer with the guest's devices changes in its row; {} when no host was asked."""
+    out, row = run.outputs.get("guest"), servers.find(tx, run.resource)
+    if out is None or row is None:
+        return {}
+    return {
+        "devices": msgspec.json.encode(out["devices"]).decode(),
+        "metadata_generation": row["metadata_generation"] + 1,
+    }
+
+
 def row_cell(services: Services, row: Row) -> str:
     """Return the name of the cell in which a server's host is."""
     host = row["host"]
@@ -165,6 +187,7 @@ def build_of(
     )
     if admin_password is not None:
         document = document.replace(admin_password=admin_password)
+    disks = disks_of(services, row)
     meta = document.meta
     faults = meta.get("kilonova:fault", "") if services.simulated else ""
     return GuestBuild(
@@ -173,19 +196,25 @@ def build_of(
         project_id=row["project_id"],
         vcpus=flavor.vcpus,
         memory_mib=flavor.memory_mib,
-        disks=tuple(_disk(d) for d in _decode(row["disks"], type=list[DiskRequest])),
+        disks=disks,
         nics=tuple(
             TapNic(port_id=n.port_id, network_id=n.network_id, mac=n.mac, mtu=n.mtu, tag=n.tag)
             for n in nics
             if n.port_id in found  # else its owner deleted it: nobody will ever apply it
         ),
-        images=() if system.image is None else (source_of(system.image),),
+        images=_images(system.image, disks),
         hardware=hardware_of(row["hardware"], system.image),
         metadata=document,
         config_drive=bool(row["config_drive"]),
         start=start,
         faults=tuple(f.strip() for f in faults.split(",") if f.strip()),
     )
+
+
+def _images(image: ImageRecord | None, disks: tuple[Disk, ...]) -> tuple[ImageSource, ...]:
+    """Return the image, if a disk is made from it on the host."""
+    needed = image is not None and any(isinstance(d, LocalDisk) and d.image_id for d in disks)
+    return (source_of(image),) if image is not None and needed else ()
 
 
 def source_of(image: ImageRecord) -> ImageSource:
@@ -198,6 +227,18 @@ def source_of(image: ImageRecord) -> ImageSource:
         hash_algo=image.hash_algo,
         hash_value=image.hash_value,
         min_disk_gib=image.min_disk_gib,
+    )
+
+
+def disks_of(services: Services, row: Row) -> tuple[Disk, ...]:
+    """Return all disks of a guest; of volumes how its host reaches them now. Raises as server_volumes.connections."""
+    disks = [d for d in server_disks.read(row) if d.state != "attaching"]
+    found = server_volumes.connections(services, row["uuid"], disks)
+    return tuple(
+        _disk(d)
+        if d.destination != "volume"
+        else server_volumes.guest_disk(d, found[str(d.attachment_id)])
+        for d in disks
     )
 
 

@@ -23,6 +23,8 @@ OPERATIONS = (
     "revert_resize",
     "interface_attach",
     "interface_detach",
+    "volume_attach",
+    "volume_detach",
 )
 
 

@@ -12,19 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
+from kilonova.common.errors import BadRequest, NotFound, QuotaExceeded
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import flavors, keypairs, quotas, server_groups
 from kilonova.db.engine import Tx
 from kilonova.objects.image import Image
-from kilonova.objects.image_properties import ImageProperties
 from kilonova.objects.port import RequestedNic
-from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
-from kilonova.operations import server_create
+from kilonova.objects.server import FlavorRecord, ImageRecord, RequestedServer
+from kilonova.operations import request_disks, server_create
+from kilonova.operations.request_disks import AskedDisk, Wish
 from kilonova.operations.services import Services
 
-GIB = 1024**3
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,9 @@ class Asked:
     access_ip_v6: str = ""
     disk_config: str = "MANUAL"
     trusted_certs: tuple[str, ...] | None = None
-    disks: tuple[DiskRequest, ...] | None = None  # beyond the root disk
+    disks: Sequence[AskedDisk] | None = None  # block_device_mapping; None: nothing was said
+    legacy_disks: bool = False  # by its first form
+    multiattach: bool = True  # the caller's microversion knows volumes of several servers
     may_zero_disk: bool = False
 
 
@@ -136,6 +137,7 @@ def _accept_one(
         name=name,
         hostname=_hostname(asked, name, server_id, index),
         launch_index=index,
+        disks=tuple(d.replace(id=new_uuid()) for d in first.disks),
         user_data=user_data,
         admin_password=password_ref,
     )
@@ -148,7 +150,18 @@ def resolve(
     """Check everything and return the first server of the request, without secrets; touches nothing."""
     project, user = str(ctx.project_id), str(ctx.user_id)
     flavor = _flavor(services, ctx, asked)
-    image = _image(services, ctx, asked, flavor)
+    wish = Wish(
+        flavor=flavor,
+        image=_image(services, ctx, asked),
+        disks=asked.disks,
+        legacy=asked.legacy_disks,
+        low=asked.low,
+        high=asked.high,
+        may_zero_disk=asked.may_zero_disk,
+        multiattach=asked.multiattach,
+    )
+    disks = request_disks.plan(services, ctx, wish)
+    image = disks.image
     keys = _keys(services, user, asked.key_name)
     _check_sizes(services, project, user, asked)
     zone, host, node, force = _place(services, asked)
@@ -184,7 +197,7 @@ def resolve(
         server_group=group,
         security_groups=tuple(groups),
         nics=tuple(nics),
-        disks=_disks(flavor, image, asked),
+        disks=disks.disks,
         config_drive=asked.config_drive or _wants_config_drive(image),
         access_ip_v4=asked.access_ip_v4,
         access_ip_v6=asked.access_ip_v6,
@@ -201,54 +214,19 @@ def _flavor(services: Services, ctx: Context, asked: Asked) -> FlavorRecord:
     )
     if row is None:
         raise BadRequest(f"Flavor {asked.flavor_ref[:80]} could not be found.")
-    if row["root_gib"] == 0 and not asked.may_zero_disk:
-        raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
     return flavors.record(row)
 
 
-def _image(
-    services: Services, ctx: Context, asked: Asked, flavor: FlavorRecord
-) -> ImageRecord | None:
+def _image(services: Services, ctx: Context, asked: Asked) -> Image | None:
     if not asked.image_ref:
-        raise BadRequest("Invalid imageRef provided.")
+        return None
     try:
         image = services.images.get(ctx, asked.image_ref)
     except NotFound as exc:
         raise BadRequest(f"Can not find requested image {asked.image_ref}") from exc
     if image.status != "active":
         raise BadRequest(f"Image {image.id} is not active.")
-    ImageProperties.read(image.properties)
-    if image.min_ram > flavor.memory_mib:
-        raise BadRequest("Flavor's memory is too small for requested image.")
-    _check_disk(image, flavor)
-    return ImageRecord(
-        id=image.id,
-        name=image.name or "",
-        disk_format=image.disk_format or "raw",
-        size=image.size or 0,
-        min_disk_gib=image.min_disk,
-        min_ram_mib=image.min_ram,
-        hash_algo=image.os_hash_algo,
-        hash_value=image.os_hash_value,
-        properties=image.properties,
-    )
-
-
-def _check_disk(image: Image, flavor: FlavorRecord) -> None:
-    if flavor.root_gib == 0:
-        return
-    size = max(image.size or 0, image.virtual_size or 0)
-    room = flavor.root_gib * GIB
-    if size > room:
-        raise BadRequest(
-            "Flavor's disk is too small for requested image. Flavor disk is "
-            f"{room} bytes, image is {size} bytes."
-        )
-    if image.min_disk > flavor.root_gib:
-        raise BadRequest(
-            "Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk "
-            f"is {room} bytes, minimum size is {image.min_disk * GIB} bytes."
-        )
+    return image
 
 
 def _wants_config_drive(image: ImageRecord | None) -> bool:
@@ -301,35 +279,6 @@ def _check_members(tx: Tx, project: str, user: str, group: str | None, count: in
     limit = quotas.limits(tx, project, user)["server_group_members"]
     if 0 <= limit < quotas.members_used(tx, group) + count:
         raise QuotaExceeded("Quota exceeded, too many servers in group")
-
-
-def _disks(
-    flavor: FlavorRecord, image: ImageRecord | None, asked: Asked
-) -> tuple[DiskRequest, ...]:
-    """Return the root disk, then ephemeral and swap as the flavor gives them or the request sizes them."""
-    bus = None if image is None else ImageProperties.read(image.properties).hw_disk_bus
-    root = DiskRequest(
-        source="image",
-        size_gib=flavor.root_gib,
-        image_id=None if image is None else image.id,
-        boot_index=0,
-        bus=bus,
-        tag=next((d.tag for d in asked.disks or () if d.boot_index == 0), None),
-    )
-    out = [root]
-    more = [d for d in asked.disks or () if d.boot_index != 0]
-    if not any(d.guest_format != "swap" for d in more) and flavor.ephemeral_gib:
-        out.append(
-            DiskRequest(source="blank", size_gib=flavor.ephemeral_gib, bus=bus, name="ephemeral0")
-        )
-    out += [d.replace(bus=d.bus or bus) for d in more]
-    if not any(d.guest_format == "swap" for d in more) and flavor.swap_mib:
-        out.append(
-            DiskRequest(
-                source="blank", size_mib=flavor.swap_mib, bus=bus, guest_format="swap", name="swap"
-            )
-        )
-    return tuple(out)
 
 
 def _hostname(asked: Asked, name: str, server_id: str, index: int) -> str:

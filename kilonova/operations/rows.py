@@ -8,6 +8,7 @@ import msgspec
 from kilonova.objects.guest import PowerState
 from kilonova.objects.server import NicRecord, RequestedServer
 from kilonova.operations import states
+from kilonova.operations.server_disks import is_root, path_of
 
 _encode = msgspec.json.encode
 
@@ -54,7 +55,8 @@ def row_of(requested: RequestedServer) -> dict[str, Any]:
         "locked_reason": None,
         "reservation_id": requested.reservation_id,
         "launch_index": requested.launch_index,
-        "root_device": "/dev/vda",
+        "root_device": next((path_of(d) for d in requested.disks if is_root(d)), None)
+        or "/dev/vda",
         "user_data": requested.user_data,
         "server_group": requested.server_group,
         "metadata_generation": 1,

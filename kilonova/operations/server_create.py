@@ -2,8 +2,10 @@
 
     place    decide on a host and claim it, with the mapping and the journal, in one global transaction
     ports    make or adopt the ports, bound to the host
+    volumes  make the volumes that are asked for, reserve all, let the host reach them (left out when there are none)
     record   put the server into the host's cell, then point the mapping there
     build    the host makes the guest; a fault of the host itself tries another host
+    in_use   the volumes are attached (left out when there are none)
     finish   ACTIVE
 
 Home is the global database to the end. While the mapping names no cell, the server is rendered from the request. An
@@ -23,7 +25,8 @@ from kilonova.objects.guest import GuestBuilt, GuestDelete, PowerState
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.port import BoundPort
 from kilonova.objects.server import NicRecord, RequestedServer, ServerParams
-from kilonova.operations import guest_orders, rows, states
+from kilonova.operations import guest_orders, rows, server_disks, states
+from kilonova.operations import server_create_volumes as volumes
 from kilonova.operations.addresses import addresses_json
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import CELL0, Services
@@ -140,6 +143,7 @@ def put_record(run: Run) -> Output:
         availability_zone=where["zone"],
         task_state="spawning",
         nics=_encode(run.outputs["ports"]["nics"]).decode(),
+        **volumes.columns(run),
         addresses=addresses_json(ports_of(run)),
         updated_at=services.now(),
     )
@@ -358,6 +362,13 @@ SAGA = register(
             ),
             Step("ports", make_ports, remove_ports, 60.0),
             Step(
+                "volumes",
+                volumes.make,
+                volumes.remove,
+                volumes.DEADLINE_S,
+                skip=volumes.none,
+            ),
+            Step(
                 "record",
                 put_record,
                 remove_record,
@@ -374,6 +385,13 @@ SAGA = register(
                 failed=build_failed,
                 park_outside=park,
                 queue="build",
+            ),
+            Step(
+                "in_use",
+                volumes.complete,
+                NoUndo("ends with the attachments"),
+                60.0,
+                skip=volumes.none,
             ),
             Step(
                 "finish",
@@ -417,7 +435,10 @@ def prepare(
         project_id=requested.project_id,
         context=run_ctx,
         params=ServerParams(
-            server_id=requested.server_id, project_id=requested.project_id, action="create"
+            server_id=requested.server_id,
+            project_id=requested.project_id,
+            action="create",
+            volumes=bool(server_disks.volumes(requested.disks)),
         ),
         now=now,
         nudge=services.engine.nudge,

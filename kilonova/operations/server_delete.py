@@ -1,15 +1,16 @@
 """Delete a server, in whatever state it is: accepted at once, and it always ends.
 
     guest    wait until the operation that ran before has ended or unwound; then the host removes the guest
+    volumes  end its attachments, delete the volumes that were to end with it (left out when there are none)
     ports    remove its ports; the user's own are only let go
     forget   claim, secrets, group membership, mapping: gone; the row stays as a compact record
 
 Home is the cell that the mapping names, or the global database while the server has none. A host that is down gets a
 cleanup record instead of an answer: the server is gone for the user and its quota free, the claim stays held until the
-host confirms. Forward only: a delete is never undone.
+host confirms, and so do its volumes. Forward only: a delete is never undone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kilonova.common.context import Context
 from kilonova.common.errors import NotFound
@@ -19,7 +20,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestDelete
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import ServerParams
-from kilonova.operations import guest_orders, states
+from kilonova.operations import guest_orders, server_disks, server_volumes, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -133,6 +134,22 @@ def order_delete(run: Run) -> Order | None:
 
 def gone(run: Run, answer: Answer) -> Output:
     """The host has no guest of this server any more."""
+    _, row = _where(run)
+    return {"volumes": row is None or '"destination":"volume"' in row["disks"]}
+
+
+def no_volumes(params: ServerParams, outputs: Mapping[str, Output]) -> bool:
+    """Tell whether the server is known to have no volumes."""
+    return outputs["guest"].get("volumes") is False
+
+
+def release_volumes(run: Run) -> Output:
+    """Let go of the volumes, unless a host may still write them: then its cleanup does it (settle_held)."""
+    services: Services = run.services
+    if not services.has_volumes or server_volumes.held(services, run.resource):
+        return {}
+    _, row = _where(run)
+    server_volumes.release(services, run.resource, [] if row is None else server_disks.read(row))
     return {}
 
 
@@ -216,6 +233,7 @@ SAGA = register(
         params=ServerParams,
         steps=(
             Ask("guest", order_delete, gone, NO_UNDO, DEADLINE_S, park_outside=park),
+            Step("volumes", release_volumes, NO_UNDO, 60.0, skip=no_volumes),
             Step("ports", remove_ports, NO_UNDO, 60.0),
             Step("forget", forget, NO_UNDO, 60.0, record=end_row),
         ),

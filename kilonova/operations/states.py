@@ -66,6 +66,12 @@ def _q(action: str, start: set[str], task_state: str, end: str | None, verb: str
 
 
 _IMAGED = {ACTIVE, STOPPED, PAUSED, SUSPENDED}  # what an image is made of
+# of these Nova changes disks; task_state "": it is left alone
+_WITH_DISKS = {
+    *(ACTIVE, PAUSED, SUSPENDED, STOPPED, RESIZED, SOFT_DELETED),
+    *(SHELVED, SHELVED_OFFLOADED),
+}
+
 TRANSITIONS: Mapping[str, Transition] = {
     "server_start": _q("start", {STOPPED}, "powering-on", ACTIVE, "start"),
     "server_stop": _q("stop", {ACTIVE, ERROR}, "powering-off", STOPPED, "stop"),
@@ -99,6 +105,8 @@ TRANSITIONS: Mapping[str, Transition] = {
         None,
         "detach_interface",
     ),
+    "volume_attach": _q("attach_volume", _WITH_DISKS, "", None, "attach_volume"),
+    "volume_detach": _q("detach_volume", _WITH_DISKS, "", None, "detach_volume"),
     "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
     "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
 }

@@ -1,6 +1,6 @@
 """Cleanup records: what a host that was down must still remove is sent to it when it is back.
 
-Done, the record goes, and with it what it held: the claim of a server that is gone.
+Done, the record goes, and with it what it held: claim and volumes of a server that is gone.
 """
 
 import msgspec
@@ -11,7 +11,7 @@ from kilonova.db import mappings
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.objects.base import decode, encode
 from kilonova.objects.order import Answer, AnswerState, Order
-from kilonova.operations import cleanup
+from kilonova.operations import cleanup, server_volumes
 from kilonova.operations.services import Services
 from kilonova.reconcile.finding import Finding
 from kilonova.reconcile.picture import Picture
@@ -114,5 +114,6 @@ def _done(services: Services, cell: Database, found: Row) -> None:
         for r in c.read(cleanup.all_records)
     ):
         services.world.write(release)
+        server_volumes.settle_held(services, server, found["operation"])
     cell.write(lambda tx: cleanup.done(tx, record))
     log.info("a cleanup is done", extra={"server": server})

@@ -150,6 +150,7 @@ def build(tx: Tx, asked: RequestedServer, *, ignore_hosts: frozenset[str] = froz
         only_node=asked.requested_node,
         force=asked.force_host,
         ignore_hosts=ignore_hosts,
+        root_on_volume=any(d.boot_index == 0 and d.destination == "volume" for d in asked.disks),
     )
 
 

@@ -43,7 +43,7 @@ def created(shape: "Shape") -> dict[str, int]:
         "consumer": 1,
         "held:VCPU": 1,
         "held:MEMORY_MB": 512,
-        "held:DISK_GB": 1,
+        "held:DISK_GB": 1 - shape.made,
         "port:made:bound": n,
         "port:user:unbound": -mine,
         "address": n - mine,
@@ -54,9 +54,23 @@ def created(shape: "Shape") -> dict[str, int]:
         "event:compute__do_build_and_run_instance:Success": 1,
         "operation:server_create:done": 1,
         "guest": 1,
-        "disk": DISKS,
+        "disk": DISKS - shape.made,
         "tap": n,
         "nic": n,
+        **with_volumes(shape),
+    }
+
+
+def with_volumes(shape: "Shape", sign: int = 1) -> dict[str, int]:
+    """What a server's volumes add: those that the create made, and the user's own."""
+    n = shape.made + shape.own
+    return {
+        "attachment:attached": n * sign,
+        "volume:user:available": -shape.own * sign,
+        "volume:user:in-use": shape.own * sign,
+        "volume:made:in-use": shape.made * sign,
+        "volume file": shape.made * sign,
+        "volume writer": n * sign,
     }
 
 
@@ -87,7 +101,7 @@ def deleted(shape: "Shape", vm_state: str = "active") -> dict[str, int]:
         "consumer": -1,
         "held:VCPU": -1,
         "held:MEMORY_MB": -512,
-        "held:DISK_GB": -1,
+        "held:DISK_GB": shape.made - 1,
         "port:made:bound": -n,
         "port:user:unbound": mine,
         "address": mine - n,
@@ -98,9 +112,10 @@ def deleted(shape: "Shape", vm_state: str = "active") -> dict[str, int]:
         "event:compute_terminate_instance:Success": 1,
         "operation:server_delete:done": 1,
         "guest": -1,
-        "disk": -DISKS,
+        "disk": shape.made - DISKS,
         "tap": -n,
         "nic": -n,
+        **with_volumes(shape, -1),
     }
 
 
@@ -237,6 +252,24 @@ def remade(kind: str, state: str) -> dict[str, int]:
     return dict(out)
 
 
+def attached(kind: str, state: str) -> dict[str, int]:
+    """What an attach changes, or a detach."""
+    action = "attach_volume" if kind == "volume_attach" else "detach_volume"
+    done = state == "done"
+    sign = 0 if not done else 1 if kind == "volume_attach" else -1
+    result, outcome = ("ok", "Success") if done else ("Error", "Error")
+    return {
+        "attachment:attached": sign,
+        "volume:user:available": -sign,
+        "volume:user:in-use": sign,
+        "volume writer": sign,
+        f"action:{action}:{result}": 1,
+        f"event:compute_{action}:{outcome}": 1,
+        f"operation:{kind}:{state}": 1,
+        "fault:cell1": 1 if state == "failed" else 0,
+    }
+
+
 def plus(before: Mapping[str, int], *deltas: Mapping[str, int]) -> dict[str, int]:
     """Return a ledger with changes; what is nought is absent."""
     total = collections.Counter(before)
@@ -256,6 +289,8 @@ def expected(
         return plus(before, deleted(shape))
     if kind in REMADE:
         return plus(before, remade(kind, state))
+    if kind in ("volume_attach", "volume_detach"):
+        return plus(before, attached(kind, state))
     if kind in IMAGES:
         return plus(before, imaged(kind, state))
     if kind in RESIZES:

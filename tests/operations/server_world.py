@@ -48,10 +48,13 @@ from kilonova.operations import (
     server_delete,
     server_rebuild,
     server_rescue,
+    server_disks,
     server_resize,
     server_unrescue,
     snapshots,
     stores,
+    volume_attach,
+    volume_detach,
 )
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
@@ -62,6 +65,9 @@ from kilonova.saga.definition import Saga
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Faults
 from kilonova.virt.fake.world import World
+from kilonova.volume.embedded.creating import NewVolume
+from kilonova.volume.embedded.placing import HostRoom
+from kilonova.volume.embedded.volumes import EmbeddedVolumes
 from tests.ledger import Ledger, ledger
 from tests.operations.single import SingleBus
 
@@ -86,6 +92,8 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_unpause": ("server_pause",),
     "server_suspend": (),
     "server_resume": ("server_suspend",),
+    "volume_attach": (),
+    "volume_detach": ("volume_attach",),
     "server_snapshot": (),
     "server_backup": ("server_backup", "server_backup"),
     "server_resize": (),
@@ -139,6 +147,16 @@ def _detach(world: "ServerWorld", found: accept.Found) -> str:
     return interface_detach.start(world.services, CONTEXT, found, nics[-1]["port_id"])
 
 
+def _attach_volume(world: "ServerWorld", found: accept.Found) -> str:
+    wish = volume_attach.Wish(world.spare(), tag="data")
+    volume_attach.start(world.services, CONTEXT, found, wish)
+    return world.latest("volume_attach")
+
+
+def _detach_volume(world: "ServerWorld", found: accept.Found) -> str:
+    return volume_detach.start(world.services, CONTEXT, found, world.spare())
+
+
 STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
     "server_snapshot": _image("server_snapshot"),
     "server_backup": _image("server_backup", backup_type="daily", rotation=1),
@@ -150,6 +168,8 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
     "server_rebuild": lambda w, found: w.rebuild(found),
     "server_rescue": lambda w, found: server_rescue.start(w.services, CONTEXT, found, w.image().id),
     "server_unrescue": lambda w, found: server_unrescue.start(w.services, CONTEXT, found),
+    "volume_attach": _attach_volume,
+    "volume_detach": _detach_volume,
 }
 _templates: dict[tuple[Any, ...], Path] = {}
 _shelf = tempfile.TemporaryDirectory(prefix="kilonova-templates-")
@@ -175,6 +195,14 @@ class Shape:
     user_data: bool = True
     tags: int = 2
     faults: str = ""
+    boot: bool = False  # its root disk is a volume that the create makes and the delete removes
+    own: int = 0  # volumes of the user's that it is created with
+    spare: int = 0  # volumes of the user's that nobody has
+
+    @property
+    def made(self) -> int:
+        """How many volumes the create makes."""
+        return 1 if self.boot else 0
 
 
 ONE = Shape()
@@ -215,6 +243,14 @@ class ServerWorld:
         self.images = EmbeddedImages(
             SqliteDatabase(path / "image.db", "image"), path / "images", self.clock
         )
+        self.volumes = EmbeddedVolumes(
+            SqliteDatabase(path / "volume.db", "volume"),
+            self.bus,
+            self.images,
+            self.clock,
+            rooms=self._rooms,
+            nudge=lambda database, operation: self.engines[-1].nudge(database, operation),
+        )
         self.services = Services(
             world=self.databases["global"],
             cells={n: db for n, db in self.databases.items() if n != "global"},
@@ -228,12 +264,14 @@ class ServerWorld:
             clock=self.clock,
             simulated=True,
         )
+        self.services.install(volumes=self.volumes, homes={"volume": self.volumes.db})
         self.guests = World(path / "guests.db")
         self.engines: list[Engine] = []
         self._restart_conductor()
         self.services.install(hosts=(hosts_ := Hosts(self.services)))
         self.hosts = hosts_
         self.network.start()
+        self.volumes.start(thread=False)
         self._cleanups = self.bus.subscribe(
             "answer.cleanup", lambda _, body: cleanups.answered(self.services, body), "conductors"
         )
@@ -271,7 +309,12 @@ class ServerWorld:
             return 0
         self._last_resend = self.clock.monotonic()
         self.network.publisher.resend()
+        self.volumes.exports.resend()
         return 0
+
+    def _rooms(self) -> list[HostRoom]:
+        hosts = self.hosts.all()
+        return [HostRoom(h.host, h.inventory.disk_gib, self.hosts.is_up(h.host)) for h in hosts]
 
     def _restart_conductor(self) -> None:
         """A process that starts anew knows nothing but what is in the databases."""
@@ -288,7 +331,8 @@ class ServerWorld:
         """Return a conductor that has just started."""
         if self.engines:
             self._restart_conductor()
-        engine = Engine(self.databases, self.bus, self.services, clock=self.clock, faults=faults)
+        homes = self.services.homes()
+        engine = Engine(homes, self.bus, self.services, clock=self.clock, faults=faults)
         self.services.install(engine=engine)
         self.engines.append(engine)
         return engine
@@ -386,19 +430,36 @@ class ServerWorld:
             tags=tuple(f"t{k}" for k in range(self.shape.tags)),
             security_groups=((made["group"][0], made["group"][1]),),
             nics=tuple(nics),
-            disks=(
-                DiskRequest(source="image", size_gib=1, boot_index=0),
-                DiskRequest(source="blank", size_mib=64, guest_format="swap", name="swap"),
-            ),
+            disks=self._disks(made["volumes"]),
             reservation_id="r-00000001",
             created_at=now,
         )
+
+    def _disks(self, volumes: list[str]) -> tuple[DiskRequest, ...]:
+        root = DiskRequest(source="image", size_gib=1, boot_index=0)
+        if self.shape.boot:
+            root = root.replace(source="blank", destination="volume")
+            root = root.replace(delete_on_termination=True)
+        swap = DiskRequest(source="blank", size_mib=64, guest_format="swap", name="swap")
+        own = [
+            DiskRequest(source="volume", destination="volume", volume_id=v, name=v)
+            for v in volumes[: self.shape.own]
+        ]
+        return server_disks.named([root, swap, *own])
+
+    def spare(self) -> str:
+        """Return a volume of the user's that no server was created with."""
+        made = msgspec.json.decode((self.path / "network.json").read_bytes())
+        return str(made["volumes"][-1])
 
     def ledger(self) -> Ledger:
         """Count everything."""
         self.settle()
         found = ledger(self.services, self.guests, self.agents)
         found["tap"] = sum(len(t.plugged) for t in self.taps.values())
+        for ended in [k for k in found if k.startswith(("operation:volume_create", "operation:volume_delete"))]:
+            if not ended.endswith(":live"):
+                del found[ended]
         found["copy"] = sum(1 for _ in (self.path / "copies").glob("*/*"))
         for host in self.taps:
             found["nic"] += sum(len(g.nics) for g in self.guests.guests(host).values())
@@ -426,11 +487,13 @@ class ServerWorld:
             engine.abandon()
         self.hosts.close()
         self.network.stop()
+        self.volumes.stop()
         for agent in self.agents:
             agent.close()
         self.bus.close()
         self.guests.close()
-        for db in (*self.databases.values(), self.network.database, self.images.db):
+        more = (self.network.database, self.images.db, self.volumes.db)
+        for db in (*self.databases.values(), *more):
             db.close()
 
     # -- for tests that play with it
@@ -472,7 +535,7 @@ def _template(shape: Shape, hosts: int, setup: tuple[str, ...] | None) -> Path:
         path = Path(tempfile.mkdtemp(dir=_shelf.name)) / "t"
         if setup is None:
             path.mkdir()
-            _new_cloud(path, hosts)
+            _new_cloud(path, hosts, shape.own + shape.spare)
         else:
             shutil.copytree(_template(shape, hosts, None), path)
             _new_server(path, shape, hosts, setup)
@@ -480,7 +543,7 @@ def _template(shape: Shape, hosts: int, setup: tuple[str, ...] | None) -> Path:
     return _templates[key]
 
 
-def _new_cloud(path: Path, hosts: int) -> None:
+def _new_cloud(path: Path, hosts: int, volumes: int) -> None:
     for name in ("global", CELL0, "cell1"):
         db = SqliteDatabase(path / f"{name}.db", name)
         ensure(db, stores.WORLD if name == "global" else stores.CELL)
@@ -498,7 +561,13 @@ def _new_cloud(path: Path, hosts: int) -> None:
     )
     group = world.network.resolve_groups(CONTEXT, PROJECT, ["default"])[0]
     world.image()
-    made = {"network": network, "port": port, "group": group}
+    made = {"network": network, "port": port, "group": group, "volumes": []}
+    world.engine().open()
+    for _ in range(volumes):
+        wanted = NewVolume(project_id=PROJECT, user_id=USER, size_gib=1)
+        made["volumes"].append(world.volumes.create(CONTEXT, wanted))
+    world.engines[-1].run_until_idle()
+    world.engines[-1].stop()
     (path / "network.json").write_bytes(msgspec.json.encode(made))
     world.settle()
     world.close()

@@ -7,13 +7,13 @@ import msgspec
 
 from kilonova.api.compute.schemas.common import true
 from kilonova.api.compute.schemas.server_create import schema_at
+from kilonova.api.compute.servers.disks import asked_disks
 from kilonova.api.compute.versions import HIGH as LATEST
 from kilonova.common.errors import BadRequest, KilonovaError, NotImplementedHere
 from kilonova.db.engine import Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
 from kilonova.objects.port import RequestedNic
-from kilonova.objects.server import DiskRequest
 from kilonova.operations import idempotent, request_server
 from kilonova.operations.request_server import Asked
 from kilonova.operations.services import Services
@@ -128,7 +128,9 @@ def asked(req: Request, body: dict[str, Any], hints: dict[str, Any]) -> Asked:
         access_ip_v4=canonical(body.get("accessIPv4", "")),
         access_ip_v6=canonical(body.get("accessIPv6", "")),
         disk_config=body.get("OS-DCF:diskConfig", "MANUAL"),
-        disks=_disks(req, body),
+        disks=asked_disks(body),
+        legacy_disks=bool(body.get("block_device_mapping")),
+        multiattach=req.version >= V(2, 60),
         may_zero_disk=req.may("os_compute_api:servers:create:zero_disk_flavor"),
     )
 
@@ -192,49 +194,6 @@ def _networks(value: Any) -> list[RequestedNic] | str | None:
             )
         )
     return out
-
-
-def _disks(req: Request, body: dict[str, Any]) -> tuple[DiskRequest, ...]:
-    """Read block_device_mapping_v2 as far as it is local: the image's disk, and blank swap and ephemeral disks."""
-    if body.get("block_device_mapping"):
-        raise NotImplementedHere("block_device_mapping: volumes are not offered by this cloud yet.")
-    out: list[DiskRequest] = []
-    for i, b in enumerate(body.get("block_device_mapping_v2", [])):
-        source = b.get("source_type")
-        if source in ("volume", "snapshot") or b.get("destination_type") == "volume":
-            raise NotImplementedHere(
-                f"block_device_mapping_v2/{i}: volumes are not offered by this cloud yet."
-            )
-        index = b.get("boot_index")
-        boot = None if index in (None, "") else int(index)
-        if source == "image":
-            if boot != 0 or (b.get("uuid") or b.get("image_id")) != body.get("imageRef"):
-                raise BadRequest(
-                    f"block_device_mapping_v2/{i}: an image with destination local must be imageRef with boot_index 0."
-                )
-            out.append(DiskRequest(source="image", boot_index=0, tag=b.get("tag")))
-        elif source == "blank":
-            out.append(_blank(i, b, len(out)))
-        else:
-            raise BadRequest(f"block_device_mapping_v2/{i}: source_type is missing.")
-    return tuple(out)
-
-
-def _blank(i: int, b: dict[str, Any], n: int) -> DiskRequest:
-    size = b.get("volume_size")
-    swap = b.get("guest_format") == "swap"
-    if size is None:
-        raise BadRequest(f"block_device_mapping_v2/{i}: volume_size is needed for a blank disk.")
-    return DiskRequest(
-        source="blank",
-        size_gib=0 if swap else int(size),
-        size_mib=int(size) if swap else 0,
-        bus=b.get("disk_bus"),
-        guest_format=b.get("guest_format"),
-        device_type=b.get("device_type"),
-        tag=b.get("tag"),
-        name="swap" if swap else f"ephemeral{n}",
-    )
 
 
 def dry_run(req: Request, services: Services) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kilonova.common.clock import iso, iso_micro
 from kilonova.http.microversion import Microversion, V
 from kilonova.http.request import Request
 from kilonova.objects.server import FlavorRecord
+from kilonova.operations import server_disks
 from kilonova.operations.states import status
 
 Raw = msgspec.Raw
@@ -63,9 +64,8 @@ def _flavor_link(encoded: str, base: str) -> Raw:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a view needs besides the row: volumes, faults, groups, who may see what."""
+    """What a view needs besides the row: faults, groups, who may see what."""
 
-    volumes: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     faults: Mapping[str, Any] = field(default_factory=dict)
     groups: Mapping[str, list[str]] | None = None
     user_data: Mapping[str, str] = field(default_factory=dict)
@@ -160,10 +160,12 @@ class ServerView:
         out["OS-EXT-STS:task_state"] = r["task_state"]
         out["OS-EXT-STS:vm_state"] = r["vm_state"]
         out["OS-EXT-STS:power_state"] = r["power_state"]
-        volumes = self.extras.volumes.get(r["uuid"], [])
-        out["os-extended-volumes:volumes_attached"] = (
-            volumes if self.v3 else [{"id": v["id"]} for v in volumes]
-        )
+        out["os-extended-volumes:volumes_attached"] = [
+            {"id": d.volume_id, "delete_on_termination": d.delete_on_termination}
+            if self.v3
+            else {"id": d.volume_id}
+            for d in server_disks.of_row(r)
+        ]
 
     def _attributes(self, out: dict[str, Any], r: Mapping[str, Any]) -> None:
         out["OS-EXT-SRV-ATTR:host"] = r["host"]

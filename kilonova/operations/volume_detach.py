@@ -1,0 +1,189 @@
+"""Detach a volume from a server: nobody else may have it before the guest has let go of it.
+
+begin    the volume shows as detaching; undone by showing it in use again
+guest    the host takes it out, trying until the guest lets go; from then on only forward
+release  the attachment ends; the record has no such disk
+"""
+
+import msgspec
+
+from kilonova.common.context import Context
+from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound
+from kilonova.common.ids import new_uuid
+from kilonova.db import servers
+from kilonova.db.engine import Tx
+from kilonova.objects.guest import GuestDetachDisk, GuestDevices
+from kilonova.objects.order import Answer, Direction, Order, unpack
+from kilonova.objects.server import AttachParams, DiskRequest
+from kilonova.operations import guest_orders, server_disks, states, volume_ops
+from kilonova.operations.accept import Found, check_lock
+from kilonova.operations.cleanup import park
+from kilonova.operations.services import Services
+from kilonova.operations.volume_attach import attach_order
+from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, StepFailed, register
+
+KIND = "volume_detach"
+DEADLINE_S = 300.0
+ORDER_S = 280.0  # the host gives up first, and says why
+
+
+def start(services: Services, ctx: Context, found: Found, volume_id: str) -> str:
+    """Accept a detach; return the operation's id.
+
+    NotFound: the server has no such volume. BadRequest: its root disk, or one that is not in use. Conflict: the
+    server's state or lock.
+    """
+    services.volumes.get(ctx, volume_id)
+    disk = None
+    if found.row is not None:
+        disk = server_disks.find_volume(server_disks.read(found.row), volume_id)
+    if disk is None:
+        raise NotFound(f"Instance {found.id} is not attached to volume {volume_id}")
+    if server_disks.is_root(disk):
+        raise BadRequest("Cannot detach a root device volume")
+    check_lock(ctx, found)
+    row = volume_ops.check_state(found, states.TRANSITIONS[KIND])
+    has_host = row["host"] is not None
+    _check_settled(disk)
+    if has_host:
+        _begin(services, volume_id, found.id)
+    operation = new_uuid()
+
+    def mark(disks: list[DiskRequest]) -> tuple[list[DiskRequest], DiskRequest]:
+        mine = server_disks.find_volume(disks, volume_id)
+        if mine is None:
+            raise NotFound(f"Instance {found.id} is not attached to volume {volume_id}")
+        _check_settled(mine)
+        mine = mine.replace(state="detaching")
+        return [mine if d.id == mine.id and d.volume_id == volume_id else d for d in disks], mine
+
+    try:
+        volume_ops.accept(services, ctx, SAGA, found, operation, mark)
+    except KilonovaError:
+        if has_host and not _others_detach(services, found, volume_id):
+            services.volumes.roll_detaching(volume_id, found.id)
+        raise
+    return operation
+
+
+def _check_settled(disk: DiskRequest) -> None:
+    if disk.state:
+        raise BadRequest(
+            f"Invalid volume: Volume {disk.volume_id} status must be in-use, "
+            f"but current status is: {disk.state}."
+        )
+
+
+def _begin(services: Services, volume_id: str, server_id: str) -> None:
+    try:
+        services.volumes.begin_detaching(volume_id, server_id)
+    except Conflict as exc:
+        raise BadRequest(f"Invalid input received: {exc.message}") from exc
+
+
+def _others_detach(services: Services, found: Found, volume_id: str) -> bool:
+    """Tell whether another detach of the volume was accepted: then it stays detaching."""
+    row = services.cell(found.mapping["cell"]).read(lambda tx: servers.find(tx, found.id))
+    disk = None if row is None else server_disks.find_volume(server_disks.read(row), volume_id)
+    return disk is not None and disk.state == "detaching"
+
+
+def begin(run: Run) -> Output:
+    """The volume shows as detaching, once more."""
+    services: Services = run.services
+    if run.params.host is not None:
+        services.volumes.begin_detaching(str(_disk(run).volume_id), run.resource)
+    return {}
+
+
+def unbegin(run: Run) -> None:
+    """It is in use again; fine when it is gone."""
+    services: Services = run.services
+    if run.params.host is not None:
+        try:
+            services.volumes.roll_detaching(str(_disk(run).volume_id), run.resource)
+        except NotFound:
+            return
+
+
+def order_detach(run: Run) -> Order | None:
+    """Have the host take the disk out."""
+    services: Services = run.services
+    row = guest_orders.server_row(services, run.home, run.resource)
+    payload = GuestDetachDisk(
+        server_id=run.resource,
+        serial=str(_disk(run).volume_id),
+        metadata=guest_orders.next_document(services, row),
+    )
+    return guest_orders.order(run, run.params.host, "guest_detach_disk", payload, ORDER_S)
+
+
+def order_attach(run: Run) -> Order | None:
+    """Have the host plug it in again; nothing to do when the attachment was ended behind our back."""
+    if run.params.host is None:
+        return None
+    try:
+        return attach_order(run, Direction.UNDO)
+    except (StepFailed, NotFound):
+        return None
+
+
+def unplugged(run: Run, answer: Answer) -> Output:
+    """Keep where the guest sees what is left."""
+    return {"devices": msgspec.to_builtins(unpack(answer.body, GuestDevices).devices)}
+
+
+def release(run: Run) -> Output:
+    """End the attachment: others may have the volume."""
+    services: Services = run.services
+    services.volumes.remove_attachment(attachment_id=str(_disk(run).attachment_id))
+    return {}
+
+
+def record(tx: Tx, run: Run, output: Output) -> None:
+    """The record has no such disk."""
+    disks = volume_ops.disks_now(tx, run)
+    if disks is not None:
+        mine = _disk(run).volume_id
+        left = [d for d in disks if d.volume_id != mine]
+        volume_ops.put_disks(tx, run, left, **guest_orders.device_columns(tx, run))
+    volume_ops.closed(tx, run, "guest", ok=True)
+
+
+def restore(tx: Tx, run: Run) -> None:
+    """The record says that the disk is there."""
+    disks = volume_ops.disks_now(tx, run)
+    if disks is not None:
+        mine = _disk(run).volume_id
+        back = [d.replace(state="") if d.volume_id == mine else d for d in disks]
+        volume_ops.put_disks(tx, run, back)
+    volume_ops.closed(tx, run, "guest", ok=False)
+
+
+def _disk(run: Run) -> DiskRequest:
+    params: AttachParams = run.params
+    return params.disk
+
+
+SAGA = register(
+    Saga(
+        kind=KIND,
+        version=1,
+        params=AttachParams,
+        steps=(
+            Step("begin", begin, unbegin, 60.0, record=volume_ops.begin),
+            Ask(
+                "guest",
+                order_detach,
+                unplugged,
+                order_attach,
+                DEADLINE_S,
+                park_outside=park,
+                point_of_no_return=True,
+                skip=volume_ops.no_host,
+            ),
+            Step("release", release, NoUndo("only forward from here"), 60.0, record=record),
+        ),
+        unwound_record=restore,
+    )
+)
