@@ -79,7 +79,7 @@ def make(run: Run) -> Output:
 
 def _wait_for(made: Mapping[int, Volume]) -> None:
     for volume in made.values():
-        if volume.status not in ("available", *_UNDER_WAY):
+        if volume.status.startswith("error") or volume.status == "deleting":
             raise StepFailed(
                 f"Volume {volume.id} did not finish being created. And its status is {volume.status}."
             )

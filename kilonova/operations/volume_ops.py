@@ -28,7 +28,9 @@ Change = Callable[[list[DiskRequest]], tuple[list[DiskRequest], DiskRequest]]
 def check_state(found: Found, transition: states.Transition) -> Row:
     """Return the server's row when the operation may be accepted now. Raises Conflict in Nova's words."""
     row = found.row
-    if row is None or row["vm_state"] not in transition.start or row["task_state"] is not None:
+    if row is None or row["vm_state"] not in transition.start:
+        raise wrong_state(found.id, transition.verb, row)
+    if row["task_state"] is not None and row["task_state"] not in transition.busy:
         raise wrong_state(found.id, transition.verb, row)
     if row["launched_at"] is None:
         raise Conflict(
@@ -107,8 +109,10 @@ def no_host(params: AttachParams, outputs: Any) -> bool:
 
 
 def begin(tx: Tx, run: Run, output: Output) -> None:
-    """The operation's turn has come: hosts that ask are told its epoch."""
-    servers.set_columns(tx, run.resource, epoch=run.epoch)
+    """The operation's turn has come: hosts that ask are told its epoch, unless others are accepted already."""
+    row = servers.find(tx, run.resource)
+    if row is not None and row["epoch"] < run.epoch:
+        servers.set_columns(tx, run.resource, epoch=run.epoch)
 
 
 def disks_now(tx: Tx, run: Run) -> list[DiskRequest] | None:

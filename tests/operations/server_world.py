@@ -457,7 +457,9 @@ class ServerWorld:
         self.settle()
         found = ledger(self.services, self.guests, self.agents)
         found["tap"] = sum(len(t.plugged) for t in self.taps.values())
-        for ended in [k for k in found if k.startswith(("operation:volume_create", "operation:volume_delete"))]:
+        for ended in [
+            k for k in found if k.startswith(("operation:volume_create", "operation:volume_delete"))
+        ]:
             if not ended.endswith(":live"):
                 del found[ended]
         found["copy"] = sum(1 for _ in (self.path / "copies").glob("*/*"))
@@ -561,11 +563,11 @@ def _new_cloud(path: Path, hosts: int, volumes: int) -> None:
     )
     group = world.network.resolve_groups(CONTEXT, PROJECT, ["default"])[0]
     world.image()
-    made = {"network": network, "port": port, "group": group, "volumes": []}
+    made: dict[str, Any] = {"network": network, "port": port, "group": group, "volumes": []}
     world.engine().open()
     for _ in range(volumes):
         wanted = NewVolume(project_id=PROJECT, user_id=USER, size_gib=1)
-        made["volumes"].append(world.volumes.create(CONTEXT, wanted))
+        made["volumes"].append(world.volumes.create(CONTEXT, wanted)["id"])
     world.engines[-1].run_until_idle()
     world.engines[-1].stop()
     (path / "network.json").write_bytes(msgspec.json.encode(made))

@@ -22,7 +22,8 @@ MANY = Shape(nics=2, user_port=True)
 def caught(path: Path, kind: str, shape: Shape = MANY) -> bool:
     """Tell whether some case of an operation fails."""
     saga = saga_of(kind)
-    for n, case in enumerate(points_of(saga)):
+    left_out = frozenset(s.name for s in saga.steps if s.skip is not None)
+    for n, case in enumerate(points_of(saga, skip=left_out)):
         world = ServerWorld(path / str(n), kind, shape)
         try:
             check_case(world, saga, case)
