@@ -25,7 +25,6 @@ from kilonova.operations.request_disks import AskedDisk, Wish
 from kilonova.operations.services import Services
 
 
-
 @dataclass(frozen=True)
 class Asked:
     """What a caller asks for, after schema and policy; no field is resolved yet."""

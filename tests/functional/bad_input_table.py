@@ -154,7 +154,7 @@ TABLE = [
     Bad("user_data that is not base64", servers(user_data="!!!"), (400,), "user_data"),
     Bad("user_data of 10 MB", servers(user_data="QUFB" * (10 << 18)), (400, 413), ""),
     Bad(
-        "a volume that is not offered",
+        "a volume that is not there",
         servers(
             block_device_mapping_v2=[
                 {
@@ -165,14 +165,14 @@ TABLE = [
                 }
             ]
         ),
-        (400, 501),
-        "volume",
+        (400,),
+        "failed to get volume",
     ),
     Bad(
-        "a blank disk without a size",
+        "disks of which none boots",
         servers(block_device_mapping_v2=[{"source_type": "blank", "destination_type": "local"}]),
         (400,),
-        "volume_size",
+        "Boot sequence",
     ),
     Bad("an address that is no address", servers(accessIPv4="1.2.3"), (400,), "accessIPv4"),
     Bad("a negative limit", call("GET", f"{V}/servers?limit=-1"), (400,), "limit"),

@@ -319,11 +319,11 @@ def test_volumes_topology_migrations(cloud: Cloud) -> None:
     assert cloud.get(path + "/os-volume_attachments") == {"volumeAttachments": []}
     cloud.get(f"{path}/os-volume_attachments/{volume}", status=404)
     body: Any = {"volumeAttachment": {"volumeId": volume}}
-    cloud.call("POST", path + "/os-volume_attachments", body, status=501)
+    cloud.call("POST", path + "/os-volume_attachments", body, status=503)
     body["volumeAttachment"]["tag"] = "t"
     cloud.call("POST", path + "/os-volume_attachments", body, at=48, status=400)
-    cloud.call("POST", path + "/os-volume_attachments", body, at=49, status=501)
-    cloud.call("DELETE", f"{path}/os-volume_attachments/{volume}", status=404)
+    cloud.call("POST", path + "/os-volume_attachments", body, at=49, status=503)
+    cloud.call("DELETE", f"{path}/os-volume_attachments/{volume}", status=503)
     cloud.get(path + "/os-volume_attachments", as_="other", status=404)
     cloud.get(path + "/topology", at=77, status=404)
     assert cloud.get(path + "/topology", at=78) == {"nodes": [], "pagesize_kb": None}
