@@ -11,7 +11,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The caller as far as policy and audit need it; never holds a token.
 
     roles holds implied roles too (admin implies manager, manager member, member reader).
-    system_scope is "all" for a system-scoped token. is_service marks our own service user.
+    system_scope is "all" for a system-scoped token. is_service marks our own service user. operation: the id that an
+    operation accepted for this request must have, when the request may come again (Idempotency-Key); never at rest.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     roles: tuple[str, ...] = ()
     system_scope: str | None = None
     is_service: bool = False
+    operation: str | None = None
 
     @property
     def is_admin(self) -> bool:

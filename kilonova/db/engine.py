@@ -8,7 +8,8 @@ per database, never ATTACH. Under ``synchronous=FULL`` writers that wait share o
 import collections
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -123,6 +124,13 @@ class Database(Protocol):
         """Run ``fn``, which asks one question: cheaper than ``read``. A second question is an error."""
         ...
 
+    def together(self) -> AbstractContextManager[None]:
+        """Make all writes of this thread in the block one transaction, open from the first of them to the block's end.
+
+        What the thread reads after its first write it reads there. Nothing may wait in the block; an error undoes all.
+        """
+        ...
+
     def close(self) -> None:
         """Close every connection."""
         ...
@@ -193,6 +201,59 @@ class _Reader:
         self.lock = threading.RLock()
 
 
+class _Unit:
+    """Writes of one thread that commit together; it holds the writer from the first of them on."""
+
+    def __init__(self, database: "SqliteDatabase") -> None:
+        self._database = database
+        self.tx: Tx | None = None
+
+    def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run one of the writes; one that fails leaves those before it."""
+        db = self._database
+        if self.tx is None:
+            db._lock.__enter__()
+            try:
+                db._begin()
+            except BaseException:
+                db._lock.__exit__()
+                raise
+            self.tx = Tx(db, db._writer)
+        db._writer.execute("SAVEPOINT part")
+        before = len(self.tx._hooks)
+        try:
+            return fn(self.tx)
+        except BaseException:
+            del self.tx._hooks[before:]
+            if db._writer.in_transaction:
+                db._writer.execute("ROLLBACK TO part")
+            raise
+        finally:
+            if db._writer.in_transaction:
+                db._writer.execute("RELEASE part")
+
+    def end(self, how: str) -> None:
+        """COMMIT or ROLLBACK, and give the writer back; after a commit the hooks run."""
+        tx, db = self.tx, self._database
+        if tx is None:
+            return
+        self.tx = None
+        try:
+            if db._writer.in_transaction:
+                db._writer.execute(how)
+            db.commits += how == "COMMIT"
+        except BaseException as exc:
+            db._rollback()
+            if (full := _no_room(exc, db.name)) is not None:
+                raise full from exc
+            raise
+        finally:
+            db._lock.__exit__()
+        if how == "COMMIT":
+            for hook in tx._hooks:
+                hook()
+
+
 class SqliteDatabase:
     """One SQLite file.
 
@@ -236,7 +297,27 @@ class SqliteDatabase:
         conn.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         return conn
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        unit = _Unit(self)
+        self._local.unit = unit
+        try:
+            yield
+        except BaseException:
+            unit.end("ROLLBACK")
+            raise
+        finally:
+            self._local.unit = None
+        unit.end("COMMIT")
+
+    def _unit(self) -> "_Unit | None":
+        """Return the open unit of this thread."""
+        unit: _Unit | None = getattr(self._local, "unit", None)
+        return unit
+
     def write(self, fn: Callable[[Tx], T]) -> T:
+        if (unit := self._unit()) is not None:
+            return unit.write(fn)
         if self.synchronous == "FULL":
             return self._write_shared(fn)
         with self._lock:
@@ -310,6 +391,8 @@ class SqliteDatabase:
         self._writer.execute("RELEASE member")
 
     def ask(self, fn: Callable[[Tx], T]) -> T:
+        if (unit := self._unit()) is not None and unit.tx is not None:
+            return fn(unit.tx)
         reader = self._reader()
         conn = reader.conn
         if conn.in_transaction:
@@ -320,6 +403,8 @@ class SqliteDatabase:
             return fn(_Question(self, conn))
 
     def read(self, fn: Callable[[Tx], T]) -> T:
+        if (unit := self._unit()) is not None and unit.tx is not None:
+            return fn(unit.tx)
         reader = self._reader()
         conn = reader.conn
         if conn.in_transaction:  # a question asked inside another one: the same snapshot

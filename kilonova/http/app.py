@@ -30,6 +30,9 @@ ID_HEADER = "x-openstack-request-id"
 Authenticate = Callable[[str | None, str | None, str], Context]
 """(token, service token, request id) -> the caller; raises Unauthorized."""
 
+Once = Callable[[Request, Route], Any]
+"""Does a request that carries an Idempotency-Key; returns what the handler would."""
+
 Observe = Callable[[str, str, str, int, float], None]
 """(service, method, path template, status, seconds): for metrics."""
 
@@ -49,7 +52,8 @@ class Microversions:
 class Service:
     """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none).
 
-    exact: a path with a slash at its end, an empty id that is, is not found (but for the versions' roots).
+    once: does requests that carry an Idempotency-Key, on routes that say how. exact: a path with a slash at its end, an
+    empty id that is, is not found (but for the versions' roots).
     """
 
     name: str
@@ -58,6 +62,7 @@ class Service:
     policy: Policy
     render: forms.Render
     microversions: Microversions | None = None
+    once: Once | None = None
     exact: bool = False
     id_headers: tuple[str, ...] = (ID_HEADER,)
     extra_headers: dict[str, str] = field(default_factory=dict)
@@ -278,7 +283,11 @@ class Application:
                     else "The request body is missing."
                 )
             route.body.check(body)
-        _answer(resp, route, route.handler(request))
+        keyed = route.idempotent not in ("", "own") and "idempotency-key" in headers
+        if keyed and s.once is not None:
+            _answer(resp, route, s.once(request, route))
+        else:
+            _answer(resp, route, route.handler(request))
 
     def _negotiate(
         self, s: Service, headers: dict[str, str], resp: falcon.Response

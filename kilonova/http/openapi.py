@@ -258,6 +258,8 @@ def _refusals(service: "Service", path: str, routes: list[Route], public: bool) 
         out |= {404, 406}
     if "{" in path:
         out.add(404)
+    if any(r.idempotent for r in routes):
+        out |= {409, 422}
     if any(r.method in ("POST", "PUT", "PATCH", "DELETE") for r in routes):
         out |= {413, 415}
     return out

@@ -110,10 +110,14 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """An answer. body: anything msgspec encodes, bytes as they are, an iterator of bytes, or None for no body."""
+    """An answer. body: anything msgspec encodes, bytes as they are, an iterator of bytes, or None for no body.
+
+    told_once: why a retry under the same Idempotency-Key does not get this answer again (it holds a secret).
+    """
 
     body: Any = None
     status: int | None = None  # None: the route's success status
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
     stream: Iterator[bytes] | Iterable[bytes] | None = None
+    told_once: str | None = None

@@ -29,7 +29,9 @@ class Route:
     summary: one line for the API document; the handler's docstring if empty.
     answer: describes the answer's body at a microversion (None: compute answers with no body, others do not say).
     removed: paths of body properties that the version range before has and this one has not (TAG-6).
-    idempotent: the handler takes an ``Idempotency-Key`` (for the API document).
+    idempotent: how a request with an ``Idempotency-Key`` is done once: "record", "operation" (kilonova/operations/
+        idempotent.py), "own" (the handler does it); "": the key has no meaning here.
+    again: (request, params of the accepted operation) -> the answer, where an "operation" answers with a body.
     """
 
     method: str
@@ -48,7 +50,8 @@ class Route:
     summary: str = ""
     answer: Describe | None = None
     target: Callable[[Request], dict[str, object]] | None = None
-    idempotent: bool = False
+    idempotent: str = ""
+    again: Callable[[Request, Any], Any] | None = None
     removed: tuple[str, ...] = ()
 
 

@@ -134,7 +134,7 @@ def _once(
 
     if not services.world.write(take):
         raise overtaken
-    operation = also.operation or new_uuid()
+    operation = also.operation or ctx.operation or new_uuid()
     given: Any = saga.params(
         server_id=found.id,
         project_id=found.mapping["project_id"],

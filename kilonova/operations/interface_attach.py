@@ -38,7 +38,7 @@ def start(services: Services, ctx: Context, found: Found, asked: RequestedNic) -
     """
     accept.check_lock(ctx, found)
     row = accept.startable(found, states.TRANSITIONS[KIND])
-    operation, project = new_uuid(), str(found.mapping["project_id"])
+    operation, project = ctx.operation or new_uuid(), str(found.mapping["project_id"])
     try:
         plan = _plan(services, ctx, project, asked)
         port = services.network.ensure_port((operation, ITEM), **_wanted(row, project, plan))

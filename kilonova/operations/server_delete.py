@@ -38,7 +38,7 @@ def start(services: Services, ctx: Context, found: Found, action: str = "delete"
     """
     check_lock(ctx, found)
     now = services.now()
-    operation = new_uuid()
+    operation = ctx.operation or new_uuid()
 
     def accept_global(tx: Tx) -> Row:
         if not mappings.want_delete(tx, found.id, now):

@@ -168,7 +168,9 @@ def start(
     extra = {"image_type": "snapshot", **metadata}
     if params:
         extra |= {"image_type": "backup", "backup_type": params["backup_type"]}
-    image = services.images.ensure(f"{new_uuid()}/image", record_of(ctx, row, name, extra))
+    image = services.images.ensure(
+        f"{ctx.operation or new_uuid()}/image", record_of(ctx, row, name, extra)
+    )
     try:
         accept.on_server(services, ctx, saga, found, transition, image_id=image.id, **params)
     except KilonovaError:

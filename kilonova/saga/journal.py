@@ -153,6 +153,11 @@ _json_encode = msgspec.json.Encoder().encode
 _json_decode = msgspec.json.decode
 
 
+def _at_rest(context: Context) -> Context:
+    """An id that was reserved for one request is nobody's afterwards."""
+    return context if context.operation is None else context.replace(operation=None)
+
+
 def accept(
     tx: Tx,
     *,
@@ -205,7 +210,7 @@ def accept(
         deadline=None,
         ends_by=None if deadline_s is None else at + deadline_s,
         cancel_requested=0,
-        context=_json_encode(context),
+        context=_json_encode(_at_rest(context)),
         params=encode(params),
         outputs=b"{}",
         accepted_at=at,

@@ -131,6 +131,7 @@ ROUTES = [
         bodies={1: s.CREATE},
         errors=(400, 403, 409),
         answer=a.CREATE,
+        idempotent="record",
     ),
     *versioned(
         "PUT",

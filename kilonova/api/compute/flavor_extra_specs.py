@@ -109,6 +109,7 @@ ROUTES = [
         _RULE + "create",
         bodies={1: wrap("extra_specs", EXTRA_SPECS)},
         answer=a.SPECS_MADE,
+        idempotent="record",
     ),
     *versioned("PUT", _PATH + "/{spec}", update, _RULE + "update", bodies={1: _ONE}, answer=a.SPEC),
     *versioned("DELETE", _PATH + "/{spec}", delete, _RULE + "delete"),

@@ -231,6 +231,7 @@ ROUTES = [
         errors=(400, 403, 409),
         removed={102: ("/flavor/rxtx_factor",)},
         answer=a.SHOW,
+        idempotent="record",
     ),
     *versioned(
         "PUT",

@@ -11,7 +11,7 @@ from kilonova.db import keypairs as db
 from kilonova.db import quotas
 from kilonova.db.engine import Row, Tx
 from kilonova.http.microversion import V
-from kilonova.http.request import Request
+from kilonova.http.request import Request, Response
 from kilonova.operations import keys
 from kilonova.operations.services import Services
 
@@ -106,9 +106,13 @@ def create(req: Request) -> Any:
 
     row = services.world.write(put)
     out = {**_shape(req, row), "user_id": user}
-    if private is not None:
-        out["private_key"] = private.reveal()
-    return {"keypair": out}
+    if private is None:
+        return {"keypair": out}
+    told = (
+        f"Key pair '{name}' was made by this request, and its private key is in the first answer only: "
+        "it is kept nowhere. Delete the key pair and make another one."
+    )
+    return Response(body={"keypair": {**out, "private_key": private.reveal()}}, told_once=told)
 
 
 def delete(req: Request) -> None:
@@ -134,6 +138,7 @@ ROUTES = [
         success={1: 200, 2: 201},
         errors=(400, 403, 409),
         answer=a.CREATE,
+        idempotent="record",
     ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", queries=s.ONE, success={1: 202, 2: 204}),
 ]

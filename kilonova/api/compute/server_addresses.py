@@ -14,6 +14,7 @@ from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.http.schema import extend
 from kilonova.objects.port import BoundPort, RequestedNic
+from kilonova.objects.server import InterfaceParams
 from kilonova.operations import interface_attach, interface_detach
 from kilonova.operations.services import Services
 
@@ -95,6 +96,15 @@ def attach(req: Request) -> Any:
     return {"interfaceAttachment": _shape(req, port)}
 
 
+def again(req: Request, params: InterfaceParams) -> Any:
+    """Show the interface of a request that was accepted before."""
+    services: Services = req.cloud
+    for port in services.network.ports_of([params.server_id]).get(params.server_id, []):
+        if port.port_id == params.nic.port_id:
+            return {"interfaceAttachment": _shape(req, port)}
+    raise NotFound(f"The interface {params.nic.port_id} was attached, and is gone again.")
+
+
 def detach(req: Request) -> None:
     """Detach an interface; accepted when this answers."""
     services: Services = req.cloud
@@ -148,6 +158,8 @@ ROUTES = [
         bodies={1: _A1, 49: _A49},
         errors=_E,
         answer=a.INTERFACE,
+        idempotent="operation",
+        again=again,
     ),
     *versioned("DELETE", _I + "/{port_id}", detach, _NICS + "delete", success=202, errors=_E),
 ]

@@ -138,6 +138,7 @@ ROUTES = [
         removed={64: ("/server_group/policies",)},
         errors=(400, 403, 409),
         answer=a.SHOW,
+        idempotent="record",
     ),
     *versioned("DELETE", _ONE, delete, _RULE + "delete", success=204),
 ]

@@ -9,6 +9,7 @@ from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, versioned
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
+from kilonova.objects.server import SnapshotParams
 from kilonova.operations import server_backup, server_snapshot, snapshots
 
 _IMAGE_RULE = R + "servers:create_image"
@@ -46,6 +47,11 @@ def create_backup(req: Request) -> Any:
     return _told(req, image, stays=rotation > 0)
 
 
+def again(req: Request, params: SnapshotParams) -> Any:
+    """Name the image of a request that was accepted before."""
+    return _told(req, params.image_id, stays=params.rotation != 0)
+
+
 def _told(req: Request, image: str, stays: bool = True) -> Any:
     """Name the image: in the body from 2.45, in the Location header before (if it stays)."""
     if req.version >= V(2, 45):
@@ -77,6 +83,8 @@ _C: dict[str, Any] = {
     "success": 202,
     "errors": (400, 403, 404, 409, 413),
     "answer": {1: None, 45: a.IMAGE_MADE},
+    "idempotent": "operation",
+    "again": again,
 }
 
 

@@ -146,6 +146,7 @@ ROUTES = [
         wrap("os-getConsoleOutput", _LENGTH),
         errors=(400, *_E),
         answer=a.CONSOLE_OUTPUT,
+        idempotent="",
     ),
     *versioned(
         "GET",

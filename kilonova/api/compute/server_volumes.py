@@ -207,6 +207,7 @@ ROUTES = [
         bodies={1: _C1, 49: _C49, 79: _C79},
         success={1: 200, 101: 202},
         answer={1: a.VOLUME_ATTACHED, 101: None},
+        idempotent="operation",
         errors=_E,
     ),
     *versioned(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kilonova.api import idempotency
 from kilonova.api.compute import (
     aggregates,
     availability_zones,
@@ -101,6 +102,7 @@ def service(overrides: Mapping[str, str] | None = None) -> Service:
         routes=tuple(routes),
         policy=Policy(texts, overrides),
         render=forms.compute,
+        once=idempotency.once,
         exact=True,
         microversions=versions.MICROVERSIONS,
         id_headers=("x-compute-request-id", ID_HEADER),

@@ -84,9 +84,12 @@ def versioned(
     bodies, queries, success: minor version of 2.x -> what holds from it on (None: not checked). until: the last minor.
     removed: minor version -> paths of body properties that end there (TAG-6).
     answer: describes the answer's body (kilonova/http/answer.py), or minor version -> that; None: there is no body.
+    Actions take an Idempotency-Key unless they say ``idempotent=""``.
     path is below /v2.1. secret: the body's values are never repeated in a refusal.
     """
     statuses = {1: success} if isinstance(success, int) else success
+    if "action" in more:
+        more.setdefault("idempotent", "operation" if path.startswith("/servers/") else "record")
     answers = answer if isinstance(answer, Mapping) else {1: answer}
     tables = (bodies or {}, queries or {}, statuses, answers)
     starts = sorted({since, *(k for t in tables for k in t if k > since)})

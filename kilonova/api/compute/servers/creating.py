@@ -9,6 +9,7 @@ from kilonova.api.compute.schemas.common import true
 from kilonova.api.compute.schemas.server_create import schema_at
 from kilonova.api.compute.servers.disks import asked_disks
 from kilonova.api.compute.versions import HIGH as LATEST
+from kilonova.api.idempotency import replayed
 from kilonova.common.errors import BadRequest, KilonovaError, NotImplementedHere
 from kilonova.db.engine import Tx
 from kilonova.http.microversion import V
@@ -42,10 +43,7 @@ def create(req: Request) -> Response:
         ids=wanted.high,
     )
     if isinstance(reserved, idempotent.Replay):
-        headers = {"Idempotency-Replayed": "true"}
-        if reserved.location is not None:
-            headers["Location"] = reserved.location
-        return Response(body=reserved.body, status=reserved.status, headers=headers)
+        return replayed(reserved)
     return _create_once(req, services, wanted, reserved)
 
 

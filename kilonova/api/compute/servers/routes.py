@@ -36,7 +36,7 @@ def _create_routes() -> list[Route]:
                 since=since,
                 until=until,
                 body=schema,
-                idempotent=True,
+                idempotent="own",
                 removed=server_create.REMOVED.get(since.minor, ()),
                 answer=a.CREATE,
             )
@@ -105,6 +105,7 @@ def act(name: str, handler: Handler, rule: str, inner: Json | None = None, **kw:
         errors=(400, 403, 404, 409),
         body=Schema(action(name, inner)),
         action=name,
+        idempotent="operation",
         **kw,  # type: ignore[arg-type]
     )
 
