@@ -5,6 +5,8 @@ make     the host makes the file: empty, or from an image, a snapshot, a volume
 finish   available
 """
 
+from typing import Any
+
 from kilonova.common.context import Context, service_context
 from kilonova.common.errors import GenerationMismatch
 from kilonova.db.engine import Tx
@@ -12,7 +14,17 @@ from kilonova.objects.guest import ImageSource
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.volume_orders import VolumeMade, VolumeMake, VolumeRemove
 from kilonova.objects.volume_params import VolumeParams
-from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
+from kilonova.saga.definition import (
+    Ask,
+    NoUndo,
+    Output,
+    Retreat,
+    Run,
+    Saga,
+    Step,
+    StepFailed,
+    register,
+)
 from kilonova.volume.embedded import placing
 from kilonova.volume.embedded.operations.asking import (
     order,
@@ -31,8 +43,10 @@ def place(run: Run) -> Output:
     of, row = service(run), row_of(run)
     if row["host"]:
         return {"host": row["host"], "chosen": False}
+    retreats: Any = run.outputs.get("retreats", ())
+    tried = {str(note["host"]) for note in retreats}
     kept, off = of.db.read(lambda tx: (volumes.kept(tx), services.disabled(tx)))
-    rooms = [r for r in of.rooms() if r.host not in off]
+    rooms = [r for r in of.rooms() if r.host not in off | tried]
     return {"host": placing.choose(rooms, kept, row["size_gib"]), "chosen": True}
 
 
@@ -80,6 +94,16 @@ def source_image(run: Run, image_id: str | None) -> ImageSource | None:
         hash_value=image.os_hash_value,
         min_disk_gib=image.min_disk,
     )
+
+
+def make_failed(run: Run, answer: Answer) -> None:
+    """Go to another host when the fault is this one's and no source binds the volume to it."""
+    message = answer.message or "The host could not make the volume."
+    where = run.outputs["place"]
+    if answer.elsewhere and where["chosen"]:
+        note = {"host": where["host"], "why": message}
+        raise Retreat(message, to="place", note=note, details=answer.details)
+    raise StepFailed(message, details=answer.details)
 
 
 def order_unmake(run: Run) -> Order | None:
@@ -139,7 +163,16 @@ SAGA = register(
         params=VolumeParams,
         steps=(
             Step("place", place, NoUndo("decides only"), 60.0, record=take, unrecord=let_go),
-            Ask("make", order_make, made, order_unmake, MAKE_DEADLINE_S, park=park, queue="volume"),
+            Ask(
+                "make",
+                order_make,
+                made,
+                order_unmake,
+                MAKE_DEADLINE_S,
+                failed=make_failed,
+                park=park,
+                queue="volume",
+            ),
             Step(
                 "finish",
                 finish,

@@ -72,10 +72,11 @@ def _rest(tx: Tx, run: Run) -> None:
 
 
 def put_back(tx: Tx, run: Run) -> None:
-    """The volume has no data."""
+    """The volume has no data, or those that it had when nothing was begun yet."""
     now = service(run).clock.now()
-    status = "error" if run.params.backup_id is None else "error_restoring"
-    volumes.change(tx, run.resource, now, only=(*BUSY, "available", "in-use"), status=status)
+    if not volumes.get(tx, run.resource)["path"]:
+        status = "error" if run.params.backup_id is None else "error_restoring"
+        volumes.change(tx, run.resource, now, only=(*BUSY, "available", "in-use"), status=status)
     _rest(tx, run)
 
 
@@ -83,6 +84,12 @@ def lose(tx: Tx, run: Run, output: Output) -> None:
     """The volume has its host, and no data that count."""
     take(tx, run, output)
     volumes.change(tx, run.resource, service(run).clock.now(), path="")
+
+
+def let_go_lost(tx: Tx, run: Run) -> None:
+    """A volume whose data are lost is nowhere; fine when nothing was begun yet."""
+    if not volumes.get(tx, run.resource)["path"]:
+        let_go(tx, run)
 
 
 def order_unfill(run: Run) -> Order | None:
@@ -100,7 +107,7 @@ SAGA = register(
         version=1,
         params=VolumeParams,
         steps=(
-            Step("place", place, NoUndo("decides only"), 60.0, record=lose, unrecord=let_go),
+            Step("place", place, NoUndo("decides only"), 60.0, record=lose, unrecord=let_go_lost),
             Ask("clear", order_clear, cleared, order_unfill, 300.0, park=park),
             Ask("fill", order_fill, filled, order_unfill, DEADLINE_S, park=park, queue="volume"),
             Step(

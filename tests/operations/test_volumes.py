@@ -1,0 +1,126 @@
+"""Operations on volumes under faults: done, or what each promises when it is unwound, and nothing else anywhere."""
+
+from pathlib import Path
+
+import pytest
+
+from kilonova.objects.volume import Connector, FileConnection, NbdConnection
+from kilonova.saga.definition import Saga
+from kilonova.volume.interface import NotReady
+from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
+from tests.operations.server_world import saga_of
+from tests.operations.volume_world import NEEDS, SAGAS, VolumeWorld
+
+
+def saga(kind: str) -> Saga:
+    """Return the definition behind a kind of case."""
+    return saga_of(SAGAS.get(kind, kind))
+
+
+CASES = [(kind, case) for kind in NEEDS for case in points_of(saga(kind))]
+
+
+def _ids(value: object) -> str:
+    return value if isinstance(value, str) else case_id(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "case"), CASES, ids=_ids)
+def test_one_fault(kind: str, case: Case, tmp_path: Path) -> None:
+    """R1"""
+    check_case(VolumeWorld(tmp_path, kind), saga(kind), case)
+
+
+@pytest.mark.parametrize("seed", range(55))
+def test_two_faults(seed: int, tmp_path: Path) -> None:
+    """R1b"""
+    kind = list(NEEDS)[seed % len(NEEDS)]
+    check_case(
+        VolumeWorld(tmp_path, kind), saga(kind), random_pair(saga(kind), seed), all_hit=False
+    )
+
+
+def test_a_host_that_is_down_holds_up_no_delete(tmp_path: Path) -> None:
+    """R4: the volume is gone at once, its room is held; the file goes when the host is back."""
+    world = VolumeWorld(tmp_path, "volume_delete")
+    home, operation = world.begin()
+    back = world.fall_silent(world.row()["host"])
+    assert world.run(home, operation) == "done"
+    ledger = world.ledger()
+    assert (world.row(), ledger["cleanup"], ledger["room"], ledger["volume file"]) == (
+        None,
+        1,
+        2,
+        1,
+    )
+    back()
+    world.volumes.send_cleanups()
+    ledger, clean = world.ledger(), world.clean("done")
+    world.close()
+    assert ledger == clean
+
+
+def test_another_host_makes_it(tmp_path: Path) -> None:
+    """A host that goes down while it makes a volume: another one makes it, nothing is left on the first."""
+    world = VolumeWorld(tmp_path, "volume_create")
+    back = world.fall_silent("cell1-host1")
+    world.hosts.set_service("cell1-host1", forced_down=False)  # nobody knows it yet
+    home, operation = world.begin()
+    engine = world.engines[-1]
+    engine.nudge(home, operation)
+    engine.run_until_idle(advance=False)
+    assert world.row()["host"] == "cell1-host1"
+    world.hosts.set_service("cell1-host1", forced_down=True)
+    assert world.run(home, operation) == "done"
+    assert world.row()["host"] == "cell1-host2"
+    back()
+    world.volumes.send_cleanups()
+    ledger, clean = world.ledger(), world.clean("done")
+    world.close()
+    assert ledger == clean
+
+
+def test_a_delete_overtakes_what_runs(tmp_path: Path) -> None:
+    """A create that hangs is cancelled; the delete waits for its end, and leaves nothing."""
+    world = VolumeWorld(tmp_path, "volume_create")
+    world.guests.faults.set("volume_hang")
+    home, create = world.begin()
+    engine = world.engines[-1]
+    engine.nudge(home, create)
+    engine.run_until_idle(advance=False)
+    assert world.row()["status"] == "creating"
+    assert world.volumes.remove_volume(volume_id=world.volume) == 1
+    world.guests.faults.clear()
+    engine.run_until_idle(limit=10_000)
+    assert engine.wait(home, create, 0.0) == "cancelled"
+    ledger = world.ledger()
+    world.close()
+    assert (world.has_data, ledger["volume file"], ledger["room"], ledger["part file"]) == (
+        False,
+        0,
+        0,
+        0,
+    )
+    assert not [k for k in ledger if k.startswith("volume:")]
+
+
+def test_a_server_that_lost_its_host_leaves_no_export(tmp_path: Path) -> None:
+    """A connection waits until the export before it is not in force any more: never two writers."""
+    world = VolumeWorld(tmp_path, "volume_delete")
+    host = world.row()["host"]
+    other = "cell1-host2" if host == "cell1-host1" else "cell1-host1"
+    service = world.volumes
+    old = service.ensure_attachment(("a" * 32, "v"), volume_id=world.volume, server_id="s1")
+    with pytest.raises(NotReady):
+        service.connect(old.id, Connector(host=other))
+    world.settle()
+    assert isinstance(service.connect(old.id, Connector(host=other)), NbdConnection)
+    assert world.ledger()["export"] == 1
+    service.complete(old.id)
+    new = service.ensure_attachment(("b" * 32, "v"), volume_id=world.volume, server_id="s1")
+    service.remove_attachment(attachment_id=old.id)
+    with pytest.raises(NotReady):
+        service.connect(new.id, Connector(host=host))
+    world.settle()
+    found = service.connect(new.id, Connector(host=host))
+    assert isinstance(found, FileConnection) and world.ledger()["export"] == 0
+    world.close()

@@ -1,0 +1,262 @@
+"""A cloud for the fault tests of volumes: the servers' one, with the embedded volume service in it.
+
+The ledger counts what an operation on a volume can leave: rows, room, images, files of hosts, cleanup records, orders.
+"""
+
+import collections
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.agent.core import Agent
+from kilonova.agent.uploads import ImageSender
+from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.image.embedded import schema as i
+from kilonova.objects.image import Image
+from kilonova.objects.volume_params import VolumeParams
+from kilonova.saga import journal
+from kilonova.volume.embedded import backing, reverting, snapshotting
+from kilonova.volume.embedded import schema as v
+from kilonova.volume.embedded.creating import NewVolume
+from kilonova.volume.embedded.operations import asking, volume_extend, volume_upload
+from kilonova.volume.embedded.placing import HostRoom
+from kilonova.volume.embedded.store import backups, snapshots, volumes
+from kilonova.volume.embedded.volumes import EmbeddedVolumes
+from tests.operations.server_world import CONTEXT, ONE, PROJECT, ServerWorld, _template
+
+HOME = "volume"
+O = journal.O  # noqa: E741
+USER = CONTEXT.user_id or ""
+
+
+class VolumeWorld(ServerWorld):
+    """One case's cloud. ``kind``: the operation that ``begin`` accepts; what it needs was made before."""
+
+    def __init__(self, path: Path, kind: str, *, hosts: int = 2) -> None:
+        self.kind, self.shape, self.server = kind, ONE, ""
+        shutil.copytree(_template(ONE, hosts, None), path, dirs_exist_ok=True)
+        self._open(path, hosts)
+        self.volume = self.snapshot = self.backup = ""
+        for step in NEEDS[kind]:
+            home, operation = self.accept(step)
+            assert self.run(home, operation) == "done", step
+        for engine in self.engines:
+            engine.stop()
+        self.engines.clear()
+        self.before = self.ledger()
+
+    def _open(self, path: Path, hosts: int, disturbed: int | None = None) -> None:
+        super()._open(path, hosts, disturbed)
+        if HOME not in self.databases:
+            self.databases[HOME] = SqliteDatabase(path / "volume.db", HOME)
+        self.volumes = EmbeddedVolumes(
+            self.databases[HOME],
+            self.bus,  # type: ignore[arg-type]
+            self.images,
+            self.clock,
+            rooms=self.rooms,
+            nudge=lambda database, operation: self.services.engine.nudge(database, operation),
+        )
+        self.services.install(volumes=self.volumes, homes={HOME: self.databases[HOME]})
+        self.volumes.start(thread=False)
+
+    def _agent(self, host: str) -> Agent:
+        self.guests.volumes(host, ImageSender(self.images.upload))
+        return super()._agent(host)
+
+    def rooms(self) -> list[HostRoom]:
+        """Return the hosts as the volume service sees them."""
+        return [
+            HostRoom(h.host, h.inventory.disk_gib, self.hosts.is_up(h.host))
+            for h in self.hosts.all()
+        ]
+
+    def accept(self, kind: str) -> tuple[str, str]:
+        """Accept an operation; return (home, id)."""
+        if not self.engines:
+            self.engine().open()
+        self.volumes.db.write(
+            lambda tx: STARTS[kind](self, tx)
+        ) if kind in STARTS else self._create()
+        rows = self.volumes.db.read(
+            lambda tx: tx.select(sa.select(O.c.id).order_by(O.c.accepted_at.desc(), O.c.seq))
+        )
+        live = self.volumes.db.read(
+            lambda tx: tx.select(sa.select(O.c.id).where(O.c.ended_at.is_(None)))
+        )
+        assert len(live) == 1 and rows
+        return HOME, str(live[0][0])
+
+    def _create(self) -> None:
+        new = NewVolume(project_id=PROJECT, user_id=USER, size_gib=2, name="data")
+        self.volume = str(self.volumes.create(CONTEXT, new)["id"])
+
+    def row(self) -> Any:
+        """Return the volume's row, or None."""
+        return self.volumes.db.read(lambda tx: volumes.find(tx, self.volume))
+
+    def ledger(self) -> collections.Counter[str]:
+        """Count everything."""
+        self.settle()
+        row = self.row()
+        self.has_data = row is not None and bool(row["path"])
+        found: collections.Counter[str] = collections.Counter()
+        self.volumes.db.read(lambda tx: _rows(tx, found))
+        t = i.image
+        images = sa.select(t.c.status, sa.func.count()).group_by(t.c.status)
+        for status, n in self.images.db.read(lambda tx: tx.select(images)):
+            found[f"image:{status}"] += n
+        for left in self.guests.ledger():
+            found[left.kind] += 1
+        for agent in self.agents:
+            found["order"] += len(agent.orders.busy)
+        return +found
+
+    def clean(self, state: str) -> Mapping[str, int]:
+        """Return what the ledger must be when the operation ended in ``state``."""
+        total = collections.Counter(self.before)
+        delta = DELTAS[self.kind][0 if state == "done" else 1]
+        if state != "done" and self.kind in ("revert", "restore") and self.has_data:
+            delta = {}  # it failed before anything was begun
+        for key, n in {**delta, f"operation:{SAGAS.get(self.kind, self.kind)}:{state}": 1}.items():
+            total[key] += n
+        return {k: n for k, n in total.items() if n}
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.volumes.stop()
+        super().close()
+
+
+def _rows(tx: Tx, found: collections.Counter[str]) -> None:
+    for name, table in (
+        ("volume", v.volume),
+        ("snapshot", v.snapshot),
+        ("backup", v.backup),
+        ("attachment", v.attachment),
+    ):
+        statement = sa.select(table.c.status, sa.func.count()).group_by(table.c.status)
+        for status, n in tx.select(statement):
+            found[f"{name}:{status}"] += n
+    placed = sa.select(sa.func.count()).where(v.volume.c.host != "")
+    found["placed"] += tx.select(placed)[0][0]
+    found["room"] += sum(volumes.kept(tx).values())
+    found["cleanup"] += tx.select(sa.select(sa.func.count()).select_from(v.cleanup))[0][0]
+    state = sa.case((O.c.ended_at.is_(None), "live"), else_=O.c.state)
+    for kind, ended, n in tx.select(
+        sa.select(O.c.kind, state, sa.func.count()).group_by(O.c.kind, state)
+    ):
+        found[f"operation:{kind}:{ended}"] += n
+
+
+def _params(world: VolumeWorld, **more: Any) -> VolumeParams:
+    return VolumeParams(volume_id=world.volume, project_id=PROJECT, **more)
+
+
+def _delete(world: VolumeWorld, tx: Tx) -> None:
+    world.volumes.delete_in(tx, CONTEXT, volumes.get(tx, world.volume))
+
+
+def _extend(world: VolumeWorld, tx: Tx) -> None:
+    now = world.clock.now()
+    volumes.change(tx, world.volume, now, status="extending", new_size_gib=5)
+    asking.accept(tx, CONTEXT, world.volumes, volume_extend.SAGA, _params(world, size_gib=5))
+
+
+def _snapshot(world: VolumeWorld, tx: Tx) -> None:
+    new = snapshotting.NewSnapshot(world.volume, "s")
+    world.snapshot = str(snapshotting.create_in(tx, CONTEXT, world.volumes, new)["id"])
+
+
+def _drop_snapshot(world: VolumeWorld, tx: Tx) -> None:
+    snapshotting.delete_in(tx, CONTEXT, world.volumes, snapshots.get(tx, world.snapshot))
+
+
+def _upload(world: VolumeWorld, tx: Tx) -> None:
+    made = world.images.ensure(
+        f"{world.volume}:upload",
+        Image(
+            id=world.volume,
+            name="copy",
+            status="queued",
+            owner=PROJECT,
+            disk_format="qcow2",
+            container_format="bare",
+        ),
+    )
+    volumes.change(tx, world.volume, world.clock.now(), status="uploading")
+    params = _params(world, image_id=made.id)
+    asking.accept(tx, CONTEXT, world.volumes, volume_upload.SAGA, params)
+
+
+def _backup(world: VolumeWorld, tx: Tx) -> None:
+    new = backing.NewBackup(world.volume, "b")
+    world.backup = str(backing.create_in(tx, CONTEXT, world.volumes, new)["id"])
+
+
+def _drop_backup(world: VolumeWorld, tx: Tx) -> None:
+    backing.delete_in(tx, CONTEXT, world.volumes, backups.get(tx, world.backup))
+
+
+def _restore(world: VolumeWorld, tx: Tx) -> None:
+    row = backups.get(tx, world.backup)
+    backing.restore_in(tx, CONTEXT, world.volumes, row, world.volume, "")
+
+
+def _restore_new(world: VolumeWorld, tx: Tx) -> None:
+    row = backups.get(tx, world.backup)
+    backing.restore_in(tx, CONTEXT, world.volumes, row, None, "new")
+
+
+def _revert(world: VolumeWorld, tx: Tx) -> None:
+    row = volumes.get(tx, world.volume)
+    reverting.accept(tx, CONTEXT, world.volumes, row, world.snapshot)
+
+
+STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
+    "volume_delete": _delete,
+    "volume_extend": _extend,
+    "snapshot_create": _snapshot,
+    "snapshot_delete": _drop_snapshot,
+    "volume_upload_image": _upload,
+    "backup_create": _backup,
+    "backup_delete": _drop_backup,
+    "revert": _revert,
+    "restore": _restore,
+    "restore_new": _restore_new,
+}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "volume_create": (),
+    "volume_delete": ("volume_create",),
+    "volume_extend": ("volume_create",),
+    "snapshot_create": ("volume_create",),
+    "snapshot_delete": ("volume_create", "snapshot_create"),
+    "volume_upload_image": ("volume_create",),
+    "backup_create": ("volume_create",),
+    "backup_delete": ("volume_create", "backup_create"),
+    "revert": ("volume_create", "snapshot_create"),
+    "restore": ("volume_create", "backup_create"),
+    "restore_new": ("volume_create", "backup_create"),
+}
+_MADE = {"placed": 1, "room": 2, "volume file": 1}
+_LOST = {k: -n for k, n in _MADE.items()}
+DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, unwound)
+    "volume_create": ({"volume:available": 1, **_MADE}, {"volume:error": 1}),
+    "volume_delete": ({"volume:available": -1, **_LOST}, {}),
+    "volume_extend": ({"room": 3}, {}),
+    "snapshot_create": (
+        {"snapshot:available": 1, "room": 2, "snapshot file": 1},
+        {"snapshot:error": 1, "room": 2},
+    ),
+    "snapshot_delete": ({"snapshot:available": -1, "room": -2, "snapshot file": -1}, {}),
+    "volume_upload_image": ({"image:active": 1}, {}),
+    "backup_create": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
+    "backup_delete": ({"backup:available": -1, "image:active": -1}, {}),
+    "revert": ({}, {"volume:available": -1, "volume:error": 1, **_LOST}),
+    "restore": ({}, {"volume:available": -1, "volume:error_restoring": 1, **_LOST}),
+    "restore_new": ({"volume:available": 1, **_MADE}, {"volume:error_restoring": 1}),
+}
+SAGAS = {"revert": "volume_refill", "restore": "volume_refill", "restore_new": "volume_refill"}
