@@ -1,5 +1,6 @@
 """Cleanup records: orders that a host which is down must still perform; done when it returns, shown by audit."""
 
+import uuid
 from collections.abc import Sequence
 
 import msgspec
@@ -31,6 +32,11 @@ _TRIED = Q(
 )
 
 
+def hold_of(operation: str, host: str) -> str:
+    """Return the consumer that keeps what an unwound create had claimed of a host that has not confirmed."""
+    return str(uuid.uuid5(uuid.UUID(operation), host))
+
+
 def park(run: Run, order: Order) -> None:
     """Keep an order for later, in the cell of its host; repeating it keeps one. For ``Ask.park_outside``."""
     services: Services = run.services
@@ -39,16 +45,22 @@ def park(run: Run, order: Order) -> None:
     def put(tx: Tx) -> None:
         moves = migrations.of_server(tx, order.server_id)
         kept = [m["uuid"] for m in moves if m["status"] not in migrations.ENDED]
+        kept.append(hold_of(run.operation, order.host))
         put_record(tx, run.operation, order, services.now(), holds=(order.server_id, *kept))
 
     cell.write(put)
+
+
+def record_id(operation: str, step: str, host: str) -> str:
+    """Return the id of the record of one order; a create may leave one at each host that it tried."""
+    return f"{operation}:{step}:{host}"
 
 
 def put_record(tx: Tx, operation: str, order: Order, now: float, holds: Sequence[str] = ()) -> None:
     """Write a cleanup record. holds: consumers whose claims stand until it is done, beside the server's."""
     tx.run(
         _ADD,
-        id=f"{operation}:{order.step}" if operation else new_uuid(),
+        id=record_id(operation, order.step, order.host) if operation else new_uuid(),
         host=order.host,
         server=order.server_id,
         operation=operation,

@@ -1,5 +1,7 @@
 """What attaching and detaching a NIC share: the orders, and how the server's record follows."""
 
+from functools import partial
+
 import msgspec
 
 from kilonova.common.ids import new_uuid
@@ -116,6 +118,10 @@ def ended(tx: Tx, run: Run, *, ok: bool) -> None:
     servers.let_go(tx, run.resource, epoch=run.epoch)
 
 
+def _refresh(services: Services, server_id: str) -> None:
+    network_events.refresh(services, server_id)
+
+
 def failed(tx: Tx, run: Run) -> None:
     """The last act of an unwind: the server is as it was, with a fault."""
     ended(tx, run, ok=False)
@@ -123,7 +129,7 @@ def failed(tx: Tx, run: Run) -> None:
     row = servers.find(tx, run.resource)
     if row is None or row["deleted"]:
         return
-    tx.after_commit(lambda: network_events.refresh(services, run.resource))
+    tx.after_commit(partial(_refresh, services, run.resource))
     if run.cancelled:
         return
     actions.add_fault(

@@ -60,14 +60,14 @@ class NetworkEvents:
                     )
 
 
-def refresh(services: Services, server_id: str) -> None:
-    """Write addresses, groups and NICs of a placed server anew if they differ; repeatable.
+def refresh(services: Services, server_id: str) -> bool:
+    """Write addresses, groups and NICs of a placed server anew if they differ; tell whether they did. Repeatable.
 
     A NIC whose port somebody deleted goes: the guest's next start must not wait for it.
     """
     mapping = services.world.read(lambda tx: mappings.find(tx, server_id))
     if mapping is None or mapping["cell"] in (None, CELL0):
-        return
+        return False
     cell = services.cell(mapping["cell"])
     seen = cell.read(lambda tx: servers.find(tx, server_id))
     ports = services.network.ports_of([server_id]).get(server_id, [])
@@ -96,5 +96,7 @@ def refresh(services: Services, server_id: str) -> None:
             updated_at=services.now(),
         )
 
-    if cell.write(put):
+    changed = cell.write(put)
+    if changed:
         metadata.push(services, server_id)
+    return changed

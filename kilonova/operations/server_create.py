@@ -28,7 +28,7 @@ from kilonova.objects.server import NicRecord, RequestedServer, ServerParams
 from kilonova.operations import guest_orders, rows, server_disks, states
 from kilonova.operations import server_create_volumes as volumes
 from kilonova.operations.addresses import addresses_json
-from kilonova.operations.cleanup import park
+from kilonova.operations.cleanup import hold_of, park
 from kilonova.operations.services import CELL0, Services
 from kilonova.saga import journal
 from kilonova.saga.definition import (
@@ -248,6 +248,13 @@ def order_unbuild(run: Run) -> Order | None:
     return guest_orders.order(run, where["host"], "guest_build", payload, 120.0, Direction.UNDO)
 
 
+def hold(tx: Tx, run: Run, order: Order) -> None:
+    """The host did not confirm that it removed the guest: what was claimed of it stays claimed until it does."""
+    services: Services = run.services
+    keeper = hold_of(run.operation, order.host)
+    services.scheduling.hand_over(tx, run.resource, keeper, "INSTANCE")
+
+
 def finish(run: Run) -> Output:
     """Make the server ACTIVE; its row is final before the operation is closed.
 
@@ -383,6 +390,7 @@ SAGA = register(
                 order_unbuild,
                 BUILD_DEADLINE_S,
                 failed=build_failed,
+                park=hold,
                 park_outside=park,
                 queue="build",
             ),

@@ -79,7 +79,7 @@ def answered(services: Services, body: bytes) -> None:
         cell = services.cell(services.hosts.cell_of(answer.host))
     except KilonovaError:
         return
-    record = f"{answer.operation}:{answer.step}"
+    record = cleanup.record_id(answer.operation, answer.step, answer.host)
     rows = cell.read(lambda tx: cleanup.of_host(tx, answer.host))
     for r in rows:
         if r["id"] != record:
@@ -97,23 +97,27 @@ def _tried(cell: Database, record: str, why: str) -> None:
 def _done(services: Services, cell: Database, found: Row) -> None:
     """Release what the record held, then forget it: a record disappears last.
 
-    The claim stays while the server lives (it is of where it is now), or another host has not cleaned up yet.
+    What an unwound create had claimed of this host is free now. The server's own claim stays while the server lives (it
+    is of where it is now), or another host has not cleaned up yet.
     """
-
     record, server = found["id"], found["server"]
-
-    def release(tx: Tx) -> None:
-        if mappings.find(tx, server) is None:
-            for consumer in {server, *msgspec.json.decode(found["holds"])}:
-                services.scheduling.release(tx, consumer)
-
+    own = cleanup.hold_of(found["operation"], found["host"]) if found["operation"] else ""
     cells = [services.cell(name) for name in services.real_cells()]
-    if not any(
+    last = not any(
         r["server"] == server and r["id"] != record
         for c in cells
         for r in c.read(cleanup.all_records)
-    ):
-        services.world.write(release)
+    )
+
+    def release(tx: Tx) -> None:
+        freed = {own} if own else set()
+        if last and mappings.find(tx, server) is None:
+            freed |= {server, *msgspec.json.decode(found["holds"])}
+        for consumer in sorted(freed):
+            services.scheduling.release(tx, consumer)
+
+    services.world.write(release)
+    if last:
         server_volumes.settle_held(services, server, found["operation"])
     cell.write(lambda tx: cleanup.done(tx, record))
     log.info("a cleanup is done", extra={"server": server})

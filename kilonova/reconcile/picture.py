@@ -197,8 +197,9 @@ class Picture:
 
     @functools.cached_property
     def held_back(self) -> dict[str, Row]:
-        """Server -> the cleanup record because of which something of it still stands."""
-        return {r["server"]: r for cell in self.cells.values() for r in cell["cleanups"]}
+        """Server, or what a create had claimed -> the cleanup record because of which something of it still stands."""
+        records = [r for cell in self.cells.values() for r in cell["cleanups"]]
+        return {who: r for r in records for who in (r["server"], *msgspec.json.decode(r["holds"]))}
 
     def row_of(self, server: str) -> tuple[str, Row] | None:
         """Return (cell, row) of a server where its mapping says that it is, or None."""

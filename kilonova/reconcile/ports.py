@@ -1,14 +1,18 @@
-"""Ports and servers: a port made for an operation that is over, and whose server is gone, is removed by its key."""
+"""Ports and servers: ports made for what is not there are removed by key; NICs without a port leave the record."""
 
 import msgspec
 
-from kilonova.db import mappings
+from kilonova.db import mappings, servers
+from kilonova.db.engine import Row
+from kilonova.objects.port import PortClaim
+from kilonova.operations import interface_attach, network_events
 from kilonova.operations.services import CELL0, Services
 from kilonova.reconcile.finding import Finding, repaired
 from kilonova.reconcile.picture import Picture
 from kilonova.saga import journal
 
 EVERY_S = 300.0
+_RESERVED = "It was reserved for an attach that never came to be: it is removed, or let go if the user made it."
 
 
 def look(picture: Picture) -> list[Finding]:
@@ -35,7 +39,7 @@ def look(picture: Picture) -> list[Finding]:
     return found + _records(picture, claims, known)
 
 
-def _records(picture: Picture, claims: list[object], known: set[str]) -> list[Finding]:
+def _records(picture: Picture, claims: list[PortClaim], known: set[str]) -> list[Finding]:
     """Compare the NICs in the records with the ports."""
     found = []
     recorded: dict[str, set[str]] = {}
@@ -50,12 +54,14 @@ def _records(picture: Picture, claims: list[object], known: set[str]) -> list[Fi
                         subject=port,
                         where=name,
                         message=f"Server {server} has a NIC with port {port}, which the network does not know.",
+                        repair="The NIC is taken out of the record; the guest loses it at its next start.",
                         about=(server,),
                         since=row["updated_at"] or 0.0,
+                        extra=(server,),
                     )
                 )
     for claim in claims:
-        server, port = claim.device_id, claim.port_id  # type: ignore[attr-defined]
+        server, port = claim.device_id, claim.port_id
         if picture.row_of(server) is not None and port not in recorded.get(server, ()):
             found.append(
                 Finding(
@@ -63,7 +69,10 @@ def _records(picture: Picture, claims: list[object], known: set[str]) -> list[Fi
                     subject=port,
                     where="network",
                     message=f"Port {port} belongs to server {server}, whose record has no such NIC.",
-                    about=(server, claim.operation),  # type: ignore[attr-defined]
+                    repair=_RESERVED if claim.item == interface_attach.ITEM else None,
+                    about=(server, claim.operation),
+                    since=claim.created_at,
+                    extra=(claim.operation, claim.item, server),
                 )
             )
     return [f for f in found if not _in_cell0(picture, f.about[0])]
@@ -75,17 +84,41 @@ def _in_cell0(picture: Picture, server: str) -> bool:
 
 
 def mend(services: Services, finding: Finding) -> bool:
-    """Remove by key, if the operation is over everywhere and the server is not placed."""
+    """Mend one finding, if nothing works on the server by now."""
+    if finding.kind == "port_missing":
+        (server,) = finding.extra
+        return not _worked_on(services, server) and network_events.refresh(services, server)
     operation, item, server = finding.extra
-    for db in (services.world, *services.cells.values()):
-        row = db.read(lambda tx: journal.find_row(tx, operation))
-        if row is not None and row["ended_at"] is None:
-            return False
-        if db.read(lambda tx: journal.live_of(tx, server)):
-            return False
+    if _worked_on(services, server, operation):
+        return False
     mapping = services.world.read(lambda tx: mappings.find(tx, server))
+    if finding.kind == "port_unrecorded":
+        return _was_reserved(services, mapping, finding) and _sweep(services, operation, item)
     if mapping is not None and mapping["cell"] != CELL0:
         return False
+    return _sweep(services, operation, item)
+
+
+def _worked_on(services: Services, server: str, operation: str = "") -> bool:
+    for db in (services.world, *services.cells.values()):
+        row = db.read(lambda tx: journal.find_row(tx, operation)) if operation else None
+        if row is not None and row["ended_at"] is None:
+            return True
+        if db.read(lambda tx: journal.live_of(tx, server)):
+            return True
+    return False
+
+
+def _was_reserved(services: Services, mapping: Row | None, finding: Finding) -> bool:
+    """Tell whether the record still lacks the port: its attach was never accepted, or unwound."""
+    if mapping is None or mapping["cell"] in (None, CELL0):
+        return False
+    row = services.cell(mapping["cell"]).read(lambda tx: servers.find(tx, finding.extra[2]))
+    nics = [] if row is None else msgspec.json.decode(row["nics"])
+    return finding.subject not in {n["port_id"] for n in nics}
+
+
+def _sweep(services: Services, operation: str, item: str) -> bool:
     return services.network.sweep([(operation, item)]) > 0
 
 

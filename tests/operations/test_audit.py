@@ -17,7 +17,7 @@ from kilonova.db.schema import world as w
 from kilonova.objects.base import encode
 from kilonova.objects.guest import GuestDelete, PowerState
 from kilonova.objects.order import Direction, Order, pack
-from kilonova.operations import cleanup
+from kilonova.operations import cleanup, interface_attach
 from kilonova.placement import schema as p
 from kilonova.reconcile import audit, retention
 from kilonova.reconcile.loop import Reconcilers
@@ -75,6 +75,17 @@ def _port_unrecorded(x: ServerWorld) -> None:
     network = msgspec.json.decode((x.path / "network.json").read_bytes())["network"]
     x.network.ensure_port(
         (new_uuid(), "nic0"),
+        project_id="p",
+        device_id=x.server,
+        host=x.row()["host"],
+        network_id=network,
+    )
+
+
+def _port_reserved(x: ServerWorld) -> None:
+    network = msgspec.json.decode((x.path / "network.json").read_bytes())["network"]
+    x.network.ensure_port(
+        (new_uuid(), interface_attach.ITEM),
         project_id="p",
         device_id=x.server,
         host=x.row()["host"],
@@ -264,6 +275,8 @@ def _retention_behind(x: ServerWorld) -> None:
 MENDED: dict[str, Plant] = {
     "guest_power": _guest_power,
     "port_orphan": _port_orphan,
+    "port_unrecorded": _port_reserved,
+    "port_missing": _port_missing,
     "allocation_missing": _allocation_missing,
     "allocation_orphan": _allocation_orphan,
     "delete_lost": _delete_lost,
@@ -278,7 +291,6 @@ LISTED: dict[str, Plant] = {
     "guest_unknown": _guest_unknown,
     "guest_elsewhere": _guest_elsewhere,
     "port_unrecorded": _port_unrecorded,
-    "port_missing": _port_missing,
     "allocation_orphan": _allocation_of_a_stranger,
     "allocation_elsewhere": _allocation_elsewhere,
     "over_capacity": _over_capacity,

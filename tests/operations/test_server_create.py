@@ -117,12 +117,44 @@ def test_the_host_goes_down_during_the_build(tmp_path: Path) -> None:
     home, operation = world.begin()
     assert world.run(home, operation, faults) == "done"
     assert faults.missed == []
-    assert world.ledger()["cleanup:cell1"] == 1
+    parked = world.ledger()
+    assert parked["cleanup:cell1"] == 1
+    # what the first host may still have stays claimed, beside what the server has of the second
+    assert (parked["consumer"], parked["held:MEMORY_MB"]) == (2, 1024)
+    assert not [k for k in parked if k.startswith("audit:allocation")]
     backs[0]()
     cleanups.run(world.services)
     ledger = world.ledger()
     world.close()
     assert ledger == plus(world.before, created(world.shape))
+
+
+@pytest.mark.parametrize("deleted_first", [False, True])
+def test_a_host_that_is_down_keeps_what_an_unwound_create_claimed(
+    deleted_first: bool, tmp_path: Path
+) -> None:
+    """R17: the create ends in ERROR; the host's resources are free when it confirms, not before."""
+    world = ServerWorld(tmp_path, hosts=1)
+    backs = []
+
+    def fall(fault: Fault) -> None:
+        backs.append(world.fall_silent("cell1-host1"))
+
+    faults = Faults(Fault("build", "do", "before", "pause"), pause=fall)
+    assert world.run(*world.begin(), faults) == "failed"
+    assert faults.missed == []
+    parked = world.ledger()
+    assert (parked["cleanup:cell1"], parked["consumer"], parked["held:VCPU"]) == (1, 1, 1)
+    assert not [k for k in parked if k.startswith("audit:allocation")]
+    if deleted_first:
+        assert world.run(*world.accept("server_delete")) == "done"
+        assert world.ledger()["held:VCPU"] == 1
+    backs[0]()
+    cleanups.run(world.services)
+    ledger = world.ledger()
+    world.close()
+    left = [k for k in ledger if k.startswith(("cleanup", "consumer", "held:", "guest", "audit:"))]
+    assert left == []
 
 
 def test_cancelled_by_its_owner(tmp_path: Path) -> None:

@@ -127,6 +127,12 @@ def test_remote_groups_are_sets_that_change_by_themselves(cloud: Cloud) -> None:
     assert not one.tcp("192.168.7.12", 22)
     assert three.tcp("192.168.7.12", 22)
     service.close()
+    ns = names.host_ns(cloud.helper.tag)
+    assert "set g4_" in run(["nft", "list", "sets"], ns=ns)
+    gone = Change(host="h", removed=(("port", b.id, b.generation),))
+    assert [i for i in cloud.network.apply(gone).items if i[3] is not None] == []
+    assert "set g4_" not in run(["nft", "list", "sets"], ns=ns)
+    assert ("group", group) not in cloud.network.generations()
 
 
 def test_a_guest_cannot_lie_about_its_address(cloud: Cloud) -> None:

@@ -291,5 +291,10 @@ def group_lines(group: GroupState | str) -> list[str]:
     return lines
 
 
+def group_removal(group_id: str) -> list[str]:
+    """Return the lines that remove a group's sets; no rule may name them any more."""
+    return [f"delete set inet kilonova {group_set(group_id, version)}" for version in (4, 6)]
+
+
 def zone_line(network_id: str, zone: int) -> str:
     return f'add element inet kilonova zones {{ "{names.bridge(network_id)}" : {zone} }}'

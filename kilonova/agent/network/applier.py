@@ -8,6 +8,7 @@ from kilonova.agent.helper.client import HelperClient, HelperError
 from kilonova.agent.network.fake import FakeFaults, FakeHostNetwork
 from kilonova.agent.network.in_force import InForce, Overtaken, ask_until_newest, kind_of
 from kilonova.agent.network.interface import HostNetwork, PlugFailed, PortNotReady
+from kilonova.agent.network.named_groups import NamedGroups
 from kilonova.bus.interface import Bus, NobodyListens
 from kilonova.common.errors import Unavailable
 from kilonova.common.log import get_logger
@@ -34,6 +35,7 @@ class RealHostNetwork:
         self._bus = bus
         self._in_force = InForce(self._ask if bus else None)
         self._networks: dict[str, NetworkState] = {}
+        self._named = NamedGroups()
         self._lock = threading.Lock()
         self.on_networks: Callable[[], None] = lambda: None
         self._subscription = bus.subscribe(f"agent.{host}.state", self._on_state) if bus else None
@@ -43,8 +45,11 @@ class RealHostNetwork:
     def _on_state(self, subject: str, body: bytes) -> None:
         if type_of(body) != "Change":  # other things travel on the same subject
             return
+        change = decode(body, Change)
         try:
-            self._report(self.apply(decode(body, Change)))
+            self._report(self.apply(change))
+            for port_id in self._without_group(change):
+                self._ask(port_id)
         except Overtaken:
             self._ask(None)
         except Unavailable as exc:
@@ -53,6 +58,7 @@ class RealHostNetwork:
     def apply(self, change: Change) -> Applied:
         with self._lock:
             self._in_force.admit(change)
+            change = self._with_groups_gone(change)
             try:
                 applied = self._helper.network_apply(change)
             except HelperError as exc:
@@ -64,6 +70,19 @@ class RealHostNetwork:
         self.on_networks()
         self._in_force.took(change, applied)
         return applied
+
+    def _with_groups_gone(self, change: Change) -> Change:
+        """Add the removal of groups that no port names any more: nobody else knows when that is."""
+        unnamed = self._named.take(change)
+        have = self._in_force.all() if unnamed else {}
+        gone = [("group", g, have["group", g]) for g in sorted(unnamed) if ("group", g) in have]
+        return change.replace(removed=(*change.removed, *gone)) if gone else change
+
+    def _without_group(self, change: Change) -> list[str]:
+        """Return ports whose rules name a group of which this host was never told: its members come with the port."""
+        with self._lock:
+            have = {id_ for kind, id_ in self._in_force.all() if kind == "group"}
+            return self._named.waiting(change, have)
 
     def _note_networks(self, change: Change) -> None:
         if change.full:
@@ -133,6 +152,7 @@ class RealHostNetwork:
         with self._lock:
             self._helper.network_remove()
             self._networks = {}
+            self._named = NamedGroups()
         self._in_force.clear()
 
     def generations(self) -> dict[tuple[str, str], int]:

@@ -307,12 +307,23 @@ class HostState:
         for kind, id_ in gone:
             if kind == "port" and id_ in self._now.chains:
                 lines += nft_rules.port_removal(self._now.chains[id_], id_, self._slot(id_))
+        for group in sorted(self._unnamed(gone)):
+            lines += nft_rules.group_removal(group)
         return lines
+
+    def _unnamed(self, gone: list[tuple[str, str]]) -> set[str]:
+        """Return the groups of ``gone`` whose sets are in force and that no port names."""
+        groups = {id_ for kind, id_ in gone if kind == "group"} & self._now.groups
+        for document in self._documents.values() if groups else ():
+            if isinstance(document, PortState):
+                groups -= nft_rules.groups_of(document)
+        return groups
 
     def _filter_done(
         self, gone: list[tuple[str, str]], wanted: dict[str, dict[str, list[str]]]
     ) -> None:
         self._now.chains.update(wanted)
+        self._now.groups -= self._unnamed(gone)
         for kind, id_ in gone:
             if kind == "port":
                 self._now.chains.pop(id_, None)

@@ -101,7 +101,8 @@ class Engine:
         return may
 
     def _restrict(self, req: Request) -> Any:
-        return None if req.may("admin_only", {}) else self.res.seen(req.ctx)
+        every = req.may("admin_only", {}) or req.may(f"see_every_{self.res.name}", {})
+        return None if every else self.res.seen(req.ctx)
 
     def find(self, tx: Tx, req: Request, row_id: str) -> Row:
         """Return a row that the caller may see; 404 alike for missing and foreign ones."""
@@ -175,7 +176,8 @@ class Engine:
     def _create_one(self, act: Act, item: dict[str, Any]) -> str:
         req = act.req
         project = _owner(req, item)
-        if project != req.ctx.project_id and not req.may("admin_only", {}):
+        others = req.may("admin_only", {}) or req.may(f"create_{self.res.name}_for_others", {})
+        if project != req.ctx.project_id and not others:
             raise Forbidden(f"Policy doesn't allow create_{self.res.name} to be performed.")
         self.guard(req, "create", item, {"project_id": project, "network:project_id": None})
         quotas.check(act.tx, project, self.res.name, 1, self.network.quota_defaults)

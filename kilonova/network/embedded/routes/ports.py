@@ -213,7 +213,7 @@ def _guard(
 def create(act: Act, item: dict[str, Any], project: str) -> str:
     """Make a port."""
     net = act.tx.one(networks.FIND, id=item["network_id"])
-    admin = act.req.may("admin_only", {})
+    admin = act.req.may("admin_or_service", {})
     if net is None or not (networks.usable(net, act.req.ctx.project_id or "") or admin):
         raise missing("network", item["network_id"])
     _guard(act, "create", item, {"project_id": project, "network:project_id": net["project_id"]})
@@ -296,7 +296,7 @@ def _stays_in_use(act: Act, row: Row, item: dict[str, Any]) -> None:
     """A port of a server, a router or DHCP keeps its device: only whoever uses it lets go of it."""
     moved = any(item.get(k, row[k]) != row[k] for k in ("device_id", "device_owner"))
     system = ports.is_system(row["device_owner"])
-    if moved and (system or (row["operation"] and not act.req.may("admin_only", {}))):
+    if moved and (system or (row["operation"] and not act.req.may("admin_or_service", {}))):
         raise Clash(
             "PortInUse",
             f"Unable to complete operation on port {row['id']} for network {row['network_id']}. "
