@@ -53,10 +53,13 @@ class Whole:
         self.cloud = Cloud(Plan(state_dir=directory, port=0, **plan))
         self.cloud.start()
         self.content = first_content.ensure(self.cloud, None)
-        self.url = self.cloud.url
+        self._speak(self.cloud.url, directory / "passwords.json")
+
+    def _speak(self, url: str, passwords: Path) -> None:
+        self.url = url
         self._local = threading.local()
         self._tokens: dict[str, str] = {}
-        self.passwords = json.loads((directory / "passwords.json").read_text())
+        self.passwords = json.loads(passwords.read_text())
 
     def close(self) -> None:
         """Stop the cloud."""
@@ -188,6 +191,28 @@ class Whole:
         self.call("DELETE", f"/compute/v2.1/servers/{server_id}", who="admin")
         path = f"/compute/v2.1/servers/{server_id}"
         until(lambda: self.call("GET", path, who="admin").status == 404 or None)
+
+
+@dataclass
+class Known:
+    """The ids that a cloud elsewhere has for the first projects and users."""
+
+    projects: dict[str, str]
+    users: dict[str, str]
+
+
+class Elsewhere(Whole):
+    """A cloud that runs already, by its address; its passwords are in a file that ``kilonova up`` wrote."""
+
+    def __init__(self, url: str, passwords: Path) -> None:
+        self._speak(url.rstrip("/"), passwords)
+        found = self.call("GET", "/identity/v3/users", who="admin").json["users"]
+        people = {u["name"]: u["id"] for u in found}
+        projects = {name: self.project(name) for name in ("admin", "demo")}
+        self.content: Any = Known(projects, people)
+
+    def close(self) -> None:
+        """It goes on."""
 
 
 def until(look: Callable[[], Any], what: str = "it never came") -> Any:

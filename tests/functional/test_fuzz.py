@@ -2,7 +2,8 @@
 
 KILONOVA_FUZZ_EXAMPLES says how many requests each operation gets per microversion, caller and kind of data; the usual
 run gives few to the oldest, the newest and two random microversions of compute, and to the newest of all others.
-KILONOVA_FUZZ_SEED repeats a run.
+KILONOVA_FUZZ_SEED repeats a run. KILONOVA_FUZZ_ADDRESS is the URL of a cloud that runs already, and
+KILONOVA_FUZZ_PASSWORDS the file with its passwords: what the run makes stays there.
 """
 
 import os
@@ -10,13 +11,15 @@ import random
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
 import pytest
 
 from tests.security.roles_world import World, unlimited
-from tests.whole import Whole, running
+from tests.whole import Elsewhere, Whole, running
 
 EXAMPLES = int(os.environ.get("KILONOVA_FUZZ_EXAMPLES", "1"))
 # one seed for all processes of a run on several
@@ -25,7 +28,7 @@ SEED = int(os.environ.get("KILONOVA_FUZZ_SEED", str(RUN.randrange(1 << 30))))
 _RANDOM = random.Random(SEED)
 COMPUTE = ["2.1", "2.104", *(f"2.{n}" for n in sorted(_RANDOM.sample(range(2, 104), 2)))]
 CASES = [("compute", v) for v in COMPUTE] + [
-    (s, None) for s in ("identity", "image", "network", "placement", "kilonova")
+    (s, None) for s in ("identity", "image", "network", "volume", "placement", "kilonova")
 ]
 GONE = {410}  # what a path of an old release answers
 UNTOUCHED = (  # what would end the run itself
@@ -34,9 +37,21 @@ UNTOUCHED = (  # what would end the run itself
 SLOW_S = 2.0
 
 
+@contextmanager
+def _cloud() -> Iterator[Whole]:
+    address = os.environ.get("KILONOVA_FUZZ_ADDRESS")
+    if not address:
+        with running() as made:
+            yield made
+        return
+    there = Elsewhere(address, Path(os.environ["KILONOVA_FUZZ_PASSWORDS"]))
+    yield there
+    there.hang_up()
+
+
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    with running() as made:
+    with _cloud() as made:
         for who in ("other", "demo", "admin"):
             made.token(who)
         for project in ("demo", "admin"):
