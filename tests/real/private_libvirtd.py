@@ -51,10 +51,11 @@ seccomp_sandbox = 0
 
 @dataclass
 class Libvirtd:
-    """Where it lives; ``start`` and ``kill`` leave guests alone."""
+    """Where it lives; ``start`` and ``kill`` leave guests alone. ns: the network namespace, None: the machine's own."""
 
     root: Path
     process: subprocess.Popen[bytes] | None = None
+    ns: str | None = None
 
     @property
     def uri(self) -> str:
@@ -65,7 +66,10 @@ class Libvirtd:
         script.write_text(_LAUNCH.format(root=self.root))
         with (self.root / "out").open("ab") as out:
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "--uts", "bash", str(script)],
+                [
+                    *(() if self.ns is None else ("ip", "netns", "exec", self.ns)),
+                    *("unshare", "--mount", "--uts", "bash", str(script)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -123,7 +127,7 @@ def _add(root: Path, name: str, *lines: str) -> None:
 
 
 @contextmanager
-def private_libvirtd() -> Iterator[Libvirtd]:
+def private_libvirtd(ns: str | None = None) -> Iterator[Libvirtd]:
     """Run one; at the end its guests, it and its files are gone."""
     root = Path(tempfile.mkdtemp(prefix="kn-", dir="/tmp"))
     root.chmod(0o711)
@@ -152,7 +156,7 @@ def private_libvirtd() -> Iterator[Libvirtd]:
     )
     # A /dev/kvm that QEMU's user may not open makes libvirt 9.0 probe QEMU anew in every call: 30 s each.
     (root / "no-kvm").touch(mode=0o600)
-    daemon = Libvirtd(root)
+    daemon = Libvirtd(root, ns=ns)
     daemon.start()
     try:
         yield daemon

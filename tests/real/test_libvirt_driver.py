@@ -60,10 +60,13 @@ class Site:
         self.driver: LibvirtDriver
         self.agent: Agent
 
-    def begin(self, boot: str = "boot1") -> None:
-        images = ImageCache(
+    def image_cache(self) -> ImageCache:
+        return ImageCache(
             self.daemon.root / "images", convert_to_qcow2, open_image=self._open, group=QEMU_ID
         )
+
+    def begin(self, boot: str = "boot1") -> None:
+        images = self.image_cache()
         config = LibvirtConfig(lambda: self.daemon.uri, self.instances, "test-cloud", group=QEMU_ID)
         self.driver = LibvirtDriver(config, images, self.taps, configdrive.build)
         self.agent = self.cloud.agent(driver=self.driver, boot=boot, journal=Journal(self.journal))

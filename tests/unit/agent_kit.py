@@ -18,6 +18,7 @@ from kilonova.objects.base import Versioned, decode, encode
 from kilonova.objects.host import HostRegister, OwnedServer, Registered, Report
 from kilonova.objects.order import Answer, AnswerState, Direction, Order, pack
 from kilonova.virt.fake.world import World
+from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
 
 GUARD_S = 30.0
@@ -128,6 +129,7 @@ class Cloud:
         self.ports = Ports()
         self.conductor = Conductor(self.bus)
         self.agents: list[Agent] = []
+        self.volumes: dict[str, VolumeStore] = {}  # of hosts whose volumes are not simulated
 
     def agent(
         self,
@@ -147,7 +149,7 @@ class Cloud:
             journal or Journal(),
             self.workers,
             metadata=metadata,
-            volumes=self.world.volumes(host),
+            volumes=self.volumes.get(host) or self.world.volumes(host),
             heartbeat_s=heartbeat_s,
         )
         self.agents.append(agent)

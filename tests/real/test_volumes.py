@@ -1,0 +1,161 @@
+"""Volumes in real guests: written by SSH, taken out and read back, as files and over NBD; kept, grown, booted from.
+
+Needs root, libvirtd, QEMU, genisoimage and a Debian mirror or a filled cache (KILONOVA_CACHE).
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kilonova.common.ids import new_uuid
+from kilonova.image.inspect import Limits, inspect
+from kilonova.objects import guest as g
+from kilonova.objects import volume_orders as v
+from kilonova.objects.order import AnswerState, unpack
+from tests.real.disk_site import DiskSite, disk_site
+from tests.real.private_libvirtd import possible
+from tests.real.test_libvirt_driver import eventually
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not possible(), reason="needs root, libvirtd, QEMU and genisoimage"),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiskSite]:
+    try:
+        with disk_site(tmp_path_factory.mktemp("image")) as site:
+            yield site
+    except subprocess.CalledProcessError as exc:
+        pytest.skip(f"the guest image cannot be built here: {exc}")
+
+
+def write(site: DiskSite, serial: str, text: str) -> None:
+    name, _ = site.sees(serial)
+    site.ssh(f"echo {text} | dd of=/dev/{name} bs=512 conv=sync,fsync 2>/dev/null")
+
+
+def read(site: DiskSite, serial: str) -> str:
+    name, _ = site.sees(serial)
+    return site.ssh(f"dd if=/dev/{name} bs=512 count=1 2>/dev/null | tr -d '\\0'")
+
+
+def export_of(disk: g.FileDisk) -> v.VolumeExport:
+    return v.VolumeExport(
+        attachment_id=new_uuid(), volume_id=disk.serial, name=new_uuid().replace("-", "")
+    )
+
+
+def daemon_pid(site: DiskSite) -> int:
+    return int((site.daemon.root / "volumes" / "daemon" / "pid").read_text())
+
+
+def test_volumes_of_a_running_guest(site: DiskSite) -> None:
+    """One guest, from the first attach to its delete; what is made is removed, and no part file is left."""
+    build = site.guest()
+    server = build.server_id
+    site.answers()
+    disk = site.volume(1)
+    site.attach(server, disk)
+    write(site, disk.serial, "first")
+    site.detach(server, disk.serial)
+    assert site.device(disk.serial) == ""
+    site.attach(server, disk)
+    assert read(site, disk.serial) == "first"
+
+    # one moment of a disk that the guest goes on writing, by its driver
+    name = site.device(disk.serial)
+    site.ssh(
+        f"(while true; do dd if=/dev/urandom of=/dev/{name} bs=64k seek=16 count=64 conv=fsync; done)"
+        " >/dev/null 2>&1 & echo $! >/tmp/writer"
+    )
+    snapshot = new_uuid()
+    keep = v.SnapshotMake(volume_id=disk.serial, snapshot_id=snapshot, attached_to=server)
+    made = unpack(site.order(keep, "snapshot_make").body, v.VolumeMade)
+    site.ssh("kill $(cat /tmp/writer)")
+    assert inspect(Path(made.path), "qcow2", Limits(None)).virtual_size == 1 << 30
+    subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", made.path], check=True)
+    write(site, disk.serial, "second")
+    copy = site.volume(1, snapshot_id=snapshot)
+    site.attach(server, copy)
+    assert read(site, copy.serial) == "first"
+
+    # it grows under the guest
+    grow = v.VolumeExtend(volume_id=disk.serial, size_gib=2, attached_to=server)
+    assert unpack(site.order(grow, "volume_extend").body, v.VolumeMade).size_gib == 2
+    sectors = f"cat /sys/block/{name}/size"
+    eventually(lambda: site.ssh(sectors) == str((2 << 30) // 512), "the guest sees no growth")
+
+    # a definition made anew has what its build has, and nothing else
+    wanted = build.replace(disks=(*build.disks, disk))
+    reboot = g.GuestPower(server_id=server, action=g.PowerAction.REBOOT_HARD, build=wanted)
+    assert site.order(reboot, "guest_power").state == AnswerState.DONE
+    site.answers()
+    assert read(site, disk.serial) == "second"
+    assert site.device(copy.serial) == ""
+    site.detach(server, disk.serial)
+
+    site.order(v.VolumeRemove(volume_id=copy.serial), "volume_remove")
+    gone = v.SnapshotRemove(volume_id=disk.serial, snapshot_id=snapshot)
+    site.order(gone, "snapshot_remove")
+    assert [(f.kind, f.id) for f in site.store.files()] == [("volume", disk.serial)]
+    _over_nbd(site, server, disk)
+    site.order(g.GuestDelete(server_id=server), "guest_delete")
+    site.order(v.VolumeRemove(volume_id=disk.serial), "volume_remove")
+    assert site.store.files() == ()
+
+
+def _over_nbd(site: DiskSite, server: str, disk: g.FileDisk) -> None:
+    """The same volume by an export: read, written, kept; its process outlives ours and is made anew when it dies."""
+    export = export_of(disk)
+    wanted = v.VolumeExports(host="host1", generation=1, exports=(export,))
+    applied = site.store.apply(wanted)
+    assert applied.failed == ()
+    nbd = g.NbdDisk(
+        name="v", host=applied.address, port=applied.port, export=export.name, serial=disk.serial
+    )
+    site.attach(server, nbd)
+    assert read(site, disk.serial) == "second"
+    write(site, disk.serial, "third")
+    pid = daemon_pid(site)
+    site.agent.close()
+    site.begin()
+    assert daemon_pid(site) == pid
+    assert read(site, disk.serial) == "third"
+    snapshot = new_uuid()
+    keep = v.SnapshotMake(volume_id=disk.serial, snapshot_id=snapshot)
+    site.order(keep, "snapshot_make")
+    write(site, disk.serial, "fourth")
+    site.order(v.SnapshotRemove(volume_id=disk.serial, snapshot_id=snapshot), "snapshot_remove")
+    site.detach(server, disk.serial)
+    os.kill(pid, signal.SIGKILL)
+    again = site.store.check()
+    assert again is not None and again.failed == ()
+    assert daemon_pid(site) != pid
+    site.attach(server, nbd)
+    assert read(site, disk.serial) == "fourth"
+    site.detach(server, disk.serial)
+    assert site.store.apply(v.VolumeExports(host="host1", generation=2)).failed == ()
+    assert not (site.daemon.root / "volumes" / "daemon" / "pid").exists()
+
+
+def test_boot_from_volume(site: DiskSite) -> None:
+    """A server without any local disk; its delete leaves the volume, and another one finds what it wrote."""
+    image = site.build().images[0]
+    root = site.volume(1, image=image).replace(boot_index=0)
+    first = site.guest(root, images=())
+    site.answers()
+    site.ssh("echo kept >/root/kept && sync")
+    site.order(g.GuestDelete(server_id=first.server_id), "guest_delete")
+    assert Path(root.path).exists()
+    second = site.guest(root, images=())
+    site.answers()
+    assert site.ssh("cat /root/kept") == "kept"
+    site.order(g.GuestDelete(server_id=second.server_id), "guest_delete")
+    site.order(v.VolumeRemove(volume_id=root.serial), "volume_remove")
+    assert site.store.files() == ()
