@@ -96,7 +96,7 @@ class LibvirtHost:
         )
         _shared(base, group)
         self.volumes = QcowVolumes(
-            VolumesConfig(base / "volumes", self.host, group, s.nbd_address or None),
+            VolumesConfig(base / "volumes", self.host, group, s.nbd_address or None, config.tools),
             self.cache,
             ImageSender(images.upload),
         )

@@ -44,7 +44,10 @@ class VolumeStore(Protocol):
         ...
 
     def remove(self, volume_id: str, progress: Progress) -> bool:
-        """Remove a volume and what is left of making it; tell whether there was one. Again while it is exported."""
+        """Remove a volume and what is left of making it; tell whether there was one.
+
+        Again while it is exported, or a guest writes it.
+        """
         ...
 
     def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:

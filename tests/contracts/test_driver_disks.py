@@ -15,6 +15,7 @@ from kilonova.objects import guest as g
 from kilonova.objects import volume_orders as v
 from kilonova.virt.driver import Aborted, Again, DriverError, GuestMissing
 from kilonova.virt.fake.world import World
+from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
 from tests.contracts.test_driver import OFF, RUNNING, EmptyImages, Taps, real, until_done
@@ -66,17 +67,19 @@ def by_libvirt(stack: ExitStack, path: Path) -> Host:
     from kilonova.agent.metadata import configdrive
     from kilonova.virt.libvirt.domains import LibvirtConfig
     from kilonova.virt.libvirt.driver import LibvirtDriver
-    from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 
     daemon = stack.enter_context(private_libvirtd())
+    libvirt = LibvirtConfig(
+        lambda: daemon.uri, daemon.root / "instances", "test-cloud", group=QEMU_ID
+    )
     driver = LibvirtDriver(
-        LibvirtConfig(lambda: daemon.uri, daemon.root / "instances", "test-cloud", group=QEMU_ID),
+        libvirt,
         EmptyImages(),
         Taps(),
         configdrive.build,
     )
     stack.callback(driver.close)
-    config = VolumesConfig(daemon.root / "volumes", "host1", group=QEMU_ID)
+    config = VolumesConfig(daemon.root / "volumes", "host1", QEMU_ID, tools=libvirt.tools)
     store = QcowVolumes(config, EmptyImages(), lambda *_: None)
     stack.callback(store.close)
     stack.callback(lambda: store.apply(v.VolumeExports(host="host1", generation=1 << 40)))
@@ -240,6 +243,38 @@ def test_an_aborted_copy_leaves_no_file(host: Host, build: g.GuestBuild) -> None
     assert not target.exists()
     until_done(lambda: host.driver.copy_disk(build.server_id, "root", target, quiet))
     assert target.exists()
+
+
+def test_a_volume_is_not_removed_under_a_guest(host: Host, build: g.GuestBuild) -> None:
+    """Whatever the control plane says: the data of a guest that runs stay."""
+    build_guest(host, build)
+    disk = host.volume()
+    host.attach(build.server_id, disk)
+    with pytest.raises(Again):
+        host.store.remove(disk.serial, quiet)
+    host.power(build, g.PowerAction.STOP)
+    assert host.detach(build.server_id, disk.serial) is True
+    assert host.store.remove(disk.serial, quiet) is True
+
+
+def test_a_start_waits_for_the_copy_of_a_disk(
+    host: Host, build: g.GuestBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU and the tool that copies would refuse each other the file."""
+    if not isinstance(host.store, QcowVolumes):
+        pytest.skip("simulated copies are made at once")
+    root = host.volume(boot_index=0)
+    made = build.replace(disks=(root,))
+    build_guest(host, made.replace(start=False))
+    asked: list[Path] = []
+
+    def reads(path: Path) -> bool:
+        asked.append(path)
+        return len(asked) < 3
+
+    monkeypatch.setattr(host.store.tools, "reads", reads)
+    assert host.power(made, g.PowerAction.START) == RUNNING
+    assert asked == [Path(root.path)] * 3
 
 
 def test_growing(host: Host, build: g.GuestBuild) -> None:

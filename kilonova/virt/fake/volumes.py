@@ -53,6 +53,9 @@ class FakeVolumes:
             if self._exported(volume_id):
                 progress("waiting until the volume is not exported any more")
                 raise Again(HANG_S)
+            if self._world.writer(volume_id) is not None:
+                progress("waiting until no server has the volume")
+                raise Again(HANG_S)
             self._world.files.drop(self._host, "part", volume_id)
             return self._world.files.drop(self._host, "volume", volume_id)
 

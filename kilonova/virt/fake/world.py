@@ -143,6 +143,11 @@ class World:
                 found = self._stores[host] = FakeVolumes(self, host, send)
             return found
 
+    def writer(self, volume_id: str) -> tuple[str, str] | None:
+        """Return (host, server) that may write a volume alone now."""
+        with self.lock:
+            return self._writers.get(volume_id)
+
     def ledger(self) -> list[Leftover]:
         """Return everything that exists on any host, sorted; second writers stay, for what they tried is a bug."""
         with self.lock:

@@ -6,7 +6,7 @@ not even when an order names its UUID.
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import libvirt
 
 from kilonova.objects.guest import DeviceAddress, MetadataDocument, PowerState
 from kilonova.objects.host import Inventory
-from kilonova.virt.driver import DriverError, GuestMissing, OnEvent
+from kilonova.virt.driver import Again, DriverError, GuestMissing, OnEvent
 from kilonova.virt.libvirt import facts, hotplug, power, xml
 from kilonova.virt.libvirt.connection import Connection, telling
 from kilonova.virt.libvirt.copies import Copies
@@ -30,6 +30,7 @@ class Taps(Protocol):
         ...
 
 
+COPY_POLL_S = 0.3
 ConfigDrive = Callable[[MetadataDocument, Iterable[DeviceAddress], Path, str | None], object]
 
 
@@ -47,6 +48,7 @@ class LibvirtConfig:
     group: int | None = None
     host_ip: str = "127.0.0.1"
     reserved_memory_mib: int = 512
+    tools: Tools = field(default_factory=Tools)  # those of the host's volumes too
 
 
 class Domains:
@@ -61,7 +63,7 @@ class Domains:
         self._disks = Disks(config.instances, images, Owner(config.group))
         self._waits = power.Waits()
         self._asked = hotplug.Detaching()
-        self._tools = Tools()
+        self._tools = config.tools
         self._copies = Copies(self._disks.owner)
         self._handler: OnEvent | None = None
         self._marked: set[str] = set()
@@ -95,6 +97,14 @@ class Domains:
         if record is None:
             record = GuestRecord(server=server_id, ports=xml.ports_of(text_of(domain)))
         return record
+
+    def _boot(self, domain: Any) -> None:
+        """Start a guest; Again while a tool copies a disk of it, for the two would be in each other's way."""
+        with telling("The guest's definition cannot be read."):
+            off = not domain.isActive()
+        if off and any(self._tools.reads(path) for path in xml.sources_of(text_of(domain))):
+            raise Again(COPY_POLL_S)
+        power.create(domain)
 
     def _server_of(self, domain: Any) -> str | None:
         """Return the server whose domain this is, None when it is not ours. What was seen to be ours stays so."""

@@ -92,7 +92,7 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes):
             self._make_config_drive(build, devices)
             if build.start:
                 progress("starting the guest")
-                power.create(domain)
+                self._boot(domain)
         else:
             devices = self._devices(domain, build)
         return int(power.state_of(domain)), hardware, devices
@@ -118,7 +118,7 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes):
                 if domain is None or power.state_of(domain) == PowerState.SHUTDOWN:
                     domain = self._start(domain, build)
                 else:
-                    power.create(domain)
+                    self._boot(domain)
             case _:
                 self._act(server_id, domain, action, timeout_s, progress)
         return int(power.state_of(domain))
@@ -199,7 +199,7 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes):
             return domain
         if build is not None and (domain is None or power.state_of(domain) != PowerState.SUSPENDED):
             domain = self._define_again(build, domain)
-        power.create(domain)
+        self._boot(domain)
         return domain
 
     def _reboot_hard(self, domain: Any, build: GuestBuild | None) -> Any:
@@ -208,7 +208,7 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes):
             power.forget_memory(domain)
         if build is not None:
             domain = self._define_again(build, domain)
-        power.create(domain)
+        self._boot(domain)
         return domain
 
     def _act(
@@ -224,7 +224,7 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes):
             case PowerAction.REBOOT_SOFT:
                 if on:
                     self._waits.acpi_off(server_id, domain, timeout_s, progress)
-                power.create(domain)
+                self._boot(domain)
             case PowerAction.PAUSE if on:
                 power.pause(domain)
             case PowerAction.UNPAUSE if on:

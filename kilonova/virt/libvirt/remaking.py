@@ -43,7 +43,7 @@ class Remaking(Building):
             self._make_config_drive(build, self._devices(domain, build))
             if build.start:
                 progress("starting the guest")
-                power.create(domain)
+                self._boot(domain)
         return int(power.state_of(domain)), hardware, self._devices(domain, build)
 
     def restore(self, build: GuestBuild, drop: tuple[str, ...], progress: Progress) -> Made:
@@ -63,7 +63,7 @@ class Remaking(Building):
                 path.replace(path.with_name(path.name.removesuffix(ASIDE)))
             domain = self._define_again(build, None if aside else domain)
             if build.start:
-                power.create(domain)
+                self._boot(domain)
         for name in drop:
             (directory / f"{name}.qcow2").unlink(missing_ok=True)
         self._disks.prune_bases(server)

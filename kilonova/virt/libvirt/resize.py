@@ -55,7 +55,7 @@ class Resizes(Building):
         if power.state_of(domain) not in (PowerState.RUNNING, PowerState.PAUSED):
             domain = self._define_again(build, domain)
             if build.start:
-                power.create(domain)
+                self._boot(domain)
         record = self._disks.record(build.server_id)
         hardware = build.hardware if record is None or record.hardware is None else record.hardware
         return int(power.state_of(domain)), hardware, self._devices(domain, build)

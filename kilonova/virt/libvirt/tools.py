@@ -30,6 +30,7 @@ _FLOCK = "hh4xqqi4x"
 
 @dataclass
 class _Job:
+    source: Path
     process: subprocess.Popen[bytes]
     said: IO[bytes]
     until: float
@@ -55,10 +56,7 @@ class Tools:
             job = self._jobs.get(target)
             if job is None:
                 target.unlink(missing_ok=True)
-                words = ("convert", "-f", "qcow2", "-O", target_format, "--")
-                limit = virtual_size(source) * 1025 // 1024 + OVERHEAD
-                job = self._start(target, limit, (*words, str(source), str(target)))
-                self._jobs[target] = job
+                job = self._jobs[target] = self._start(source, target, target_format)
         try:
             progress("copying the disk")
         except Aborted:
@@ -70,6 +68,11 @@ class Tools:
         """Tell whether a tool makes this file now."""
         with self._lock:
             return target in self._jobs
+
+    def reads(self, source: Path) -> bool:
+        """Tell whether a tool copies this file now, and so keeps those away who would write it."""
+        with self._lock:
+            return any(job.source == source for job in self._jobs.values())
 
     def end(self, target: Path) -> None:
         """End what makes a file and remove that; fine when there is nothing."""
@@ -86,7 +89,8 @@ class Tools:
         for target in list(self._jobs):
             self.end(target)
 
-    def _start(self, target: Path, limit: int, words: tuple[str, ...]) -> _Job:
+    def _start(self, source: Path, target: Path, target_format: str) -> _Job:
+        limit = virtual_size(source) * 1025 // 1024 + OVERHEAD
         said = tempfile.TemporaryFile()  # noqa: SIM115 - the job closes it
         command = [
             _program("setpriv"),
@@ -94,7 +98,7 @@ class Tools:
             _program("prlimit"),
             *("--cpu=3600", f"--as={2 << 30}", f"--fsize={limit}", "--core=0", "--nofile=64", "--"),
             _program("qemu-img"),
-            *words,
+            *("convert", "-f", "qcow2", "-O", target_format, "--", str(source), str(target)),
         ]
         process = subprocess.Popen(  # noqa: S603 - a list, no shell, names of our own
             command,
@@ -104,7 +108,7 @@ class Tools:
             stdout=said,
             stderr=said,
         )
-        return _Job(process, said, time.monotonic() + self._timeout_s)
+        return _Job(source, process, said, time.monotonic() + self._timeout_s)
 
     def _look(self, target: Path, job: _Job) -> None:
         try:

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kilonova.common.errors import KilonovaError
@@ -33,6 +33,7 @@ from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.libvirt import tools
 from kilonova.virt.libvirt.disks import Images, Owner
 from kilonova.virt.libvirt.storage_daemon import Listen, StorageDaemon, id_of
+from kilonova.virt.libvirt.tools import Tools
 from kilonova.virt.volumes import Copy, SendImage, VolumeFile
 
 log = get_logger(__name__)
@@ -49,6 +50,7 @@ class VolumesConfig:
     host: str
     group: int | None = None
     address: str | None = None
+    tools: Tools = field(default_factory=Tools)
 
 
 class QcowVolumes:
@@ -59,7 +61,7 @@ class QcowVolumes:
         self._owner = Owner(config.group)
         self._images = images
         self._send = send
-        self._tools = tools.Tools()
+        self.tools = config.tools
         self._lock = threading.Lock()  # of what is exported
         self._failed: tuple[tuple[str, str], ...] = ()
         self._copied: set[Path] = set()  # copies that an upload made whole
@@ -105,6 +107,9 @@ class QcowVolumes:
         path = self._path("volume", volume_id)
         if self._exported(volume_id):
             progress("waiting until the volume is not exported any more")
+            raise Again(EXPORT_POLL_S)
+        if path.exists() and tools.is_written(path):
+            progress("waiting until no server has the volume")
             raise Again(EXPORT_POLL_S)
         self._end_part(self._part("volume", volume_id))
         self._part("image", volume_id).unlink(missing_ok=True)
@@ -153,12 +158,12 @@ class QcowVolumes:
         copied, sent = self._upload_parts(upload)
         with self._giving_up(copied, sent):
             if copy is None and not self._exported(upload.volume_id):
-                self._tools.convert(path, sent, progress, target_format=upload.disk_format)
+                self.tools.convert(path, sent, progress, target_format=upload.disk_format)
             else:
                 if copied not in self._copied:
                     self._copy_volume(upload.volume_id, copied, progress, copy)
                     self._copied.add(copied)
-                self._tools.convert(copied, sent, progress, target_format=upload.disk_format)
+                self.tools.convert(copied, sent, progress, target_format=upload.disk_format)
             self._send(upload.url, sent, progress)
             size, virtual = sent.stat().st_size, tools.virtual_size(path)
         self.forget_upload(upload)
@@ -260,7 +265,7 @@ class QcowVolumes:
 
     def close(self) -> None:
         """End tools that run; the daemon goes on."""
-        self._tools.close()
+        self.tools.close()
 
     # -- parts
 
@@ -322,12 +327,12 @@ class QcowVolumes:
 
     def _copy_file(self, source: Path, part: Path, progress: Progress) -> None:
         """Copy a file that no program writes: at once, or by a tool that keeps writers away."""
-        if not self._tools.runs(part):
+        if not self.tools.runs(part):
             if tools.is_written(source):
                 raise DriverError("The volume is in use.", path=str(source))
             if tools.clone(source, part):
                 return
-        self._tools.convert(source, part, progress)
+        self.tools.convert(source, part, progress)
 
     def _grow(self, path: Path, size: int) -> None:
         if tools.virtual_size(path) < size:
@@ -358,7 +363,7 @@ class QcowVolumes:
             self._end_part(part)
 
     def _end_part(self, part: Path) -> None:
-        self._tools.end(part)
+        self.tools.end(part)
         self._copied.discard(part)
         self._begun.discard(part)
         with self._lock:

@@ -398,6 +398,12 @@ def targets_of(text: str) -> frozenset[str]:
     return frozenset(target_of(e) for e in top.iterfind("devices/disk"))
 
 
+def sources_of(text: str) -> tuple[Path, ...]:
+    """Return the files that a domain has as disks."""
+    top = ET.fromstring(text)  # noqa: S314 - libvirt's own
+    return tuple(Path(e.get("file", "")) for e in top.iterfind("devices/disk/source[@file]"))
+
+
 def free_target(used: Iterable[str], bus: str, wanted: str | None) -> str:
     """Return a target's name that no disk has: the wanted one if it may be. DriverError when there is none."""
     return _Names(used).next(bus, wanted)
