@@ -305,6 +305,8 @@ def test_exports(cloud: Cloud) -> None:
     assert attach(cloud, build.server_id, right, 6).state == DONE
     extend = v.VolumeExtend(volume_id=id_of(made), size_gib=50)
     assert perform(cloud, extend, "volume_extend", 3).state == FAILED
+    detach = g.GuestDetachDisk(server_id=build.server_id, serial=id_of(made))
+    cloud.conductor.perform(order_of(detach, "guest_detach_disk", epoch=7))
     remove = volume_order(v.VolumeRemove(volume_id=id_of(made)), "volume_remove", epoch=4)
     cloud.conductor.send(remove)
     exporter.publish(6)
