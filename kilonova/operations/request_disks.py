@@ -277,8 +277,12 @@ def _check_new(services: Services, ctx: Context, wish: Wish, disks: Iterable[Dis
         for d in disks
         if d.destination == "volume" and d.volume_id is None
     ]
-    if new:
+    if not new:
+        return
+    try:
         services.volumes.check_new(ctx, new * wish.low)
+    except NotFound as exc:  # a type in the body of a request
+        raise BadRequest(exc.message) from exc
 
 
 # -- one disk
