@@ -6,6 +6,7 @@ from typing import Any
 from kilonova.operations.services import Services
 from kilonova.reconcile import (
     allocations,
+    attachments,
     cleanups,
     guests,
     hosts,
@@ -24,6 +25,7 @@ RECONCILERS: tuple[ModuleType, ...] = (
     allocations,
     guests,
     ports,
+    attachments,
     cleanups,
     secrets,
     hosts,
@@ -36,6 +38,7 @@ def look(services: Services) -> list[Finding]:
     picture = Picture(services)
     picture.guests  # noqa: B018 - what others have is read before our own records
     picture.claims  # noqa: B018
+    picture.attachments  # noqa: B018
     found = [f for reconciler in RECONCILERS for f in reconciler.look(picture)]
     found = settled(found, picture)
     for name in dict.fromkeys(picture.unread):

@@ -10,6 +10,7 @@ from kilonova.common.log import get_logger
 from kilonova.operations.services import Services
 from kilonova.reconcile import (
     allocations,
+    attachments,
     cleanups,
     guests,
     hosts,
@@ -38,6 +39,7 @@ JOBS: tuple[tuple[str, float, Run], ...] = (
     ("resizes", resizes.EVERY_S, resizes.run),
     ("mappings", mappings.EVERY_S, mappings.run),
     ("allocations", allocations.EVERY_S, allocations.run),
+    ("attachments", attachments.EVERY_S, attachments.run),
     ("ports", ports.EVERY_S, ports.run),
     ("actions", 300.0, live.run_actions),
     ("secrets", secrets.EVERY_S, secrets.run),

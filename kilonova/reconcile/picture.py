@@ -22,6 +22,7 @@ from kilonova.db.schema import world as w
 from kilonova.db.sql import Q
 from kilonova.objects.base import decode, encode
 from kilonova.objects.query import Guests, GuestsQuery, Query, QueryReply
+from kilonova.objects.volume import VolumeAttachment
 from kilonova.operations.services import CELL0, Services
 from kilonova.placement import schema as p
 from kilonova.saga.schema import TABLES
@@ -40,7 +41,16 @@ _SERVERS = Q(
         *(
             c.server.c[n]
             for n in (
-                *("uuid", "vm_state", "task_state", "power_state", "host", "flavor", "nics"),
+                *(
+                    "uuid",
+                    "vm_state",
+                    "task_state",
+                    "power_state",
+                    "host",
+                    "flavor",
+                    "nics",
+                    "disks",
+                ),
                 *("hidden", "user_data", "created_at", "updated_at", "epoch"),
             )
         )
@@ -214,6 +224,18 @@ class Picture:
     def claims(self) -> list[Any]:
         """Every port that was made or adopted for a key. Read before the mappings."""
         return self.services.network.claims(-1.0)
+
+    @functools.cached_property
+    def attachments(self) -> dict[str, VolumeAttachment]:
+        """Every volume's attachment to a server, by id. Read before the mappings."""
+        services = self.services
+        found = services.volumes.all_attachments() if services.has_volumes else []
+        return {a.id: a for a in found}
+
+    @functools.cached_property
+    def claimed(self) -> dict[str, float]:
+        """Attachment -> when it was made, of those that operations made."""
+        return {c.id: c.made_at for c in self.services.volumes.claims(0.0)}
 
     @functools.cached_property
     def guests(self) -> dict[str, dict[str, tuple[int, bool]]]:

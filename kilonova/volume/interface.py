@@ -142,6 +142,10 @@ class VolumeService(Protocol):
         """Return every attachment to a server."""
         ...
 
+    def loose(self) -> list[Volume]:
+        """Return volumes whose status says that somebody has them, while there is no attachment."""
+        ...
+
     def claims(self, older_than_s: float) -> list[VolumeClaim]:
         """Return everything made for a key at least so long ago."""
         ...

@@ -17,12 +17,15 @@ from kilonova.db.schema import world as w
 from kilonova.objects.base import encode
 from kilonova.objects.guest import GuestDelete, PowerState
 from kilonova.objects.order import Direction, Order, pack
-from kilonova.operations import cleanup, interface_attach
+from kilonova.objects.server import DiskRequest
+from kilonova.operations import cleanup, interface_attach, server_disks
 from kilonova.placement import schema as p
 from kilonova.reconcile import audit, retention
 from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.schema import TABLES
-from tests.operations.server_world import ServerWorld
+from kilonova.volume.embedded import schema as v
+from kilonova.volume.embedded.creating import NewVolume
+from tests.operations.server_world import CONTEXT, PROJECT, USER, ServerWorld
 
 O = TABLES.operation  # noqa: E741
 LATER_S = 3600.0
@@ -272,9 +275,85 @@ def _retention_behind(x: ServerWorld) -> None:
     _change(_cell(x), sa.insert(c.server).values(**row))
 
 
+def _volume(x: ServerWorld) -> str:
+    return str(
+        x.volumes.create(CONTEXT, NewVolume(project_id=PROJECT, user_id=USER, size_gib=1))["id"]
+    )
+
+
+def _made(x: ServerWorld) -> str:
+    """Return a volume that is available."""
+    volume = _volume(x)
+    x.engines[-1].run_until_idle()
+    return volume
+
+
+def _attachment_orphan(x: ServerWorld) -> None:
+    gone = new_uuid()
+    row = dict(x.row())
+    row.update(uuid=gone, deleted=1, vm_state="deleted", terminated_at=x.clock.now())
+    _change(_cell(x), sa.insert(c.server).values(**row))
+    x.volumes.ensure_attachment((new_uuid(), "disk0"), volume_id=_made(x), server_id=gone)
+
+
+def _attachment_of_a_stranger(x: ServerWorld) -> None:
+    x.volumes.ensure_attachment((new_uuid(), "x"), volume_id=_made(x), server_id=new_uuid())
+
+
+def _attachment_reserved(x: ServerWorld) -> None:
+    """What an attach leaves that died between reserving and being accepted."""
+    key = (new_uuid(), "volume")
+    x.volumes.ensure_attachment(key, volume_id=_made(x), server_id=x.server)
+
+
+def _attachment_unrecorded(x: ServerWorld) -> None:
+    key = (new_uuid(), "volume")
+    made = x.volumes.ensure_attachment(key, volume_id=_made(x), server_id=x.server)
+    x.volumes.db.write(
+        lambda tx: tx.change(
+            sa.update(v.attachment).where(v.attachment.c.id == made.id).values(host="cell1-host1")
+        )
+    )
+
+
+def _disk(x: ServerWorld, attachment: str, volume: str) -> None:
+    disk = DiskRequest(
+        source="volume", destination="volume", volume_id=volume, attachment_id=attachment
+    )
+    disks = server_disks.write([*server_disks.read(x.row()), disk])
+    _change(_cell(x), sa.update(c.server).values(disks=disks))
+
+
+def _attachment_missing(x: ServerWorld) -> None:
+    _disk(x, new_uuid(), new_uuid())
+
+
+def _attachment_elsewhere(x: ServerWorld) -> None:
+    volume = _made(x)
+    made = x.volumes.ensure_attachment((new_uuid(), "y"), volume_id=volume, server_id=x.server)
+    other = "cell1-host2" if x.row()["host"] == "cell1-host1" else "cell1-host1"
+    _disk(x, made.id, volume)
+    x.volumes.db.write(
+        lambda tx: tx.change(
+            sa.update(v.attachment).where(v.attachment.c.id == made.id).values(host=other)
+        )
+    )
+
+
+def _volume_stuck(x: ServerWorld) -> None:
+    volume = _made(x)
+    x.volumes.db.write(
+        lambda tx: tx.change(
+            sa.update(v.volume).where(v.volume.c.id == volume).values(status="in-use")
+        )
+    )
+
+
 MENDED: dict[str, Plant] = {
     "guest_power": _guest_power,
     "port_orphan": _port_orphan,
+    "attachment_orphan": _attachment_orphan,
+    "attachment_unrecorded": _attachment_reserved,
     "port_unrecorded": _port_reserved,
     "port_missing": _port_missing,
     "allocation_missing": _allocation_missing,
@@ -292,6 +371,11 @@ LISTED: dict[str, Plant] = {
     "guest_elsewhere": _guest_elsewhere,
     "port_unrecorded": _port_unrecorded,
     "allocation_orphan": _allocation_of_a_stranger,
+    "attachment_orphan": _attachment_of_a_stranger,
+    "attachment_unrecorded": _attachment_unrecorded,
+    "attachment_missing": _attachment_missing,
+    "attachment_elsewhere": _attachment_elsewhere,
+    "volume_stuck": _volume_stuck,
     "allocation_elsewhere": _allocation_elsewhere,
     "over_capacity": _over_capacity,
     "server_unmapped": _server_unmapped,

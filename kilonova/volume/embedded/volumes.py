@@ -342,6 +342,10 @@ class EmbeddedVolumes:
         """See VolumeService."""
         return [attachments.to_object(r) for r in self.db.read(attachments.to_servers)]
 
+    def loose(self) -> list[Volume]:
+        """See VolumeService."""
+        return self.db.read(lambda tx: [self._volume(tx, r) for r in volumes.loose(tx)])
+
     def claims(self, older_than_s: float) -> list[VolumeClaim]:
         """See VolumeService."""
         before = self.clock.now() - older_than_s

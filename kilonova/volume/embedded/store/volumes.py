@@ -10,7 +10,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q, insert
 from kilonova.objects.volume import Volume, VolumeAttachment
 from kilonova.volume.embedded.faults import missing
-from kilonova.volume.embedded.schema import cleanup, snapshot, volume, volume_type
+from kilonova.volume.embedded.schema import attachment, cleanup, snapshot, volume, volume_type
 
 FIND = Q(sa.select(volume).where(volume.c.id == P("id")))
 _BY_KEY = Q(
@@ -21,6 +21,12 @@ _DROP = Q(sa.delete(volume).where(volume.c.id == P("id")))
 _CLAIMS = Q(
     sa.select(volume.c.operation, volume.c.item, volume.c.id, volume.c.created_at).where(
         volume.c.operation != "", volume.c.created_at <= P("before")
+    )
+)
+_LOOSE = Q(
+    sa.select(volume).where(
+        volume.c.status.in_(("in-use", "detaching")),
+        sa.not_(sa.exists().where(attachment.c.volume_id == volume.c.id)),
     )
 )
 _SIZE = sa.func.coalesce(volume.c.new_size_gib, volume.c.size_gib)
@@ -103,6 +109,11 @@ def kept(tx: Tx) -> dict[str, int]:
 def counts(tx: Tx) -> dict[str, int]:
     """Return host -> number of volumes."""
     return {row[0]: row[2] for row in tx.all(_KEPT)}
+
+
+def loose(tx: Tx) -> list[Row]:
+    """Return volumes that say that they are in use, and have no attachment."""
+    return tx.all(_LOOSE)
 
 
 def type_name(tx: Tx, type_id: str | None) -> str:
