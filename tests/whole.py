@@ -1,69 +1,71 @@
-"""A whole simulated cloud in this process, the people who use it, and a plain HTTP client for it.
+"""A whole simulated cloud in this process, and the people who use it.
 
 People: ``admin``; ``demo`` (member) and ``reader`` of project demo; ``other``, a member of project other; ``service``.
+Speak with it as one of them by ``whole.call(…, who="reader")``, or by a client of one: ``whole.demo.boot("web")``.
+
+@pytest.fixture(scope="module")
+def whole():
+    with running(hosts=2) as made:
+        yield made
 """
 
-import http.client
+import contextlib
 import json
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from kilonova.reconcile import audit
+from kilonova.saga import journal
 from kilonova.server import first_content
 from kilonova.server.cloud import Cloud
 from kilonova.server.plan import Plan
-from tests.answers import Exchange, decoded, verify
+from tests.client import LATEST, Answer, Client, Wire, until
+from tests.ledger import Ledger, ledger
 
+__all__ = ["LATEST", "Answer", "Client", "Whole", "running", "until"]
 PASSWORD = "correct-horse-battery-7"
 ROLES = {
     "reader": ("demo", "reader"),
     "other": ("other", "member"),
     "service": ("other", "service"),
 }
-GUARD_S = 30.0
-
-
-@dataclass
-class Answer:
-    """One answer. json is None where the body is none."""
-
-    status: int
-    headers: dict[str, str]
-    raw: bytes
-    json: Any = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        if self.raw and "json" in self.headers.get("content-type", ""):
-            self.json = json.loads(self.raw)
-
-    def __repr__(self) -> str:
-        return f"{self.status} {self.raw[:400]!r}"
 
 
 class Whole:
     """A running cloud; ``call`` speaks HTTP with it, as one of the people or as nobody."""
 
     def __init__(self, directory: Path, **plan: Any) -> None:
-        self.cloud = Cloud(Plan(state_dir=directory, port=0, **plan))
-        self.cloud.start()
-        self.content = first_content.ensure(self.cloud, None)
+        self.plan = Plan(state_dir=directory, port=0, **plan)
+        self.cloud = Cloud(self.plan)
+        try:
+            self.cloud.start()
+            self.content = first_content.ensure(self.cloud, None)
+        except BaseException:
+            self.cloud.stop()
+            raise
+        self.services = self.cloud.services
         self._speak(self.cloud.url, directory / "passwords.json")
 
     def _speak(self, url: str, passwords: Path) -> None:
         self.url = url
-        self._local = threading.local()
+        self._wire = Wire(url, keep=True)
         self._tokens: dict[str, str] = {}
         self.passwords = json.loads(passwords.read_text())
 
     def close(self) -> None:
-        """Stop the cloud."""
+        """Stop the cloud; its directory stays."""
+        self.hang_up()
         self.cloud.stop()
+
+    def hang_up(self) -> None:
+        """Close this thread's connection."""
+        self._wire.hang_up()
+
+    # -- who asks
 
     def call(
         self,
@@ -85,38 +87,36 @@ class Whole:
         if version is not None:
             kind = "placement" if path.startswith("/placement") else "compute"
             sent["OpenStack-API-Version"] = f"{kind} {version}"
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        if data is not None:
+        if body is not None:
             sent.setdefault("Content-Type", "application/json")
-        for last in (False, True):
-            connection = self._connection()
-            try:
-                connection.request(method, path, data, sent)
-                got = connection.getresponse()
-                answered = {k.lower(): v for k, v in got.getheaders()}
-                out = Answer(got.status, answered, got.read())
-                break
-            except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
-                connection.close()
-                self._local.connection = None
-                if last:
-                    raise
-        verify(Exchange(method, path, decoded(data), out.status, out.headers, out.raw))
-        return out
+        return self._wire.send(method, path, body, sent)
 
-    def _connection(self) -> http.client.HTTPConnection:
-        made: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if made is None:
-            made = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
-            self._local.connection = made
-        return made
+    @cached_property
+    def admin(self) -> Client:
+        """A client of admin's."""
+        return self.client("admin", self.passwords["admin"], "admin")
 
-    def hang_up(self) -> None:
-        """Close this thread's connection."""
-        made = getattr(self._local, "connection", None)
-        if made is not None:
-            made.close()
-            self._local.connection = None
+    @cached_property
+    def demo(self) -> Client:
+        """A client of demo's."""
+        return self.client("demo", self.passwords["demo"], "demo")
+
+    def client(self, user: str, password: str, project: str, version: str = LATEST) -> Client:
+        """Return a client with a token of its own for a project."""
+        got = self._log_in(user, password, project)
+        made = got.json["token"]["project"]["id"]
+        return Client(self.url, got.headers["x-subject-token"], made, version)
+
+    def _log_in(self, user: str, password: str, project: str) -> Answer:
+        domain = {"id": "default"}
+        who = {"name": user, "domain": domain, "password": password}
+        auth = {
+            "identity": {"methods": ["password"], "password": {"user": who}},
+            "scope": {"project": {"name": project, "domain": domain}},
+        }
+        got = self.call("POST", "/identity/v3/auth/tokens", {"auth": auth}, who=None)
+        assert got.status == 201, got
+        return got
 
     def token(self, who: str) -> str:
         """Return a token of one of the people, made once."""
@@ -130,14 +130,7 @@ class Whole:
             self._make(who)
         project = ROLES[who][0] if who in ROLES else who
         password = PASSWORD if who in ROLES else self.passwords[who]
-        user = {"name": who, "domain": {"id": "default"}, "password": password}
-        auth = {
-            "identity": {"methods": ["password"], "password": {"user": user}},
-            "scope": {"project": {"name": project, "domain": {"id": "default"}}},
-        }
-        got = self.call("POST", "/identity/v3/auth/tokens", {"auth": auth}, who=None)
-        assert got.status == 201, got
-        return got.headers["x-subject-token"]
+        return self._log_in(who, password, project).headers["x-subject-token"]
 
     def _make(self, who: str) -> None:
         project, role = ROLES[who]
@@ -190,7 +183,32 @@ class Whole:
         """Delete a server and wait until it is gone."""
         self.call("DELETE", f"/compute/v2.1/servers/{server_id}", who="admin")
         path = f"/compute/v2.1/servers/{server_id}"
-        until(lambda: self.call("GET", path, who="admin").status == 404 or None)
+        until(lambda: self.call("GET", path, who="admin").status == 404)
+
+    # -- what stands
+
+    def at_rest(self) -> None:
+        """Wait until no operation is live and no message is under way."""
+
+        def live(tx: Any) -> Any:
+            return journal.list_(tx, live=True, limit=1)
+
+        databases = self.cloud.engine.databases.values()
+        until(lambda: not any(db.read(live) for db in databases), "the end of all operations")
+        drain = getattr(self.cloud.bus, "drain", None)
+        if drain is not None:
+            drain()
+
+    def ledger(self) -> Ledger:
+        """Count everything that stands, once the cloud is at rest and the audit has come to its end."""
+        self.at_rest()
+        found = ledger(self.services, self.cloud.fleet.world, self.cloud.fleet.agents)
+        found["tap"] = sum(len(n.plugged) for n in self.cloud.fleet.networks.values())
+        return +found
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return what the audit finds."""
+        return audit.run(self.services)
 
 
 @dataclass
@@ -213,26 +231,16 @@ class Elsewhere(Whole):
 
     def close(self) -> None:
         """It goes on."""
+        self.hang_up()
 
 
-def until(look: Callable[[], Any], what: str = "it never came") -> Any:
-    """Return the first answer of ``look`` that is not None."""
-    deadline = time.monotonic() + GUARD_S
-    while time.monotonic() < deadline:
-        found = look()
-        if found is not None:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(what)
-
-
-@contextmanager
-def running(**plan: Any) -> Iterator[Whole]:
-    """A cloud of its own, gone with the block."""
-    with tempfile.TemporaryDirectory(prefix="kilonova-test-") as directory:
-        whole = Whole(Path(directory) / "state", **plan)
-        try:
-            yield whole
-        finally:
-            whole.hang_up()
-            whole.close()
+@contextlib.contextmanager
+def running(directory: Path | None = None, **plan: Any) -> Iterator[Whole]:
+    """A cloud of its own, stopped with the block; without a directory it is gone too."""
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="kilonova-test-"))
+            directory = Path(made) / "state"
+        whole = Whole(directory, **plan)
+        stack.callback(whole.close)
+        yield whole

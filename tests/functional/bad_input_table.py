@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.cloud import Client, Reply
+from tests.client import Answer, Client
 
 V = "/compute/v2.1"
 
@@ -14,26 +14,26 @@ class Bad:
     """One row. send: makes the request; says: words that the refusal must have (any case); one of ``status``."""
 
     what: str
-    send: Callable[[Client], Reply]
+    send: Callable[[Client], Answer]
     status: tuple[int, ...]
     says: str = ""
 
 
-def servers(**more: Any) -> Callable[[Client], Reply]:
+def servers(**more: Any) -> Callable[[Client], Answer]:
     """POST /servers with some fields replaced."""
     return lambda c: c.call("POST", f"{V}/servers", c.server_body(**more))
 
 
-def call(method: str, path: str, body: Any = None, **kw: Any) -> Callable[[Client], Reply]:
+def call(method: str, path: str, body: Any = None, **kw: Any) -> Callable[[Client], Answer]:
     return lambda c: c.call(method, path, body, **kw)
 
 
-def image(**more: Any) -> Callable[[Client], Reply]:
+def image(**more: Any) -> Callable[[Client], Answer]:
     body = {"name": "i", "disk_format": "qcow2", "container_format": "bare", **more}
     return call("POST", "/image/v2/images", body)
 
 
-def flavor(**more: Any) -> Callable[[Client], Reply]:
+def flavor(**more: Any) -> Callable[[Client], Answer]:
     return call(
         "POST", f"{V}/flavors", {"flavor": {"name": "f", "vcpus": 1, "ram": 1, "disk": 1, **more}}
     )
@@ -68,26 +68,28 @@ TABLE = [
     Bad("a malformed microversion", call("GET", f"{V}/servers", version="two"), (400,), "two"),
     Bad(
         "malformed JSON",
-        lambda c: c.call("POST", f"{V}/servers", raw=b'{"server":', headers=JSON),
+        lambda c: c.call("POST", f"{V}/servers", body=b'{"server":', headers=JSON),
         (400,),
         "malformed",
     ),
     Bad(
         "not JSON at all",
-        lambda c: c.call("POST", f"{V}/servers", raw=b"\xff\xfe\x00", headers=JSON),
+        lambda c: c.call("POST", f"{V}/servers", body=b"\xff\xfe\x00", headers=JSON),
         (400,),
         "json",
     ),
     Bad("a list instead of an object", call("POST", f"{V}/servers", [1]), (400,)),
-    Bad("no body", lambda c: c.call("POST", f"{V}/servers", raw=b"", headers=JSON), (400,)),
+    Bad("no body", lambda c: c.call("POST", f"{V}/servers", body=b"", headers=JSON), (400,)),
     Bad(
         "deeply nested JSON",
-        lambda c: c.call("POST", f"{V}/servers", raw=b"[" * 100_000, headers=JSON),
+        lambda c: c.call("POST", f"{V}/servers", body=b"[" * 100_000, headers=JSON),
         (400,),
     ),
     Bad(
         "another content type",
-        lambda c: c.call("POST", f"{V}/servers", raw=b"<a/>", headers={"Content-Type": "text/xml"}),
+        lambda c: c.call(
+            "POST", f"{V}/servers", body=b"<a/>", headers={"Content-Type": "text/xml"}
+        ),
         (400, 415),
     ),
     Bad("an unknown path", call("GET", f"{V}/nothing"), (404,)),

@@ -15,21 +15,21 @@ import pytest
 
 from kilonova.common.errors import Conflict
 from kilonova.server.cloud import Cloud
-from tests.cloud import Client, Reply, RunningCloud, running
 from tests.functional.bad_input_table import ADMIN, TABLE, UNKNOWN, Bad, V, servers
 from tests.ledger import changed
+from tests.whole import Answer, Client, Whole, running
 
 EMOJI = "\N{CRAB} сервер 服务器 e\N{COMBINING ACUTE ACCENT}"
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     with running(tmp_path_factory.mktemp("bad") / "state") as x:
         yield x
 
 
 @pytest.fixture(scope="module")
-def stranger(cloud: RunningCloud) -> Client:
+def stranger(cloud: Whole) -> Client:
     """A member of another project."""
     admin = cloud.admin
     project = admin.post("/identity/v3/projects", {"project": {"name": "other"}})["project"]["id"]
@@ -37,36 +37,36 @@ def stranger(cloud: RunningCloud) -> Client:
     uid = admin.post("/identity/v3/users", user)["user"]["id"]
     roles = admin.get("/identity/v3/roles?name=member")["roles"]
     admin.put(f"/identity/v3/projects/{project}/users/{uid}/roles/{roles[0]['id']}")
-    return cloud.login("mallory", "pw", "other")
+    return cloud.client("mallory", "pw", "other")
 
 
 def check(bad: Bad, c: Client) -> None:
     reply = bad.send(c)
     assert reply.status in bad.status, f"{bad.what}: {reply.status} {reply.message}"
-    assert bad.says.lower() in reply.text.decode(errors="replace").lower(), (
+    assert bad.says.lower() in reply.raw.decode(errors="replace").lower(), (
         f"{bad.what}: {reply.message}"
     )
     for word in (b"Traceback", b"sqlite", b"kilonova/", b'File \\"'):
-        assert word not in reply.text, f"{bad.what} shows our insides"
+        assert word not in reply.raw, f"{bad.what} shows our insides"
 
 
 @pytest.fixture(scope="module")
-def before(cloud: RunningCloud) -> Any:
+def before(cloud: Whole) -> Any:
     """What stood before the whole table; what one row leaves fails the last test."""
     return cloud.ledger()
 
 
 @pytest.mark.parametrize("bad", TABLE, ids=lambda b: b.what)
-def test_bad_input(bad: Bad, cloud: RunningCloud, before: Any) -> None:
+def test_bad_input(bad: Bad, cloud: Whole, before: Any) -> None:
     check(bad, cloud.demo)
 
 
 @pytest.mark.parametrize("bad", ADMIN, ids=lambda b: b.what)
-def test_bad_input_of_an_admin(bad: Bad, cloud: RunningCloud, before: Any) -> None:
+def test_bad_input_of_an_admin(bad: Bad, cloud: Whole, before: Any) -> None:
     check(bad, cloud.admin)
 
 
-def test_nothing_of_all_that_was_left(cloud: RunningCloud, before: Any) -> None:
+def test_nothing_of_all_that_was_left(cloud: Whole, before: Any) -> None:
     after = cloud.ledger()
     made = [i for i in cloud.demo.get("/image/v2/images")["images"] if i["name"] != "tiny-linux"]
     assert changed(before, after) == {} and made == []
@@ -75,10 +75,10 @@ def test_nothing_of_all_that_was_left(cloud: RunningCloud, before: Any) -> None:
 # -- who asks, at length
 
 
-def test_a_wrong_password_and_an_unknown_user_look_alike(cloud: RunningCloud) -> None:
+def test_a_wrong_password_and_an_unknown_user_look_alike(cloud: Whole) -> None:
     """S19"""
 
-    def ask(name: str, password: str) -> Reply:
+    def ask(name: str, password: str) -> Answer:
         user = {"name": name, "domain": {"id": "default"}, "password": password}
         body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}}}
         return Client(cloud.url, None, None).call("POST", "/identity/v3/auth/tokens", body)
@@ -88,9 +88,9 @@ def test_a_wrong_password_and_an_unknown_user_look_alike(cloud: RunningCloud) ->
     assert wrong.message == unknown.message
 
 
-def test_a_revoked_token(cloud: RunningCloud) -> None:
+def test_a_revoked_token(cloud: Whole) -> None:
     """S24"""
-    c = cloud.login("demo", cloud.passwords["demo"], "demo")
+    c = cloud.client("demo", cloud.passwords["demo"], "demo")
     c.get(f"{V}/servers")
     c.delete("/identity/v3/auth/tokens", headers={"X-Subject-Token": str(c.token)})
     assert c.call("GET", f"{V}/servers").status == 401
@@ -112,7 +112,7 @@ def test_a_revoked_token(cloud: RunningCloud) -> None:
     ],
 )
 def test_another_projects_server_is_missing(
-    method: str, path: str, body: Any, cloud: RunningCloud, stranger: Client, theirs: str
+    method: str, path: str, body: Any, cloud: Whole, stranger: Client, theirs: str
 ) -> None:
     """S19: 404, in the same words as for one that is not there."""
     real = stranger.call(method, f"{V}/servers/{theirs}{path}", body)
@@ -121,7 +121,7 @@ def test_another_projects_server_is_missing(
 
 
 @pytest.fixture(scope="module")
-def theirs(cloud: RunningCloud) -> Iterator[str]:
+def theirs(cloud: Whole) -> Iterator[str]:
     """A server of demo's."""
     server = cloud.demo.boot("theirs")
     cloud.demo.wait(server, "ACTIVE")
@@ -130,20 +130,20 @@ def theirs(cloud: RunningCloud) -> Iterator[str]:
     cloud.demo.gone(server)
 
 
-def test_a_port_in_use(cloud: RunningCloud, theirs: str) -> None:
+def test_a_port_in_use(cloud: Whole, theirs: str) -> None:
     ports = cloud.demo.get(f"/network/v2.0/ports?device_id={theirs}")["ports"]
     reply = servers(networks=[{"port": ports[0]["id"]}])(cloud.demo)
     assert reply.status == 409 and ports[0]["id"] in reply.message
 
 
-def test_an_address_in_use(cloud: RunningCloud, theirs: str) -> None:
+def test_an_address_in_use(cloud: Whole, theirs: str) -> None:
     port = cloud.demo.get(f"/network/v2.0/ports?device_id={theirs}")["ports"][0]
     address = port["fixed_ips"][0]["ip_address"]
     reply = servers(networks=[{"uuid": port["network_id"], "fixed_ip": address}])(cloud.demo)
     assert reply.status == 400 and address in reply.message
 
 
-def test_another_projects_port(cloud: RunningCloud, stranger: Client, theirs: str) -> None:
+def test_another_projects_port(cloud: Whole, stranger: Client, theirs: str) -> None:
     """S19"""
     port = cloud.demo.get(f"/network/v2.0/ports?device_id={theirs}")["ports"][0]["id"]
     body = cloud.demo.server_body(networks=[{"port": port}])
@@ -164,7 +164,7 @@ def test_another_projects_port(cloud: RunningCloud, stranger: Client, theirs: st
     ],
     ids=lambda a: "+".join(a) or "none",
 )
-def test_actions_that_do_not_fit(action: dict[str, Any], cloud: RunningCloud, theirs: str) -> None:
+def test_actions_that_do_not_fit(action: dict[str, Any], cloud: Whole, theirs: str) -> None:
     reply = cloud.demo.act(theirs, action)
     assert reply.status in (400, 409)
     if reply.status == 409:
@@ -179,7 +179,7 @@ def test_actions_that_do_not_fit(action: dict[str, Any], cloud: RunningCloud, th
     "name",
     [EMOJI, "<script>alert(1)</script>", "'; DROP TABLE server; --", "x" * 255, "a/../b", "%s%n"],
 )
-def test_strange_names_are_only_names(name: str, cloud: RunningCloud) -> None:
+def test_strange_names_are_only_names(name: str, cloud: Whole) -> None:
     before = cloud.ledger()
     server = cloud.demo.boot(name)
     assert cloud.demo.wait(server, "ACTIVE")["name"] == name
@@ -195,7 +195,7 @@ def test_strange_names_are_only_names(name: str, cloud: RunningCloud) -> None:
 # -- big bodies
 
 
-def _raw(cloud: RunningCloud, head: bytes, pieces: Iterator[bytes]) -> bytes:
+def _raw(cloud: Whole, head: bytes, pieces: Iterator[bytes]) -> bytes:
     """Send bytes until the other side has had enough; return the first line of the answer."""
     at = urlsplit(cloud.url)
     with socket.create_connection((at.hostname, at.port), timeout=30) as s:
@@ -211,7 +211,7 @@ def _raw(cloud: RunningCloud, head: bytes, pieces: Iterator[bytes]) -> bytes:
             return b""
 
 
-def test_a_body_of_one_gibibyte(cloud: RunningCloud) -> None:
+def test_a_body_of_one_gibibyte(cloud: Whole) -> None:
     """Refused by its announced length, before it is read."""
     head = (
         f"POST {V}/servers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -221,7 +221,7 @@ def test_a_body_of_one_gibibyte(cloud: RunningCloud) -> None:
     assert line.split()[1] == b"413"
 
 
-def test_a_chunked_body_without_end(cloud: RunningCloud) -> None:
+def test_a_chunked_body_without_end(cloud: Whole) -> None:
     head = (
         f"POST {V}/servers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         f"X-Auth-Token: {cloud.demo.token}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -232,7 +232,7 @@ def test_a_chunked_body_without_end(cloud: RunningCloud) -> None:
     assert cloud.demo.call("GET", f"{V}/servers").status == 200
 
 
-def test_garbage_instead_of_http(cloud: RunningCloud) -> None:
+def test_garbage_instead_of_http(cloud: Whole) -> None:
     line = _raw(cloud, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", iter(()))
     assert line == b"" or line.split()[1].startswith(b"4")
     assert cloud.demo.call("GET", f"{V}/servers").status == 200
@@ -252,34 +252,32 @@ BACKED += b"/etc/passwd" + b"\0" * 4096
         ("a qcow2 called raw", "raw", b"QFI\xfb\0\0\0\x03" + b"\0" * 4096),
     ],
 )
-def test_an_image_that_lies(
-    what: str, disk_format: str, content: bytes, cloud: RunningCloud
-) -> None:
+def test_an_image_that_lies(what: str, disk_format: str, content: bytes, cloud: Whole) -> None:
     """S1, S4: refused with the reason; no bytes stay."""
     body = {"name": "liar", "disk_format": disk_format, "container_format": "bare"}
     uuid = cloud.demo.post("/image/v2/images", body)["id"]
     headers = {"Content-Type": "application/octet-stream"}
-    reply = cloud.demo.call("PUT", f"/image/v2/images/{uuid}/file", raw=content, headers=headers)
+    reply = cloud.demo.call("PUT", f"/image/v2/images/{uuid}/file", body=content, headers=headers)
     assert 400 <= reply.status < 500, what
     assert cloud.demo.get(f"/image/v2/images/{uuid}")["status"] != "active"
     assert servers(imageRef=uuid)(cloud.demo).status == 400
     cloud.demo.delete(f"/image/v2/images/{uuid}")
 
 
-def test_an_unknown_image_property_is_named(cloud: RunningCloud) -> None:
+def test_an_unknown_image_property_is_named(cloud: Whole) -> None:
     uuid = cloud.demo.first("/image/v2/images", "tiny-linux")
     patch = [{"op": "add", "path": "/hw_warp_drive", "value": "on"}]
     headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
     cloud.admin._good(
         cloud.admin.call(
-            "PATCH", f"/image/v2/images/{uuid}", raw=json.dumps(patch).encode(), headers=headers
+            "PATCH", f"/image/v2/images/{uuid}", body=json.dumps(patch).encode(), headers=headers
         )
     )
     reply = servers()(cloud.demo)
     undo = [{"op": "remove", "path": "/hw_warp_drive"}]
     cloud.admin._good(
         cloud.admin.call(
-            "PATCH", f"/image/v2/images/{uuid}", raw=json.dumps(undo).encode(), headers=headers
+            "PATCH", f"/image/v2/images/{uuid}", body=json.dumps(undo).encode(), headers=headers
         )
     )
     assert reply.status == 400 and "hw_warp_drive" in reply.message
@@ -288,7 +286,7 @@ def test_an_unknown_image_property_is_named(cloud: RunningCloud) -> None:
 # -- nothing fits
 
 
-def test_a_quota_that_is_full(cloud: RunningCloud) -> None:
+def test_a_quota_that_is_full(cloud: Whole) -> None:
     quota = f"{V}/os-quota-sets/{cloud.demo.project}"
     used = cloud.demo.get(f"{V}/limits")["limits"]["absolute"]["totalInstancesUsed"]
     cloud.admin.put(quota, {"quota_set": {"instances": used}})
@@ -299,7 +297,7 @@ def test_a_quota_that_is_full(cloud: RunningCloud) -> None:
     assert reply.status == 403 and "Quota exceeded for instances" in reply.message
 
 
-def test_no_host_fits(cloud: RunningCloud) -> None:
+def test_no_host_fits(cloud: Whole) -> None:
     flavor = {"flavor": {"name": "whale", "vcpus": 1, "ram": 1 << 30, "disk": 1, "id": "whale"}}
     cloud.admin.post(f"{V}/flavors", flavor)
     cloud.admin.put(f"{V}/os-quota-sets/{cloud.demo.project}", {"quota_set": {"ram": -1}})
@@ -312,7 +310,7 @@ def test_no_host_fits(cloud: RunningCloud) -> None:
     cloud.admin.delete(f"{V}/flavors/whale")
 
 
-def test_a_disk_that_is_full_on_every_host(cloud: RunningCloud) -> None:
+def test_a_disk_that_is_full_on_every_host(cloud: Whole) -> None:
     server = cloud.demo.boot("full", metadata={"kilonova:fault": "build_fail_everywhere"})
     shown = cloud.demo.wait(server, "ERROR")
     assert shown["fault"]["code"] == 500 and "cell1-host" not in json.dumps(shown["fault"])

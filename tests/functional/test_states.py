@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.cloud import RunningCloud, eventually, running
 from tests.ledger import changed
+from tests.whole import Whole, running, until
 
 V = "/compute/v2.1/servers"
 ACTIONS: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ VM_STATES = {"ACTIVE": "active", "SHUTOFF": "stopped", "PAUSED": "paused", "SUSP
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     with running(tmp_path_factory.mktemp("states") / "state") as x:
         x.admin.put(
             f"/compute/v2.1/os-quota-sets/{x.demo.project}",
@@ -52,7 +52,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
         yield x
 
 
-def bring(cloud: RunningCloud, status: str) -> str:
+def bring(cloud: Whole, status: str) -> str:
     """Return a new server in a state."""
     server = cloud.demo.boot(status.lower())
     cloud.demo.wait(server, "ACTIVE")
@@ -64,7 +64,7 @@ def bring(cloud: RunningCloud, status: str) -> str:
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("status", REACHED)
-def test_state_and_action(status: str, action: str, cloud: RunningCloud) -> None:
+def test_state_and_action(status: str, action: str, cloud: Whole) -> None:
     """The table; a refusal names the state and changes nothing."""
     server = bring(cloud, status)
     reply = cloud.demo.act(server, ACTIONS[action])
@@ -73,14 +73,14 @@ def test_state_and_action(status: str, action: str, cloud: RunningCloud) -> None
         assert reply.status == 409
         assert f"while it is in vm_state {VM_STATES[status]}" in reply.message
     else:
-        assert reply.status == 202 and reply.text == b""
+        assert reply.status == 202 and reply.raw == b""
     cloud.demo.wait(server, end or status)
     cloud.demo.delete(f"{V}/{server}")
     cloud.demo.gone(server)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_an_error_without_a_host(action: str, cloud: RunningCloud) -> None:
+def test_an_error_without_a_host(action: str, cloud: Whole) -> None:
     """A server that never had a host can do nothing but be deleted: no operation is begun."""
     server = cloud.demo.boot("broken", metadata={"kilonova:fault": "build_fail"})
     cloud.demo.wait(server, "ERROR")
@@ -91,7 +91,7 @@ def test_an_error_without_a_host(action: str, cloud: RunningCloud) -> None:
     cloud.demo.gone(server)
 
 
-def _actions(cloud: RunningCloud, server: str) -> list[dict[str, Any]]:
+def _actions(cloud: Whole, server: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = cloud.demo.get(f"{V}/{server}/os-instance-actions")[
         "instanceActions"
     ]
@@ -99,7 +99,7 @@ def _actions(cloud: RunningCloud, server: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_while_something_else_goes_on(action: str, cloud: RunningCloud) -> None:
+def test_while_something_else_goes_on(action: str, cloud: Whole) -> None:
     """Refused with the task's name; a delete is accepted, aborts the task and ends."""
     server = cloud.demo.boot("busy", metadata={"kilonova:fault": "power_hang"})
     cloud.demo.wait(server, "ACTIVE")
@@ -112,10 +112,10 @@ def test_while_something_else_goes_on(action: str, cloud: RunningCloud) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_while_it_is_built(action: str, cloud: RunningCloud) -> None:
+def test_while_it_is_built(action: str, cloud: Whole) -> None:
     """BUILD: every action is refused, a delete aborts the build."""
     server = cloud.demo.boot("slow", metadata={"kilonova:fault": "build_hang"})
-    eventually(lambda: cloud.demo.show(server)["OS-EXT-STS:task_state"] == "spawning", "spawning")
+    until(lambda: cloud.demo.show(server)["OS-EXT-STS:task_state"] == "spawning", "spawning")
     assert cloud.demo.show(server)["status"] == "BUILD"
     assert cloud.demo.act(server, ACTIONS[action]).status == 409
     cloud.demo.delete(f"{V}/{server}")
@@ -123,7 +123,7 @@ def test_while_it_is_built(action: str, cloud: RunningCloud) -> None:
 
 
 @pytest.mark.parametrize("action", [*ACTIONS, "delete"])
-def test_a_locked_server(action: str, cloud: RunningCloud) -> None:
+def test_a_locked_server(action: str, cloud: Whole) -> None:
     """Locked: refused for its owner, an admin passes. source: Nova, check_instance_lock"""
     server = bring(cloud, "ACTIVE")
     assert cloud.demo.act(server, {"lock": None}).status == 202
@@ -147,7 +147,7 @@ def test_a_locked_server(action: str, cloud: RunningCloud) -> None:
     cloud.demo.gone(server)
 
 
-def test_deleting_twice_and_what_stays(cloud: RunningCloud) -> None:
+def test_deleting_twice_and_what_stays(cloud: Whole) -> None:
     """R17: the second delete finds nothing; changes-since still shows what was."""
     server = bring(cloud, "ACTIVE")
     cloud.demo.delete(f"{V}/{server}")
@@ -157,7 +157,7 @@ def test_deleting_twice_and_what_stays(cloud: RunningCloud) -> None:
     assert [a["action"] for a in actions] == ["delete", "create"]
 
 
-def test_two_deletes_at_once(cloud: RunningCloud) -> None:
+def test_two_deletes_at_once(cloud: Whole) -> None:
     """R17: both are accepted while it is still there; both end."""
     server = cloud.demo.boot("twice", metadata={"kilonova:fault": "delete_fail_once"})
     cloud.demo.wait(server, "ACTIVE")
@@ -166,11 +166,11 @@ def test_two_deletes_at_once(cloud: RunningCloud) -> None:
     cloud.demo.gone(server)
 
 
-def test_the_whole_table_left_nothing(cloud: RunningCloud) -> None:
+def test_the_whole_table_left_nothing(cloud: Whole) -> None:
     """R1, R10: but history."""
     for s in cloud.demo.get(V)["servers"]:
         cloud.demo.delete(f"{V}/{s['id']}")
-    eventually(lambda: not cloud.demo.get(V)["servers"], "the end of all servers")
+    until(lambda: not cloud.demo.get(V)["servers"], "the end of all servers")
     history = ("deleted:", "action:", "event:", "operation:", "fault:")
     left = {k: v for k, v in changed({}, cloud.ledger()).items() if not k.startswith(history)}
     assert set(left) == {"address"}  # of the routers

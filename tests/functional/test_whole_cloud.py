@@ -7,8 +7,8 @@ import pytest
 
 from kilonova.bus.disturbed import Disturbed
 from kilonova.bus.memory import MemoryBus
-from tests.cloud import running
 from tests.ledger import changed, process
+from tests.whole import running
 
 V = "/compute/v2.1/servers"
 HISTORY = ("deleted:", "action:", "event:", "operation:", "fault:")

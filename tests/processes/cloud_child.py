@@ -15,8 +15,7 @@ from typing import Any
 
 from kilonova.common.config import Settings
 from kilonova.saga.faults import KILL, Fault, Faults
-from kilonova.server.plan import Plan
-from tests.cloud import RunningCloud
+from tests.whole import Whole
 
 
 class RealFaults(Faults):
@@ -42,16 +41,7 @@ def _say(what: Any) -> None:
 def main(state_dir: str) -> None:
     """Serve until the end of input."""
     faults = RealFaults()
-    plan = Plan(
-        state_dir=Path(state_dir),
-        driver="fake",
-        hosts=2,
-        port=0,
-        faults=faults,
-        settings=Settings(heartbeat_s=1.0),
-    )
-    x = RunningCloud(plan)
-    x.start()
+    x = Whole(Path(state_dir), hosts=2, faults=faults, settings=Settings(heartbeat_s=1.0))
     _say({"url": x.url, "demo": x.demo.token, "project": x.demo.project})
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
@@ -63,7 +53,7 @@ def main(state_dir: str) -> None:
             _say({"rest": True})
         elif word == "ledger":
             _say({"ledger": dict(x.ledger()), "audit": x.audit()})
-    x.stop()
+    x.close()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kilonova.cli.client import Client, Refused, connect
+from tests.client import until
 from tests.clients.test_command_line import kilonova
-from tests.cloud import eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl full@disk"
@@ -92,7 +92,7 @@ def test_a_full_disk_refuses_and_loses_nothing(disk: SmallDisk) -> None:
     demo.login()
     admin.login()
     first = boot(demo, "first")
-    eventually(lambda: statuses(demo) == {"first": "ACTIVE"})
+    until(lambda: statuses(demo) == {"first": "ACTIVE"})
     for name in ("on-the-way-1", "on-the-way-2"):
         boot(demo, name)
     disk.fill()
@@ -120,13 +120,13 @@ def test_a_full_disk_refuses_and_loses_nothing(disk: SmallDisk) -> None:
     assert set(statuses(demo)) == before  # reading goes on
 
     disk.free()
-    eventually(lambda: set(statuses(demo).values()) == {"ACTIVE"}, "what was under way")
+    until(lambda: set(statuses(demo).values()) == {"ACTIVE"}, "what was under way")
     assert set(statuses(demo)) == before
     boot(demo, "afterwards")
     demo.call("DELETE", f"{COMPUTE}/servers/{first}")
     wanted = {"on-the-way-1", "on-the-way-2", "afterwards"}
-    eventually(lambda: statuses(demo) == dict.fromkeys(wanted, "ACTIVE"), "the cloud goes on")
-    eventually(lambda: clean(admin), "a clean audit")
+    until(lambda: statuses(demo) == dict.fromkeys(wanted, "ACTIVE"), "the cloud goes on")
+    until(lambda: clean(admin), "a clean audit")
     assert "Traceback" not in (disk.state / "logs" / "crash.log").read_text()
 
 
@@ -143,5 +143,5 @@ def test_up_on_a_full_disk_is_refused_in_words(disk: SmallDisk) -> None:
     disk.free()
     up(disk)
     demo, admin = connect(disk.state, "demo"), connect(disk.state)
-    eventually(lambda: statuses(demo) == {"hello": "ACTIVE"})
-    eventually(lambda: clean(admin), "a clean audit")
+    until(lambda: statuses(demo) == {"hello": "ACTIVE"})
+    until(lambda: clean(admin), "a clean audit")

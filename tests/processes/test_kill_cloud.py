@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cloud import Client, eventually
+from tests.client import Client, until
 from tests.ledger import changed
 
 V = "/compute/v2.1/servers"
@@ -102,7 +102,7 @@ class Incarnations:
         """Delete every server, and demand that nothing but history is left."""
         for server in self.servers(""):
             self.client.delete(f"{V}/{server['id']}")
-        eventually(lambda: not self.servers(""), "the end of all servers")
+        until(lambda: not self.servers(""), "the end of all servers")
         self.ask("rest")
         said = self.ask("ledger")
         assert said["audit"] == []

@@ -5,8 +5,8 @@ Before, the record kept the NIC, and every later start waited a minute for a por
 
 from pathlib import Path
 
-from tests.cloud import eventually, running
 from tests.operations.server_world import ServerWorld
+from tests.whole import running, until
 
 
 def test_a_hard_reboot_after_the_port_is_gone(tmp_path: Path) -> None:
@@ -15,8 +15,8 @@ def test_a_hard_reboot_after_the_port_is_gone(tmp_path: Path) -> None:
         x.demo.wait(server, "ACTIVE")
         port = x.demo.get(f"/network/v2.0/ports?device_id={server}")["ports"][0]["id"]
         x.demo.delete(f"/network/v2.0/ports/{port}")
-        eventually(lambda: x.demo.show(server)["addresses"] == {}, "the loss of the address")
-        eventually(lambda: x.audit() == [], "the loss of the NIC")
+        until(lambda: x.demo.show(server)["addresses"] == {}, "the loss of the address")
+        until(lambda: x.audit() == [], "the loss of the NIC")
         assert x.demo.act(server, {"reboot": {"type": "HARD"}}).status == 202
         x.demo.wait(server, "ACTIVE")
         assert x.audit() == []

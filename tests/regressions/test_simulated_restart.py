@@ -7,7 +7,7 @@ a start of a stopped server waited for two seconds until its host asked for the 
 from pathlib import Path
 
 from kilonova.objects.guest import PowerState
-from tests.cloud import running
+from tests.whole import running
 
 
 def test_a_restart_leaves_guests_alone(tmp_path: Path) -> None:
