@@ -22,6 +22,7 @@ from kilonova.db.schema.cell import server as s
 from kilonova.db.schema.cell import server_tag as tag
 
 CELL_TIMEOUT_S = 1.0
+BIG = 200  # a page of more servers is big: two at a time
 Rendered = Mapping[str, Any]  # a Row, or a dict with the same names
 
 
@@ -167,6 +168,12 @@ def _after(keys: Sequence[tuple[str, bool]], marker: Rendered) -> Any:
     return sa.or_(*options)
 
 
+def _columns(names: Sequence[str], keys: Sequence[tuple[str, bool]]) -> list[Any]:
+    """Return what a page needs of a row: what is looked at here comes first, because names are sought in order."""
+    wanted = dict.fromkeys(("uuid", "deleted", *(n for n, _ in keys), *names))
+    return [s.c[n] for n in wanted]
+
+
 class Lists:
     """Fan-out queries over cells. One small pool for all; a cell that hangs holds one of its threads, no list."""
 
@@ -193,23 +200,33 @@ class Lists:
         order: Order,
         limit: int,
         marker: str | None = None,
-        *,
-        big: bool = False,
+        columns: Sequence[str] | None = None,
     ) -> Page:
-        """Return at most ``limit`` servers after ``marker``. BadRequest when the marker is not to be found."""
-        if big:
-            with self._big:
-                return self._page(filters, order, limit, marker)
-        return self._page(filters, order, limit, marker)
+        """Return at most ``limit`` servers after ``marker``. BadRequest when the marker is not to be found.
 
-    def _page(self, filters: Filters, order: Order, limit: int, marker: str | None) -> Page:
+        columns: those of the row that the caller looks at (None: all); rows of servers without a cell have more.
+        """
+        if limit > BIG:
+            with self._big:
+                return self._page(filters, order, limit, marker, columns)
+        return self._page(filters, order, limit, marker, columns)
+
+    def _page(
+        self,
+        filters: Filters,
+        order: Order,
+        limit: int,
+        marker: str | None,
+        columns: Sequence[str] | None,
+    ) -> Page:
         keys = order.complete()
         start = None if marker is None else self._marker(filters, marker)
         where = conditions(filters)
         if start is not None:
             where.append(_after(keys, start))
         by = [s.c[n].desc() if desc else s.c[n].asc() for n, desc in keys]
-        statement = sa.select(s).where(*where).order_by(*by).limit(limit + 1)
+        shown = s.c if columns is None else _columns(columns, keys)
+        statement = sa.select(*shown).where(*where).order_by(*by).limit(limit + 1)
         found, down = self.ask_cells(lambda tx: tx.select(statement))
         lists: list[list[Rendered]] = [self._visible(rows, cell) for cell, rows in found.items()]
         if filters.deleted is not True:

@@ -58,6 +58,9 @@ class ManualClock:
 SYSTEM = SystemClock()
 
 
+_EPOCH = datetime.datetime(1970, 1, 1)  # without a zone, as it is shown
+
+
 def iso(seconds: float) -> str:
     """Return ``2026-11-21T06:23:00Z``, the form the compute API uses."""
     return _iso(int(seconds))
@@ -73,8 +76,8 @@ def _iso(seconds: int) -> str:
 
 def iso_micro(seconds: float) -> str:
     """Return ``2026-11-21T06:23:00.000000`` without a zone (launched_at, updated_at of services)."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    moment = _EPOCH + datetime.timedelta(seconds=seconds)
+    return moment.isoformat(timespec="microseconds")
 
 
 def parse_iso(text: str) -> float:

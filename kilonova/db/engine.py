@@ -25,6 +25,9 @@ Row = Any  # sqlite3.Row: by index and by column name
 log = get_logger(__name__)
 CHECKPOINT_PAGES = 4000
 """Pages in the WAL (16 MiB) before they are written back: a page that changes with every commit goes back once."""
+WRITER_CACHE_KIB = 4000
+READER_CACHE_KIB = 512
+"""Every thread reads every file by a connection of its own, and each commit empties that one's cache."""
 
 
 class Tx:
@@ -277,9 +280,9 @@ class SqliteDatabase:
         self._lock = _FairLock()
         self._queue: collections.deque[_Pending] = collections.deque()
         self._closed = False
-        self._writer = self._open()
+        self._writer = self._open(WRITER_CACHE_KIB)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, cache_kib: int) -> sqlite3.Connection:
         conn = sqlite3.connect(
             self.path,
             isolation_level=None,
@@ -292,7 +295,7 @@ class SqliteDatabase:
         conn.execute("PRAGMA journal_mode=WAL")
         conn.execute(f"PRAGMA synchronous={self.synchronous}")
         conn.execute("PRAGMA foreign_keys=ON")
-        conn.execute("PRAGMA cache_size=-4000")
+        conn.execute(f"PRAGMA cache_size=-{cache_kib}")
         conn.execute("PRAGMA temp_store=MEMORY")
         conn.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         return conn
@@ -429,7 +432,7 @@ class SqliteDatabase:
         with self._all_lock:
             if self._closed:
                 raise Unavailable("the database is closed", database=self.name)
-            conn = self._open()
+            conn = self._open(READER_CACHE_KIB)
             conn.execute("PRAGMA query_only=ON")
             reader = _Reader(conn)
             self._readers.append(reader)

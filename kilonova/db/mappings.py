@@ -65,6 +65,28 @@ _REQUESTS_OF = Q(
 )
 
 
+_NO_LIMIT = 2**62
+
+
+def _unplaced(project: bool, newest_first: bool, after: bool) -> Q:
+    stmt = sa.select(m).where(m.c.cell.is_(None))
+    if project:
+        stmt = stmt.where(m.c.project_id == P("project"))
+    if after:
+        key, bound = sa.tuple_(m.c.created_at, m.c.server), sa.tuple_(P("at"), P("then"))
+        stmt = stmt.where(key < bound if newest_first else key > bound)
+    by = [c.desc() if newest_first else c.asc() for c in (m.c.created_at, m.c.server)]
+    return Q(stmt.order_by(*by).limit(P("the_limit")))
+
+
+_UNPLACED = {
+    (project, newest_first, after): _unplaced(project, newest_first, after)
+    for project in (False, True)
+    for newest_first in (False, True)
+    for after in (False, True)
+}
+
+
 def requests_of(tx: Tx, ids: list[str]) -> dict[str, bytes]:
     """Return what was asked for (an encoded RequestedServer) per server that is known."""
     rows = tx.all(_REQUESTS_OF, ids=msgspec.json.encode(ids).decode())
@@ -168,16 +190,12 @@ def unplaced(
     after: tuple[float, str] | None = None,
 ) -> list[Row]:
     """Return mappings of servers without a cell in order of creation. after: (created_at, server) of the one before."""
-    stmt = sa.select(m).where(m.c.cell.is_(None))
+    values: dict[str, object] = {"the_limit": _NO_LIMIT if limit is None else limit}
     if project_id is not None:
-        stmt = stmt.where(m.c.project_id == project_id)
-    key = sa.tuple_(m.c.created_at, m.c.server)
+        values["project"] = project_id
     if after is not None:
-        bound = sa.tuple_(*after)
-        stmt = stmt.where(key < bound if newest_first else key > bound)
-    by = [c.desc() if newest_first else c.asc() for c in (m.c.created_at, m.c.server)]
-    stmt = stmt.order_by(*by)
-    return tx.select(stmt if limit is None else stmt.limit(limit))
+        values["at"], values["then"] = after
+    return tx.all(_UNPLACED[project_id is not None, newest_first, after is not None], **values)
 
 
 def cells_of(tx: Tx, servers: list[str]) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kilonova.common.clock import iso, iso_micro
+from kilonova.db.schema.cell import server
 from kilonova.http.microversion import Microversion, V
 from kilonova.http.request import Request
 from kilonova.objects.server import FlavorRecord
@@ -24,12 +25,33 @@ _AUTO = '{"disk_config":"AUTO"'
 _PROGRESS = frozenset(("ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"))
 
 
+BASIC_COLUMNS = ("uuid", "name")
+_NOT_SHOWN = frozenset(
+    ("nics", "disks", "hardware", "devices", "keys", "metadata_generation", "epoch", "hidden")
+)
+_SHOWN = tuple(c.name for c in server.columns if c.name not in _NOT_SHOWN)
+_SHOWN_BEFORE_98 = tuple(n for n in _SHOWN if n != "system_metadata")
+
+
+def detail_columns(req: Request) -> tuple[str, ...]:
+    """Return the columns of a row that ``ServerView.detail`` looks at: the large ones that it does not are not read."""
+    return _SHOWN if req.version >= V(2, 98) else _SHOWN_BEFORE_98
+
+
 @functools.lru_cache(maxsize=4096)
 def host_id(host: str | None, project_id: str) -> str:
     """Return the hash that tells a tenant which of its servers share a host, and nothing else. source: Nova hostId."""
     if not host:
         return ""
     return hashlib.sha224((project_id + host).encode(), usedforsecurity=False).hexdigest()
+
+
+_EMPTY = {text: Raw(text) for text in ("{}", "[]", "null")}
+
+
+def _raw(text: str) -> Raw:
+    """Return a JSON column as it passes through."""
+    return _EMPTY.get(text) or Raw(text)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -113,7 +135,7 @@ class ServerView:
             "status": state,
             "tenant_id": r["project_id"],
             "user_id": r["user_id"],
-            "metadata": Raw(r["metadata"].encode()),
+            "metadata": _raw(r["metadata"]),
             "hostId": host_id(r["host"], r["project_id"]),
             "image": self._image(r),
             "flavor": _flavor_embedded(r["flavor"], self.specs)
@@ -121,7 +143,7 @@ class ServerView:
             else _flavor_link(r["flavor"], self.mark_base),
             "created": iso(r["created_at"]),
             "updated": iso(r["updated_at"] or r["created_at"]),
-            "addresses": Raw(r["addresses"].encode()),
+            "addresses": _raw(r["addresses"]),
             "accessIPv4": r["access_ip_v4"],
             "accessIPv6": r["access_ip_v6"],
             "links": self.links(uuid),
@@ -152,7 +174,7 @@ class ServerView:
         out["OS-SRV-USG:launched_at"] = _micro(r["launched_at"])
         out["OS-SRV-USG:terminated_at"] = _micro(r["terminated_at"])
         if r["security_groups"] != "[]":
-            out["security_groups"] = Raw(r["security_groups"].encode())
+            out["security_groups"] = _raw(r["security_groups"])
         if self.attributes:
             self._attributes(out, r)
         elif self.v90:
@@ -188,9 +210,9 @@ class ServerView:
         if self.v19:
             out["description"] = r["description"]
         if self.v26:
-            out["tags"] = Raw(r["tags"].encode())
+            out["tags"] = _raw(r["tags"])
         if self.v63:
-            out["trusted_image_certificates"] = Raw(r["trusted_certs"].encode())
+            out["trusted_image_certificates"] = _raw(r["trusted_certs"])
         if self.v71 and self.single:
             out["server_groups"] = [r["server_group"]] if r["server_group"] else []
         if self.v73:
