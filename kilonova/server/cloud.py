@@ -37,6 +37,7 @@ from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
 log = get_logger(__name__)
+GC_THRESHOLDS = (5000, 10, 20)  # rows of a long list are no garbage: look seldom
 
 
 class Cloud:
@@ -63,6 +64,7 @@ class Cloud:
             raise
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
 
     def _later(self, closer: Any) -> None:
         self._closers.append(closer)
