@@ -25,7 +25,7 @@ Row = Any  # sqlite3.Row: by index and by column name
 log = get_logger(__name__)
 CHECKPOINT_PAGES = 4000
 """Pages in the WAL (16 MiB) before they are written back: a page that changes with every commit goes back once."""
-WRITER_CACHE_KIB = 4000
+WRITER_CACHE_KIB = 2000
 READER_CACHE_KIB = 512
 """Every thread reads every file by a connection of its own, and each commit empties that one's cache."""
 

@@ -20,6 +20,14 @@ _OF = Q(
     .join(rp, rp.c.id == a.c.provider)
     .where(a.c.consumer == P("consumer"))
 )
+_STANDING = Q(
+    sa.select(
+        c, rp.c.uuid.label("provider"), rp.c.id, rp.c.generation, a.c.resource_class, a.c.used
+    )
+    .outerjoin(a, a.c.consumer == c.c.uuid)
+    .outerjoin(rp, rp.c.id == a.c.provider)
+    .where(c.c.uuid == P("uuid"))
+)
 _BY_PROVIDER = Q(
     sa.select(a.c.consumer, a.c.resource_class, a.c.used, c.c.generation)
     .join(c, c.c.uuid == a.c.consumer)
@@ -114,6 +122,24 @@ def held_by(tx: Tx, uuid: str) -> dict[str, Held]:
             held = out[r[0]] = Held(r[0], r[1], r[2], {})
         held.amounts[r[3]] = r[4]
     return out
+
+
+def standing(tx: Tx, uuid: str) -> tuple[Consumer | None, dict[str, Held]]:
+    """Return a consumer (None when there is none) and what it holds, by provider uuid, in one question."""
+    found: Consumer | None = None
+    out: dict[str, Held] = {}
+    n = len(c.columns)
+    for r in tx.all(_STANDING, uuid=uuid):
+        if found is None:
+            found = Consumer(r["uuid"], r["generation"], r["project_id"], r["user_id"], r["type"])
+        provider, provider_id, generation, resource_class, used = r[n:]
+        if provider is None:
+            continue
+        held = out.get(provider)
+        if held is None:
+            held = out[provider] = Held(provider, provider_id, generation, {})
+        held.amounts[resource_class] = used
+    return found, out
 
 
 def used_by_provider(tx: Tx, provider_id: int) -> dict[str, tuple[int, dict[str, int]]]:

@@ -97,10 +97,9 @@ def claim(
     """
     wanted = {p: {rc: n for rc, n in a.items() if n > 0} for p, a in amounts.items()}
     wanted = {p: a for p, a in wanted.items() if a}
-    held = allocations.held_by(tx, consumer)
+    found, held = allocations.standing(tx, consumer)
     if held and {p: h.amounts for p, h in held.items()} == wanted:
         return Change(consumer, repeated=True)
-    found = allocations.consumer(tx, consumer)
     rows: list[tuple[int, str, int]] = []
     deltas: list[Delta] = []
     for provider, need in wanted.items():

@@ -95,6 +95,7 @@ consumer = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Index("ix_consumer_project", "project_id", "user_id"),
+    sqlite_with_rowid=False,
 )
 
 allocation = sa.Table(

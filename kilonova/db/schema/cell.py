@@ -81,6 +81,7 @@ server_tag = sa.Table(
     ),
     sa.Column("tag", sa.Text, primary_key=True),
     sa.Index("ix_tag", "tag"),
+    sqlite_with_rowid=False,
 )
 
 fault = sa.Table(
@@ -111,6 +112,7 @@ instance_action = sa.Table(
     _text("message", null=True),
     sa.Index("ix_action_server", "server", "started_at"),
     sa.Index("ix_action_request", "request_id"),
+    sqlite_with_rowid=False,
 )
 
 action_event = sa.Table(
@@ -125,6 +127,7 @@ action_event = sa.Table(
     _text("host", null=True),
     _text("details", null=True),
     _text("traceback", null=True),
+    sqlite_with_rowid=False,
 )
 
 host = sa.Table(

@@ -18,4 +18,5 @@ def add_secret(metadata: sa.MetaData) -> sa.Table:
         sa.Column("sealed", sa.LargeBinary, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Index("ix_secret_owner", "owner"),
+        sqlite_with_rowid=False,
     )

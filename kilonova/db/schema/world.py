@@ -55,7 +55,6 @@ server_mapping = sa.Table(
 sa.Index("ix_mapping_project", server_mapping.c.project_id, server_mapping.c.created_at)
 sa.Index("ix_mapping_host", server_mapping.c.host)
 sa.Index("ix_mapping_group", server_mapping.c.server_group)
-sa.Index("ix_mapping_updated", server_mapping.c.updated_at)
 sa.Index(
     "ix_mapping_unplaced",
     server_mapping.c.created_at,

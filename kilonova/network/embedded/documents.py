@@ -33,14 +33,16 @@ from kilonova.objects.netstate import (
     SubnetState,
 )
 
-_PORTS = Q(sa.select(port).where(among(port.c.id, "ids")))
+_member_of = sa.select(sa.func.json_group_array(port_group.c.group_id)).where(
+    port_group.c.port_id == port.c.id
+)
+_PORTS = Q(  # with ``member_of``: its groups, as a JSON list
+    sa.select(port, _member_of.scalar_subquery().label("member_of")).where(among(port.c.id, "ids"))
+)
 _ADDRESSES = Q(
     sa.select(address.c.port_id, address.c.ip, address.c.subnet_id)
     .where(among(address.c.port_id, "ids"))
     .order_by(address.c.port_id, address.c.place)
-)
-_MEMBERSHIPS = Q(
-    sa.select(port_group.c.port_id, port_group.c.group_id).where(among(port_group.c.port_id, "ids"))
 )
 _NETWORKS = Q(sa.select(network).where(among(network.c.id, "ids")))
 _GENERATIONS = Q(sa.select(network.c.id, network.c.generation).where(among(network.c.id, "ids")))
@@ -132,10 +134,7 @@ def ports(tx: Tx, ids: Iterable[str]) -> list[tuple[str, PortState]]:
     if not rows:
         return []
     held = by(tx.all(_ADDRESSES, ids=asked), "port_id")
-    member = {
-        p: [m["group_id"] for m in ms]
-        for p, ms in by(tx.all(_MEMBERSHIPS, ids=asked), "port_id").items()
-    }
+    member: dict[str, list[str]] = {r["id"]: json.loads(r["member_of"]) for r in rows}
     wanted = sorted({g for gs in member.values() for g in gs})
     rules = {
         g: tuple(_rule(r) for r in rs)
@@ -143,8 +142,7 @@ def ports(tx: Tx, ids: Iterable[str]) -> list[tuple[str, PortState]]:
     }
     out = []
     for r in rows:
-        mine = member.get(r["id"], [])
-        out.append((r["host"], _port(r, held.get(r["id"], []), mine, rules)))
+        out.append((r["host"], _port(r, held.get(r["id"], []), member[r["id"]], rules)))
     return out
 
 

@@ -90,7 +90,8 @@ class EmbeddedNetwork:
         wanted = list(dict.fromkeys(names))
         if not wanted:
             return []
-        found = self.database.read(lambda tx: servers.known_groups(tx, project_id, wanted))
+        look = self.database.ask if len(wanted) == 1 else self.database.read
+        found = look(lambda tx: servers.known_groups(tx, project_id, wanted))
         if found is not None:
             return found
         return self.write(lambda w: servers.resolve_groups(w, project_id, wanted))
@@ -98,7 +99,7 @@ class EmbeddedNetwork:
     def check_quota(self, project_id: str, ports: int) -> None:
         """See NetworkService."""
         try:
-            self.database.read(
+            self.database.ask(
                 lambda tx: quotas.check(tx, project_id, "port", ports, self.quota_defaults)
             )
         except Clash as exc:

@@ -7,13 +7,22 @@ import sqlalchemy as sa
 from kilonova.common.errors import BadRequest, Conflict, Forbidden
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q
-from kilonova.network.embedded.schema import port, subnet
+from kilonova.network.embedded.schema import network, port, subnet
 from kilonova.network.embedded.store import addresses, networks, ports
 from kilonova.network.interface import AddressTaken, NotThere, Requested
 from kilonova.objects.port import NicPlan, RequestedNic
 
 AUTO = "auto"
 _HAS_SUBNET = Q(sa.select(subnet.c.id).where(subnet.c.network_id == P("id")).limit(1))
+_WITH_SUBNET = Q(
+    sa.select(
+        network,
+        sa.select(subnet.c.id)
+        .where(subnet.c.network_id == network.c.id)
+        .exists()
+        .label("has_subnet"),
+    ).where(network.c.id == P("id"))
+)
 _DEVICE = Q(sa.select(port.c.device_id).where(port.c.id == P("id")))
 
 
@@ -49,18 +58,24 @@ def _unasked(tx: Tx, project_id: str, create: bool) -> list[NicPlan]:
     return [NicPlan(network_id=AUTO)]
 
 
+def _without_subnet(net: Row) -> BadRequest:
+    return BadRequest(f"Network {net['id']} requires a subnet in order to boot instances on.")
+
+
 def _checked(tx: Tx, net: Row) -> NicPlan:
     if tx.one(_HAS_SUBNET, id=net["id"]) is None:
-        raise BadRequest(f"Network {net['id']} requires a subnet in order to boot instances on.")
+        raise _without_subnet(net)
     return NicPlan(network_id=net["id"], network_name=net["name"])
 
 
 def _network(tx: Tx, project_id: str, r: RequestedNic, admin: bool) -> NicPlan:
-    net = tx.one(networks.FIND, id=r.network_id or "")
+    net = tx.one(_WITH_SUBNET, id=r.network_id or "")
     if net is None or not (networks.usable(net, project_id) or admin):
         raise NotThere(f"Network {str(r.network_id)[:80]} could not be found.")
     attachable(net, project_id, admin)
-    chosen = _checked(tx, net)
+    if not net["has_subnet"]:
+        raise _without_subnet(net)
+    chosen = NicPlan(network_id=net["id"], network_name=net["name"])
     if r.fixed_ip is not None:
         _address(tx, net, r.fixed_ip)
     return chosen.replace(fixed_ip=r.fixed_ip, tag=r.tag)

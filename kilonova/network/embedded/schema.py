@@ -89,8 +89,7 @@ port = Table(
     Index("port_project", "project_id"),
     Index("port_device", "device_id"),
     Index("port_key", "operation", "item"),
-    Index("port_host", "host"),
-    Index("port_place", "network_id", "host"),
+    Index("port_host", "host", "network_id"),
     Index("port_owner", "network_id", "device_owner"),
     Index(
         "port_pending",
@@ -109,6 +108,7 @@ address = Table(
     Column("place", Integer, nullable=False),  # order within the port
     Index("address_port", "port_id", "place"),
     Index("address_ip", "ip"),
+    sqlite_with_rowid=False,
 )
 
 free_range = Table(
@@ -117,6 +117,7 @@ free_range = Table(
     Column("subnet_id", Text, sa.ForeignKey("subnet.id"), primary_key=True),
     Column("first", Text, primary_key=True),
     Column("last", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 security_group = Table(
@@ -152,6 +153,7 @@ port_group = Table(
     Column("port_id", Text, sa.ForeignKey("port.id"), primary_key=True),
     Column("group_id", Text, sa.ForeignKey("security_group.id"), primary_key=True),
     Index("port_group_group", "group_id"),
+    sqlite_with_rowid=False,
 )
 
 router = Table(

@@ -245,7 +245,10 @@ def test_addresses_of_many_servers_cost_a_fixed_number_of_statements(seeded: Clo
         net.ensure_port((s, "0"), project_id=DEMO, device_id=s, host="h1", network_id=network_id)
     counts = []
     for n in (1, 50):
-        before = seeded.database.statements
-        assert len(net.ports_of(servers[:n])) == n
-        counts.append(seeded.database.statements - before)
+        tries = []
+        for _ in range(5):  # the network's own thread may ask something in between
+            before = seeded.database.statements
+            assert len(net.ports_of(servers[:n])) == n
+            tries.append(seeded.database.statements - before)
+        counts.append(min(tries))
     assert counts[0] == counts[1] <= 8
