@@ -13,6 +13,7 @@ from cheroot import server as cheroot
 from cheroot import wsgi
 
 from kilonova.common.errors import BadRequest
+from kilonova.http.connection import make_file
 
 _LINE = 4096
 _TRAILERS = 64
@@ -103,11 +104,14 @@ class _Request(cheroot.HTTPRequest):
         else:
             length = int(self.inheaders.get(b"Content-Length", 0))
             self.rfile = cheroot.KnownLengthRFile(self.conn.rfile, length)
-        self.server.gateway(self).respond()
-        if self.ready:
-            self.ensure_headers_sent()
-        if self.chunked_write:
-            self.conn.wfile.write(b"0\r\n\r\n")
+        try:
+            self.server.gateway(self).respond()
+            if self.ready:
+                self.ensure_headers_sent()
+            if self.chunked_write:
+                self.conn.wfile.write(b"0\r\n\r\n")
+        finally:
+            self.conn.wfile.release()
         if self.close_connection:
             self._drain()
 
@@ -119,6 +123,7 @@ class _Request(cheroot.HTTPRequest):
     def send_headers(self) -> None:
         if self._unread():
             self.close_connection = True
+        self.conn.wfile.hold()
         super().send_headers()
 
     def _drain(self) -> None:
@@ -133,6 +138,9 @@ class _Request(cheroot.HTTPRequest):
 
 class _Connection(cheroot.HTTPConnection):
     RequestHandlerClass = _Request
+
+    def __init__(self, server: Any, sock: Any, makefile: Any = None) -> None:
+        super().__init__(server, sock, make_file)
 
 
 class HttpServer:
