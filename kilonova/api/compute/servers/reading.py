@@ -9,9 +9,9 @@ from kilonova.api.compute.servers.filters import read_filters, read_order
 from kilonova.api.compute.shared import limit_of, next_link
 from kilonova.api.compute.views.server import (
     BASIC_COLUMNS,
+    DETAIL_COLUMNS,
     Extras,
     ServerView,
-    detail_columns,
     fault,
 )
 from kilonova.cells.listing import Rendered
@@ -66,7 +66,7 @@ def _list(req: Request, *, detail: bool) -> Any:
     limit = limit_of(req)
     if filters is None or limit == 0:
         return {"servers": []}
-    columns = detail_columns(req) if detail else BASIC_COLUMNS
+    columns = DETAIL_COLUMNS if detail else BASIC_COLUMNS
     page = services.lists.page(filters, order, limit, req.query.get("marker"), columns)
     extras = extras_for(req, page.rows) if detail else Extras()
     view = ServerView(req, extras, single=False)

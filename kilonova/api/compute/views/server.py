@@ -27,15 +27,10 @@ _PROGRESS = frozenset(("ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", 
 
 BASIC_COLUMNS = ("uuid", "name")
 _NOT_SHOWN = frozenset(
-    ("nics", "disks", "hardware", "devices", "keys", "metadata_generation", "epoch", "hidden")
+    ("nics", "hardware", "devices", "keys", "metadata_generation", "epoch", "hidden")
 )
-_SHOWN = tuple(c.name for c in server.columns if c.name not in _NOT_SHOWN)
-_SHOWN_BEFORE_98 = tuple(n for n in _SHOWN if n != "system_metadata")
-
-
-def detail_columns(req: Request) -> tuple[str, ...]:
-    """Return the columns of a row that ``ServerView.detail`` looks at: the large ones that it does not are not read."""
-    return _SHOWN if req.version >= V(2, 98) else _SHOWN_BEFORE_98
+DETAIL_COLUMNS = tuple(c.name for c in server.columns if c.name not in _NOT_SHOWN)
+"""The columns of a row that ``ServerView.detail`` looks at; the large ones that it does not are not read."""
 
 
 @functools.lru_cache(maxsize=4096)
