@@ -45,6 +45,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="settings in TOML; default: kilonova.toml in the state directory",
     )
     add("--public-cidr", metavar="CIDR", help="of floating addresses, when the default is in use")
+    add("--public-interface", metavar="IF", help="the public network is on it, not behind NAT")
+    add("--public-pool", metavar="A-B", help="free addresses there, for routers and floating IPs")
     add("--image", metavar="FILE", help="the qcow2 file to seed as tiny-linux")
 
 
@@ -151,14 +153,9 @@ def _decide(args: argparse.Namespace, directory: Path) -> launch.Start:
     settings = _settings(args, directory)
     deployment = _deployment(args, made, directory)
     libvirt = deployment.driver == "libvirt"
-    if libvirt and made is None:
-        settings = _free_networks(settings, args.public_cidr)
-    elif made is not None and made.public_cidr and made.private_cidr:
-        settings = dataclasses.replace(
-            settings, public_cidr=made.public_cidr, private_cidr=made.private_cidr
-        )
+    settings = _networks(args, made, settings, libvirt=libvirt)
     deployment = dataclasses.replace(
-        deployment, public_cidr=settings.public_cidr, private_cidr=settings.private_cidr
+        deployment, **{name: getattr(settings, name) for name in _NETWORKS}
     )
     ground.check_port(deployment.listen, deployment.port)
     user = (
@@ -238,6 +235,47 @@ def _find_driver(directory: Path) -> str:
         + "\n".join(lines)
         + "\n'make up' in a checkout installs what a Debian 12 machine lacks; 'kilonova doctor' tries everything."
         + "\nA simulated cloud needs none of it: kilonova up --driver fake"
+    )
+
+
+_NETWORKS = ("public_cidr", "private_cidr", "public_interface", "public_pool", "public_gateway")
+
+
+def _networks(
+    args: argparse.Namespace, made: state.Deployment | None, settings: Settings, *, libvirt: bool
+) -> Settings:
+    """Decide on the first networks once; afterwards they are what they were."""
+    interface = args.public_interface or settings.public_interface
+    pool = args.public_pool or settings.public_pool
+    if (interface is None) != (pool is None):
+        raise Failed("--public-interface and --public-pool go together", 2)
+    if interface is not None and not libvirt:
+        raise Failed("--public-interface is for real guests; simulated ones send no packets", 2)
+    if made is not None:
+        if args.public_interface not in (None, made.public_interface) or args.public_pool not in (
+            None,
+            made.public_pool,
+        ):
+            raise Failed("the public network is made at the first start; use another --state-dir")
+        known = {n: getattr(made, n) for n in _NETWORKS if getattr(made, n) is not None}
+        return dataclasses.replace(settings, **known)
+    if not libvirt:
+        return settings
+    if interface is None or pool is None:
+        return _free_networks(settings, args.public_cidr)
+    from kilonova.server import public_interface
+
+    try:
+        public = public_interface.find(interface, pool, args.public_cidr)
+    except public_interface.PublicInterfaceRefused as exc:
+        raise Failed(exc.message, 2) from exc
+    settings = _free_networks(settings, None)
+    return dataclasses.replace(
+        settings,
+        public_cidr=public.cidr,
+        public_interface=interface,
+        public_pool=pool,
+        public_gateway=public.gateway,
     )
 
 

@@ -25,11 +25,12 @@ class Settings:
 
     synchronous: NORMAL, or FULL (an accepted request also survives a power cut; slower). api_threads, engine_threads:
     threads. build_time_s: of each build of a simulated host. policy_file: rule name = "rule" overrides in TOML.
-    public_cidr, private_cidr: first content. image_limit_gib, cache_limit_gib: GiB. resolv_conf: file that names this
-    machine's resolvers, which guests' questions go to. resize_confirm_window_s: after it a resize is confirmed by
-    itself; 0: never. console_port: of the console proxy, 0: any free one; console_url: how browsers reach it.
-    nbd_address: on which other hosts reach this host's volumes, in
-    a network that only hosts reach; "": only guests of this very host reach them, by a unix socket.
+    public_cidr, private_cidr: first content. public_interface, public_pool ("A-B"), public_gateway: of a public network
+    on a real interface; ``kilonova up`` finds the gateway. image_limit_gib, cache_limit_gib: GiB.
+    resolv_conf: file that names this machine's resolvers, which guests' questions go to. resize_confirm_window_s: after
+    it a resize is confirmed by itself; 0: never. console_port: of the console proxy, 0: any free one; console_url: how
+    browsers reach it. nbd_address: on which other hosts reach this host's volumes, in a network that only hosts reach;
+    "": only guests of this very host reach them, by a unix socket.
     """
 
     synchronous: str = "NORMAL"
@@ -41,6 +42,9 @@ class Settings:
     policy_file: str | None = None
     public_cidr: str = "172.24.4.0/24"
     private_cidr: str = "10.10.0.0/24"
+    public_interface: str | None = None
+    public_pool: str | None = None
+    public_gateway: str | None = None
     resolv_conf: str = "/etc/resolv.conf"
     log_level: str = "INFO"
     reserved_host_memory_mib: int = 512
@@ -75,6 +79,20 @@ class Settings:
             _address("nbd_address", self.nbd_address)
         _cidr("public_cidr", self.public_cidr)
         _cidr("private_cidr", self.private_cidr)
+        if self.public_gateway is not None:
+            _address("public_gateway", self.public_gateway)
+        if (self.public_interface is None) != (self.public_pool is None):
+            raise BadConfig("public_interface and public_pool go together")
+        for one in self.public_range or ():
+            _address("public_pool", one)
+
+    @property
+    def public_range(self) -> tuple[str, str] | None:
+        """Return the first and last floating address, None for all of the network."""
+        if self.public_pool is None:
+            return None
+        first, _, last = self.public_pool.partition("-")
+        return first.strip(), last.strip()
 
 
 def _cidr(name: str, text: str) -> None:

@@ -101,6 +101,8 @@ def _networks(cloud: Cloud, admin: str, demo: str) -> bool:
         public_cidr=settings.public_cidr,
         private_cidr=settings.private_cidr,
         dns_nameservers=settings.dns_servers,
+        public_pool=settings.public_range,
+        public_gateway=settings.public_gateway,
     )
     return True
 

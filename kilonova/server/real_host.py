@@ -72,8 +72,13 @@ class LibvirtHost:
         self.host = platform.node().partition(".")[0] or "host1"
         alive = bool(self.helper.guest_processes()) or libvirtd_runs(plan.tag)
         boot = bootid.boot_id(base / "boot", lambda: alive)
-        gateway = _first_address(s.public_cidr)
-        self.changes = self.helper.host_up(s.public_cidr, gateway)
+        gateway = s.public_gateway or _first_address(s.public_cidr)
+        self.changes = self.helper.host_up(
+            s.public_cidr,
+            gateway,
+            public_interface=s.public_interface,
+            public_pool=s.public_range,
+        )
         group = _group()
         self.network = RealHostNetwork(self.helper, self.host, bus)
         self.store = FileMetadataStore(base / "metadata")

@@ -78,6 +78,9 @@ class Deployment:
     tls: str | None = None
     public_cidr: str | None = None
     private_cidr: str | None = None
+    public_interface: str | None = None
+    public_pool: str | None = None
+    public_gateway: str | None = None
     seeded: tuple[str, ...] = ()
     format: int = FORMAT
 

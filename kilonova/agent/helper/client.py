@@ -82,12 +82,18 @@ class HelperClient:
     # -- verbs
 
     def host_up(
-        self, public_cidr: str, public_gateway: str, open_tcp_ports: tuple[int, ...] = ()
+        self,
+        public_cidr: str,
+        public_gateway: str,
+        open_tcp_ports: tuple[int, ...] = (),
+        public_interface: str | None = None,
+        public_pool: tuple[str, str] | None = None,
     ) -> list[str]:
         """Make the host namespace, public bridge, NAT, resolver; return what was changed on the machine."""
-        notes: list[str] = self._call(
-            protocol.HostUp(public_cidr, public_gateway, open_tcp_ports), list[str]
+        request = protocol.HostUp(
+            public_cidr, public_gateway, open_tcp_ports, public_interface, public_pool
         )
+        notes: list[str] = self._call(request, list[str])
         return notes
 
     def network_apply(self, change: Change) -> Applied:

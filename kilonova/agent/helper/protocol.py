@@ -16,11 +16,17 @@ _HEADER = struct.Struct("!I")
 
 
 class HostUp(msgspec.Struct, frozen=True, tag="host_up", forbid_unknown_fields=True):
-    """Make the host namespace, public bridge, NAT and resolver. open_tcp_ports: of this machine, for guests."""
+    """Make the host namespace, public bridge, NAT and resolver. open_tcp_ports: of this machine, for guests.
+
+    public_interface: instead of bridge and NAT, the interface that is in the public network; public_pool: first and
+    last floating address there.
+    """
 
     public_cidr: str = "172.24.4.0/24"
     public_gateway: str = "172.24.4.1"
     open_tcp_ports: tuple[int, ...] = ()
+    public_interface: str | None = None
+    public_pool: tuple[str, str] | None = None
 
 
 class NetworkApply(msgspec.Struct, frozen=True, tag="network_apply", forbid_unknown_fields=True):

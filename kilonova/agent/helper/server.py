@@ -16,7 +16,7 @@ import msgspec
 from kilonova.agent.helper import protocol, run
 from kilonova.agent.helper.protocol import Reply
 from kilonova.agent.helper.settings import Settings
-from kilonova.agent.helper.validate import address, network
+from kilonova.agent.helper.validate import address, interface_name, network
 from kilonova.agent.helper.verbs import host, libvirt, metadata, purge
 from kilonova.agent.helper.verbs.network import HostState
 from kilonova.common.errors import KilonovaError
@@ -59,6 +59,10 @@ class HelperServer:
     def _host_up(self, request: protocol.HostUp) -> list[str]:
         network(request.public_cidr, "public_cidr")
         address(request.public_gateway, "public_gateway")
+        if request.public_interface is not None:
+            interface_name(request.public_interface)
+        for one in request.public_pool or ():
+            address(one, "public_pool")
         with self._up:
             notes = host.host_up(self.settings, request)
             if not self._restored:

@@ -135,3 +135,10 @@ def host_label(name: str) -> str | None:
     """Return a host name as DHCP may say it (its first label), or None."""
     label = name.split(".", maxsplit=1)[0]
     return label.lower() if _LABEL.fullmatch(label) else None
+
+
+def interface_name(text: str) -> str:
+    """Return the name of a link of the machine; Refused unless it can be one (source: Linux, dev_valid_name)."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", text) is None:
+        raise Refused("the public interface's name")
+    return text

@@ -18,11 +18,13 @@ def seed(
     private_cidr: str = "10.10.0.0/24",
     dns_nameservers: tuple[str, ...] = (),
     public_pool: tuple[str, str] | None = None,
+    public_gateway: str | None = None,
 ) -> None:
     """Make what is missing of it; safe to repeat, and what the user changed or renamed since is left alone.
 
-    public_pool: first and last floating address; None: all of public_cidr but its gateway. CIDRs must not meet the
-    host's routes: the caller chooses free ones.
+    public_pool: first and last floating address; None: all of public_cidr but its gateway. public_gateway: None: the
+    first address. CIDRs must not meet the host's routes, but for a public network on a real interface: the caller
+    chooses free ones.
     """
     live = service.hosts()
 
@@ -37,14 +39,19 @@ def seed(
                 project_id=admin_project, name="public", external=True, is_default=True
             ),
         )
-        subnets.make(work, _public_subnet(public, admin_project, public_cidr, public_pool))
+        subnet = _public_subnet(public, admin_project, public_cidr, public_pool, public_gateway)
+        subnets.make(work, subnet)
         _private(work, demo_project, private_cidr, dns_nameservers, public, live)
 
     service.write(body)
 
 
 def _public_subnet(
-    network_id: str, project_id: str, cidr: str, pool: tuple[str, str] | None
+    network_id: str,
+    project_id: str,
+    cidr: str,
+    pool: tuple[str, str] | None,
+    gateway: str | None,
 ) -> subnets.NewSubnet:
     first = ipaddress.ip_network(cidr).network_address + 1
     return subnets.NewSubnet(
@@ -52,7 +59,7 @@ def _public_subnet(
         project_id=project_id,
         name="public-subnet",
         cidr=cidr,
-        gateway_ip=str(first),
+        gateway_ip=gateway or str(first),
         enable_dhcp=False,
         allocation_pools=None if pool is None else [{"start": pool[0], "end": pool[1]}],
     )

@@ -18,6 +18,7 @@ from kilonova.agent.helper.run import (
     sysctl,
 )
 from kilonova.agent.helper.settings import Settings
+from kilonova.agent.helper.verbs import public_interface
 
 DNS_ADDRESS = "fe80::1"
 
@@ -27,11 +28,17 @@ def host_up(settings: Settings, request: HostUp) -> list[str]:
     tag = settings.tag
     if ensure_namespace(names.host_ns(tag)) or "kn-ext" not in links(names.host_ns(tag)):
         _host_namespace(tag)
-    _root_links(tag, request)
-    settings.note_once("ip_forward", Path("/proc/sys/net/ipv4/ip_forward").read_text().strip())
-    sysctl({"net/ipv4/ip_forward": "1"})
-    nft(_root_table(tag, request))
-    notes = forward.mend(tag)
+    public_interface.remember(settings, request.public_interface)
+    _dns_link(tag)
+    if request.public_interface is not None:
+        notes = public_interface.join(settings, request)
+        nft(_root_table(tag, request))
+    else:
+        _root_links(tag, request)
+        settings.note_once("ip_forward", Path("/proc/sys/net/ipv4/ip_forward").read_text().strip())
+        sysctl({"net/ipv4/ip_forward": "1"})
+        nft(_root_table(tag, request))
+        notes = forward.mend(tag)
     _resolver(settings, request)
     return notes
 
@@ -52,27 +59,30 @@ def _host_namespace(tag: str) -> None:
     nft(nft_rules.CLEAR.format("bridge") + nft_rules.CLEAR.format("inet") + nft_rules.BASE, ns)
 
 
-def _root_links(tag: str, request: HostUp) -> None:
-    ns = names.host_ns(tag)
-    bridge, uplink, dns = names.public_bridge(tag), names.uplink(tag), names.dns_link(tag)
+def _veth(outer: str, inner: str, ns: str) -> None:
     have, there = links(), links(ns)
-    if bridge not in have:
-        ip([f"link add {bridge} type bridge forward_delay 0 stp_state 0"])
-    for outer, inner in ((uplink, names.EXTERNAL_UP), (dns, names.DNS_UP)):
-        if outer in have and inner in there:
-            continue
-        if outer in have:
-            ip([f"link delete {outer}"])
-        ip([f"link add {outer} type veth peer name {inner} netns {ns}"])
-    ip(
-        [
-            f"link set {names.EXTERNAL_UP} master {names.EXTERNAL} up",
-            f"link set {names.DNS_UP} master {names.DNS_BRIDGE} up",
-        ],
-        ns,
-    )
+    if outer in have and inner in there:
+        return
+    if outer in have:
+        ip([f"link delete {outer}"])
+    ip([f"link add {outer} type veth peer name {inner} netns {ns}"])
+
+
+def _dns_link(tag: str) -> None:
+    ns, dns = names.host_ns(tag), names.dns_link(tag)
+    _veth(dns, names.DNS_UP, ns)
+    ip([f"link set {names.DNS_UP} master {names.DNS_BRIDGE} up"], ns)
     sysctl({f"net/ipv6/conf/{dns}/disable_ipv6": "0"}, strict=False)
     sysctl({f"net/ipv6/conf/{dns}/accept_ra": "0"}, strict=False)
+    ip([f"link set {dns} up", f"address replace {DNS_ADDRESS}/64 dev {dns} nodad"])
+
+
+def _root_links(tag: str, request: HostUp) -> None:
+    ns, bridge, uplink = names.host_ns(tag), names.public_bridge(tag), names.uplink(tag)
+    if bridge not in links():
+        ip([f"link add {bridge} type bridge forward_delay 0 stp_state 0"])
+    _veth(uplink, names.EXTERNAL_UP, ns)
+    ip([f"link set {names.EXTERNAL_UP} master {names.EXTERNAL} up"], ns)
     network = ipaddress.ip_network(request.public_cidr)
     wanted = f"{request.public_gateway}/{network.prefixlen}"
     stale = addresses(bridge) - {wanted}
@@ -82,8 +92,6 @@ def _root_links(tag: str, request: HostUp) -> None:
             f"link set {uplink} master {bridge} up",
             f"link set {bridge} up",
             f"address replace {wanted} dev {bridge}",
-            f"link set {dns} up",
-            f"address replace {DNS_ADDRESS}/64 dev {dns} nodad",
         ]
     )
 
@@ -91,13 +99,16 @@ def _root_links(tag: str, request: HostUp) -> None:
 def _root_table(tag: str, request: HostUp) -> str:
     name, bridge, dns = names.table(tag), names.public_bridge(tag), names.dns_link(tag)
     ports = ", ".join(str(port) for port in sorted({53, *request.open_tcp_ports}))
+    masquerade = f'ip saddr {request.public_cidr} oifname != "{bridge}" masquerade'
+    if request.public_interface is not None:
+        masquerade = ""
     return f"""
 table inet {name} {{ }}
 delete table inet {name}
 table inet {name} {{
   chain nat {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {request.public_cidr} oifname != "{bridge}" masquerade
+    {masquerade}
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
@@ -130,10 +141,11 @@ def _resolver(settings: Settings, request: HostUp) -> None:
         end(running)
     known.write_text(key)
     pid_file.unlink(missing_ok=True)
+    local = [f"--interface={names.public_bridge(settings.tag)}"]
     pid = spawn(
         [
             "dnsmasq", "--conf-file=/dev/null", "--no-hosts", f"--resolv-file={settings.resolv_conf}",
-            f"--interface={names.public_bridge(settings.tag)}", "--bind-interfaces",
+            *(local if request.public_interface is None else []), "--bind-interfaces",
             f"--interface={names.dns_link(settings.tag)}", "--except-interface=lo",
             f"--pid-file={pid_file}", f"--log-facility={directory / 'log'}", "--cache-size=1000",
             "--keep-in-foreground", f"--user={settings.dns_user}",

@@ -11,7 +11,7 @@ import msgspec
 from kilonova.agent.helper import names, nft_rules, validate
 from kilonova.agent.helper.run import drop_namespace, ip, ip_try, links, namespaces, nft, run
 from kilonova.agent.helper.settings import Settings
-from kilonova.agent.helper.verbs import dhcp, routers
+from kilonova.agent.helper.verbs import dhcp, public_interface, routers
 from kilonova.common.errors import KilonovaError, NotFound
 from kilonova.common.log import get_logger
 from kilonova.objects.netstate import (
@@ -212,7 +212,7 @@ class HostState:
         dhcp.ensure(self._settings, network, ports)
 
     def _router(self, router: RouterState) -> None:
-        routers.ensure(self._settings.tag, router)
+        routers.ensure(self._settings.tag, router, public_interface.of(self._settings))
 
     def _slot(self, id_: str) -> int:
         slot = self._slots.get(id_)

@@ -17,6 +17,7 @@ from kilonova.agent.helper.run import (
     run,
     sysctl,
 )
+from kilonova.agent.helper.verbs import public_interface
 from kilonova.objects.netstate import RouterGateway, RouterInterface, RouterState
 
 
@@ -27,8 +28,11 @@ def _prefixed(leg: RouterInterface | RouterGateway) -> set[str]:
     }
 
 
-def ensure(tag: str, router: RouterState) -> None:
-    """Make the router what its document says; legs that stay are not touched."""
+def ensure(tag: str, router: RouterState, interface: str | None = None) -> None:
+    """Make the router what its document says; legs that stay are not touched.
+
+    interface: of this machine, in the public network; None: the public network is a bridge of ours.
+    """
     ns = names.router_ns(tag, router.id)
     if ensure_namespace(ns):
         sysctl({"net/ipv6/conf/default/accept_ra": "0"}, ns, strict=False)
@@ -38,7 +42,10 @@ def ensure(tag: str, router: RouterState) -> None:
         legs.append(router.gateway)
     _drop_legs(tag, ns, {names.router_leg(leg.port_id) for leg in legs})
     for leg in legs:
-        _ensure_leg(tag, ns, leg)
+        if leg is router.gateway and interface is not None:
+            public_interface.make_leg(interface, ns, names.router_leg(leg.port_id), leg.mac)
+        else:
+            _ensure_leg(tag, ns, leg)
     fresh: set[str] = set()
     for leg in legs:
         wanted = _prefixed(leg)
