@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cloud import Client, RunningCloud, eventually, running
 from tests.functional.bad_input_table import ADMIN, TABLE
+from tests.whole import Answer, Client, Whole, running, until
 
 HERE, V = Path(__file__).parent, "/compute/v2.1"
 BAD = "test_bad_input.py"
@@ -51,18 +50,18 @@ def test_what_was_asked_for_is_tried(what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     with running(tmp_path_factory.mktemp("tokens") / "state", hosts=1) as x:
         yield x
 
 
-def _asks(url: str, token: str | None) -> list[Any]:
+def _asks(url: str, token: str | None) -> list[Answer]:
     """Return what each API answers to a token."""
     paths = (f"{V}/servers", "/identity/v3/auth/catalog", "/image/v2/images", "/network/v2.0/ports")
     return [Client(url, token, None).call("GET", path) for path in paths]
 
 
-def test_an_expired_token(cloud: RunningCloud) -> None:
+def test_an_expired_token(cloud: Whole) -> None:
     """S24: good until its last second, in every API, and refused after it like none at all."""
     ends = datetime.now(UTC) + timedelta(seconds=3)
     users = cloud.admin.get("/identity/v3/users?name=demo")["users"]
@@ -75,7 +74,7 @@ def test_an_expired_token(cloud: RunningCloud) -> None:
     reply = nobody.call("POST", "/identity/v3/auth/tokens", {"auth": {"identity": methods}})
     token = reply.headers["x-subject-token"]
     assert {r.status for r in _asks(cloud.url, token)} == {200}
-    old = eventually(
+    old = until(
         lambda: [r for r in _asks(cloud.url, token) if r.status == 401][3:] and _asks(cloud.url, token),
         "the token's end",
     )  # fmt: skip
@@ -83,7 +82,7 @@ def test_an_expired_token(cloud: RunningCloud) -> None:
     assert [(r.status, r.message) for r in old] == [(r.status, r.message) for r in none]
 
 
-def test_a_token_of_another_cloud(cloud: RunningCloud, tmp_path: Path) -> None:
+def test_a_token_of_another_cloud(cloud: Whole, tmp_path: Path) -> None:
     """S22: well-formed, and sealed with keys that are not ours."""
     with running(tmp_path / "state", hosts=1) as other:
         foreign = other.demo.token
