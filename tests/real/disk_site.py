@@ -72,7 +72,7 @@ class DiskSite(Site):
         self.cloud.volumes["host1"] = self.store
         super().begin(boot)
 
-    def guest(self, *volumes: g.FileDisk | g.NbdDisk, **changes: object) -> g.GuestBuild:
+    def guest(self, *volumes: g.Disk, **changes: object) -> g.GuestBuild:
         """Build a guest that answers SSH; with a volume of boot_index 0 it has no local disk."""
         build = self.build()
         nic = build.nics[0]

@@ -1,0 +1,174 @@
+"""Volumes: attach and detach per second (simulated), and in a real guest: until it sees a disk, snapshots, I/O.
+
+python -m benchmarks.volumes [attaches]
+
+The real half needs what ``kilonova doctor`` asks for, and says so where that is missing. The guest is small and run by
+software emulation where there is no KVM: compare its columns with each other, not with other machines. Asserts nothing.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kilonova.bus.memory import MemoryBus
+from kilonova.common.ids import new_uuid
+from kilonova.objects import guest as g
+from kilonova.objects import volume_orders as v
+from kilonova.objects.base import encode
+from kilonova.objects.order import Order, unpack
+from kilonova.virt.fake.world import World
+from tests.real.disk_site import DiskSite, disk_site
+from tests.real.private_libvirtd import possible
+from tests.unit.agent_kit import Cloud, build_of, order_of
+
+DATA_MIB = 256
+RANDOM_READS = 200
+MIB = 1 << 20
+
+
+def simulated(pairs: int) -> None:
+    """Attach and detach volumes of guests on 4 hosts by orders, each answered."""
+    bus, world = MemoryBus(), World()
+    cloud = Cloud(world, bus)
+    guests = []
+    for n in range(4):
+        cloud.agent(f"host{n}")
+    for n in range(pairs):
+        host, build = f"host{n % 4}", build_of(nics=0)
+        world.driver(host).build(build, lambda text: None)
+        make = v.VolumeMake(volume_id=new_uuid(), size_gib=1)
+        made = world.volumes(host).make(make, lambda text: None)
+        disk = g.FileDisk(name="v", path=made.path, format=made.format, serial=make.volume_id)
+        guests.append((host, build.server_id, disk))
+    attach = [
+        order_of(g.GuestAttachDisk(server_id=s, disk=d), "guest_attach_disk", host=h)
+        for h, s, d in guests
+    ]
+    detach = [
+        order_of(
+            g.GuestDetachDisk(server_id=s, serial=d.serial), "guest_detach_disk", host=h, epoch=2
+        )
+        for h, s, d in guests
+    ]
+    for name, orders in (("attach", attach), ("detach", detach)):
+        _send(bus, name, orders)
+    cloud.close()
+    world.close()
+
+
+def _send(bus: MemoryBus, name: str, orders: list[Order]) -> None:
+    answered = 0
+
+    def count(subject: str, body: bytes) -> None:
+        nonlocal answered
+        answered += 1
+
+    heard = bus.subscribe("answer.*", count)
+    messages = [(o.host, encode(o)) for o in orders]
+    cpu, wall = time.process_time(), time.monotonic()
+    for host, body in messages:
+        bus.publish(f"agent.{host}.order", body)
+    while answered < len(orders):
+        time.sleep(0.002)
+    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    heard.close()
+    print(
+        f"{name}, simulated: {len(orders) / wall:.0f}/s   {1000 * cpu / len(orders):.3f} CPU ms each"
+    )
+
+
+def real(site: DiskSite) -> None:
+    """One guest with a local disk; the same volume as a file and over NBD."""
+    build = site.guest(g.LocalDisk(name="blank", size_gib=1))
+    server = build.server_id
+    site.answers()
+    _io(site, "local qcow2", site.device("blank"))
+    disk = site.volume(1)
+    for way in ("as a file", "over NBD"):
+        shown = disk if way == "as a file" else _exported(site, disk)
+        began = time.monotonic()
+        site.attach(server, shown)
+        done = time.monotonic() - began
+        name, seen = site.sees(disk.serial)
+        print(f"attach {way}: {done:.2f} s to the answer, {done + seen:.2f} s until seen by SSH")
+        _io(site, f"volume {way}", name)
+        if way == "as a file":
+            _snapshot(site, server, disk)
+        began = time.monotonic()
+        site.detach(server, disk.serial)
+        print(f"detach {way}: {time.monotonic() - began:.2f} s")
+    _snapshot(site, None, disk)
+    site.store.apply(v.VolumeExports(host="host1", generation=2))
+    _snapshot(site, None, disk)
+    site.order(g.GuestDelete(server_id=server), "guest_delete")
+
+
+def _exported(site: DiskSite, disk: g.FileDisk) -> g.NbdDisk:
+    export = v.VolumeExport(attachment_id=new_uuid(), volume_id=disk.serial, name=new_uuid())
+    applied = site.store.apply(v.VolumeExports(host="host1", generation=1, exports=(export,)))
+    return g.NbdDisk(
+        name="v",
+        host=applied.address,
+        port=applied.port,
+        export=export.name,
+        serial=disk.serial,
+    )
+
+
+def _io(site: DiskSite, what: str, name: str) -> None:
+    """Sequential by large pieces, random by 4 KiB, past the guest's own cache."""
+    size = f"bs=1M count={DATA_MIB}"
+    wrote = _seconds(site, f"dd if=/dev/zero of=/dev/{name} {size} oflag=direct conv=fsync")
+    got = _seconds(site, f"dd if=/dev/{name} of=/dev/null {size} iflag=direct")
+    pieces = DATA_MIB * 256
+    reads = _seconds(
+        site,
+        f"for i in $(seq {RANDOM_READS}); do dd if=/dev/{name} of=/dev/null bs=4k count=1"
+        f" skip=$(( (i * 7919) % {pieces} )) iflag=direct; done",
+    )
+    none = _seconds(
+        site,
+        f"for i in $(seq {RANDOM_READS}); do dd if=/dev/zero of=/dev/null bs=4k count=1; done",
+    )
+    each = max(reads - none, 0.0) / RANDOM_READS
+    print(
+        f"{what}: write {DATA_MIB / wrote:.0f} MiB/s, read {DATA_MIB / got:.0f} MiB/s,"
+        f" random 4 KiB read {1000 * each:.2f} ms beyond the command's own time"
+    )
+
+
+def _seconds(site: DiskSite, command: str) -> float:
+    """Return how long a command takes in the guest, by the guest's clock."""
+    said = site.ssh(f"a=$(cat /proc/uptime); ({command}) 2>/dev/null; echo $a; cat /proc/uptime")
+    times = re.findall(r"^(\d+\.\d+) ", said, re.MULTILINE)
+    return max(float(times[-1]) - float(times[-2]), 0.01)
+
+
+def _snapshot(site: DiskSite, server: str | None, disk: g.FileDisk) -> None:
+    """Keep a volume, and tell how."""
+    exported = (site.daemon.root / "volumes" / "daemon" / "pid").exists()
+    way = "of a running guest" if server else "of an export" if exported else "at rest"
+    keep = v.SnapshotMake(volume_id=disk.serial, snapshot_id=new_uuid(), attached_to=server)
+    began = time.monotonic()
+    made = unpack(site.order(keep, "snapshot_make").body, v.VolumeMade)
+    took = time.monotonic() - began
+    print(f"snapshot {way}: {took:.2f} s, {made.allocated / MIB:.0f} MiB written")
+    site.order(
+        v.SnapshotRemove(volume_id=disk.serial, snapshot_id=keep.snapshot_id), "snapshot_remove"
+    )
+
+
+def main() -> None:
+    """Print both halves."""
+    simulated(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    if not possible():
+        print("real volumes: skipped, they need root, libvirtd, QEMU and genisoimage")
+        return
+    with tempfile.TemporaryDirectory() as directory, disk_site(Path(directory)) as site:
+        real(site)
+
+
+if __name__ == "__main__":
+    main()
