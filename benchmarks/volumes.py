@@ -119,9 +119,13 @@ def _exported(site: DiskSite, disk: g.FileDisk) -> g.NbdDisk:
 
 def _io(site: DiskSite, what: str, name: str) -> None:
     """Sequential by large pieces, random by 4 KiB, past the guest's own cache."""
-    size = f"bs=1M count={DATA_MIB}"
-    wrote = _seconds(site, f"dd if=/dev/zero of=/dev/{name} {size} oflag=direct conv=fsync")
-    got = _seconds(site, f"dd if=/dev/{name} of=/dev/null {size} iflag=direct")
+    site.ssh("[ -e /tmp/data ] || dd if=/dev/urandom of=/tmp/data bs=1M count=8 2>/dev/null")
+    wrote = _seconds(
+        site,
+        f"for i in $(seq 0 {DATA_MIB // 8 - 1}); do dd if=/tmp/data of=/dev/{name} bs=1M"
+        " seek=$((i * 8)) oflag=direct conv=notrunc; done; sync",
+    )
+    got = _seconds(site, f"dd if=/dev/{name} of=/dev/null bs=1M count={DATA_MIB} iflag=direct")
     pieces = DATA_MIB * 256
     reads = _seconds(
         site,

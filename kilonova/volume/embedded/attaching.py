@@ -77,7 +77,8 @@ def connect(tx: Tx, exports: Exports, row: Row, connector: Connector, now: float
     volume = volumes.get(tx, row["volume_id"])
     if not volume["host"] or not volume["path"]:
         raise invalid_volume(f"Volume {volume['id']} has no data yet.")
-    remote = connector.host != volume["host"]
+    # what several servers write is opened by one process alone, its host's exporter, also for guests beside it
+    remote = connector.host != volume["host"] or bool(volume["multiattach"])
     same = row["host"] == connector.host and bool(row["export_name"]) == remote
     if same:
         return
@@ -118,7 +119,7 @@ def connection(tx: Tx, row: Row) -> Connection | None:
             readonly=readonly,
             shareable=shareable,
         )
-    if state is None or not state["port"]:
+    if state is None or not state["address"]:  # a unix socket has no port
         return None
     failed = dict(msgspec.json.decode(state["failed"], type=list[tuple[str, str]]))
     if row["id"] in failed:

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from kilonova.objects.volume import Connection, Connector, NbdConnection
+from kilonova.volume.interface import NotReady, VolumeService
 from tests.functional.volume.conftest import Client
+from tests.whole import until
 
 
 @pytest.fixture
@@ -88,7 +91,10 @@ def test_multiattach_and_retype(api: Client, kind: str) -> None:
     for _ in range(2):
         key = (str(uuid.uuid4()), "m")
         made.append(service.ensure_attachment(key, volume_id=volume, server_id=str(uuid.uuid4())))
-        service.connect(made[-1].id, _connector(shown))
+        reached = until(lambda: _connect(service, made[-1].id, shown))
+        assert isinstance(
+            reached, NbdConnection
+        )  # beside its data too: one process writes the file
         service.complete(made[-1].id)
     assert len(api.show(volume)["attachments"]) == 2
     for one in made:
@@ -96,10 +102,15 @@ def test_multiattach_and_retype(api: Client, kind: str) -> None:
     api.delete(volume)
 
 
-def _connector(shown: dict[str, str]) -> object:
-    from kilonova.objects.volume import Connector
-
-    return Connector(host=shown["os-vol-host-attr:host"].partition("@")[0])
+def _connect(
+    service: VolumeService, attachment_id: str, shown: dict[str, str]
+) -> Connection | None:
+    """Connect the volume's own host; None until that is ready."""
+    host = shown["os-vol-host-attr:host"].partition("@")[0]
+    try:
+        return service.connect(attachment_id, Connector(host=host))
+    except NotReady:
+        return None
 
 
 def test_default_types(api: Client, kind: str) -> None:
