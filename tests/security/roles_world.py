@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kilonova.http.schema import Schema
-from tests.whole import Answer, Whole
+from tests.whole import Answer, Whole, until
 
 MISSING = "99999999-9999-4999-8999-999999999999"
 COMPUTE, NETWORK, IDENTITY = "/compute/v2.1", "/network/v2.0", "/identity/v3"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2M9DnSGRcyRvuPtVMSLYiPrN5tLxQVvNPpqM4WmXJH nobody"
+VOLUME = {"OpenStack-API-Version": "volume 3.70"}
 _TEXTS = (
     "x", "1", "x1", "CUSTOM_X", "name-1", "default", "192.0.2.9", "2001:db8::9", "192.0.2.0/24",
     "http://x.example", "2026-01-01T00:00:00Z", MISSING, "/dev/vdb", "public", "tcp", "ingress",
@@ -29,6 +30,10 @@ def unlimited(whole: Whole, project: str = "demo") -> None:
     quota = dict.fromkeys((*names, "security_group_rule"), -1)
     path = f"{NETWORK}/quotas/{project_id}"
     assert whole.call("PUT", path, {"quota": quota}, who="admin").status == 200
+    sizes = dict.fromkeys(("volumes", "gigabytes", "snapshots", "backups", "backup_gigabytes"), -1)
+    path = f"/volume/v3/os-quota-sets/{project_id}"
+    got = whole.call("PUT", path, {"quota_set": sizes}, who="admin", headers=dict(VOLUME))
+    assert got.status == 200
 
 
 def minimal(schema: Any) -> Any:
@@ -131,7 +136,7 @@ class World:
             "member_id": self.whole.project("other"),
         }
         if name == "name":
-            return {"compute": None, "placement": "CUSTOM_X"}.get(service)
+            return {"placement": "CUSTOM_X", "volume": "default"}.get(service)
         return table.get(name)
 
     def next(self) -> int:
@@ -264,3 +269,34 @@ class World:
         found = self.whole.call("GET", NETWORK + "/networks?name=public")
         public = found.json["networks"][0]["id"]
         return self._neutron("floatingip", "floatingips", floating_network_id=public)
+
+    def _cinder(self, kind: str, many: str, who: str = "demo", **values: Any) -> str:
+        """Make something of the volume service and wait until it rests."""
+        path = f"/volume/v3/{many}"
+        got = self._post(who, path, {kind: values}, headers=dict(VOLUME))
+        made = str(got.json[kind]["id"])
+
+        def rests() -> bool | None:
+            seen = self.whole.call("GET", f"{path}/{made}", who="admin", headers=dict(VOLUME))
+            return None if seen.json[kind].get("status") == "creating" else True
+
+        until(rests)
+        return made
+
+    def _volume_id(self) -> str:
+        return self._cinder("volume", "volumes", size=1)
+
+    def _snapshot_id(self) -> str:
+        return self._cinder("snapshot", "snapshots", volume_id=self._volume_id())
+
+    def _attachment_id(self) -> str:
+        return self._cinder("attachment", "attachments", volume_uuid=self._volume_id())
+
+    def _backup_id(self) -> str:
+        return self._cinder("backup", "backups", volume_id=self._volume_id())
+
+    def _transfer_id(self) -> str:
+        return self._cinder("transfer", "volume-transfers", volume_id=self._volume_id())
+
+    def _type_id(self) -> str:
+        return self._cinder("volume_type", "types", "admin", name=f"t{self.next()}")

@@ -169,6 +169,10 @@ class TransferRoutes:
             if row is None:
                 raise missing("transfer", given)
             if not hmac.compare_digest(_digest(row["salt"], key), row["digest"]):
+                if not req.may("volume:get_transfer", target(row)):
+                    raise missing(
+                        "transfer", given
+                    )  # who has no key does not hear that it is there
                 raise BadRequest(
                     f"Invalid auth key: Attempt to transfer {row['id']} with invalid auth key."
                 )
