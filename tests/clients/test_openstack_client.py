@@ -50,10 +50,22 @@ def wait(ask: Callable[[], bool], what: str) -> str | None:
     return None
 
 
+def _rests(client: Client, status: str, noun: str, one: str) -> bool:
+    """Tell whether something of the volume service has a status, or is gone."""
+    kind = "volume" if noun == "volume" else f"volume {noun}"
+    done = client.run(f"{kind} show {one} -f json")[0]
+    if done["code"] != 0:
+        return status == "gone"
+    return bool(json.loads(done["out"])["status"] == status)
+
+
 def take(client: Client, command: str, expected: str) -> str | None:
     """Take one step of the walk; return what is wrong with it."""
     if command.startswith("~"):
-        status, server = command[1:].split()
+        words = command[1:].format_map(client.names).split()
+        if len(words) == 3:
+            return wait(lambda: _rests(client, *words), command)
+        status, server = words
         return wait(lambda: client.json(f"server show {server}")["status"] == status, command)
     fails = command.startswith("!")
     line, _, keep = command.lstrip("!").partition(" >")

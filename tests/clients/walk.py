@@ -1,6 +1,7 @@
 """The walk of a new user, command by command: (who, command, what its output must hold).
 
 ``>name`` at the end keeps a printed value: the field ``id`` of ``-f json`` unless ``>name=field`` says another.
+``~status noun id``: wait until something of the volume service has a status, or is ``gone``.
 ``!`` before the command: it must fail, with the words in its error. Files: {key} a public key, {disk} a raw disk,
 {data} user data.
 """
@@ -245,6 +246,72 @@ END: tuple[Step, ...] = (
     ("demo", "server list -f value", ""),
 )
 
+VOLUMES: tuple[Step, ...] = (
+    (
+        "demo",
+        "volume create --size 1 --description d --property a=b walk-vol -f json >vol",
+        "walk-vol",
+    ),
+    ("demo", "~available volume {vol}", ""),
+    ("demo", "volume list", "available"),
+    ("demo", "volume show walk-vol", "a='b'"),
+    ("demo", "volume set --property c=d --size 2 --bootable walk-vol", ""),
+    ("demo", "~available volume {vol}", ""),
+    ("demo", "volume show walk-vol -c size -c bootable", "True"),
+    ("demo", "volume unset --property c walk-vol", ""),
+    ("demo", "volume summary", "2"),
+    ("demo", "volume snapshot create --volume walk-vol walk-snap -f json >snap", "walk-snap"),
+    ("demo", "~available snapshot {snap}", ""),
+    ("demo", "volume snapshot list", "walk-snap"),
+    ("demo", "volume snapshot set --property x=y walk-snap", ""),
+    ("demo", "volume snapshot show walk-snap", "x='y'"),
+    ("demo", "volume create --snapshot walk-snap walk-copy -f json >copy", "walk-copy"),
+    ("demo", "~available volume {copy}", ""),
+    ("demo", "volume delete walk-copy", ""),
+    ("demo", "!volume delete walk-vol", "dependent snapshots"),
+    ("demo", "volume snapshot delete walk-snap", ""),
+    ("demo", "~gone snapshot {snap}", ""),
+    ("demo", "volume create --image tiny-linux --size 1 walk-boot -f json >boot", "walk-boot"),
+    ("demo", "~available volume {boot}", ""),
+    ("demo", "volume show walk-boot", "volume_image_metadata"),
+    ("admin", "volume type create --property k=v walk-type -f json >type", "walk-type"),
+    ("demo", "volume type list", "walk-type"),
+    ("admin", "volume type show walk-type", "k='v'"),
+    ("admin", "volume type set --description d walk-type", ""),
+    ("demo", "volume set --type walk-type walk-boot", ""),
+    ("demo", "volume show walk-boot", "walk-type"),
+    ("demo", "volume backup create --name walk-backup walk-boot -f json >backup", "walk-backup"),
+    ("demo", "~available backup {backup}", ""),
+    ("demo", "volume backup list", "walk-backup"),
+    ("demo", "volume backup show walk-backup", "available"),
+    ("demo", "volume backup restore --force walk-backup walk-boot", ""),
+    ("demo", "~available volume {boot}", ""),
+    ("demo", "volume backup delete walk-backup", ""),
+    ("demo", "volume transfer request create --name walk-t walk-vol -f json >transfer", "auth_key"),
+    ("demo", "volume transfer request list", "walk-t"),
+    ("demo", "volume transfer request show walk-t", "walk-t"),
+    ("demo", "volume transfer request delete {transfer}", ""),
+    (
+        "demo",
+        "--os-volume-api-version 3.44 volume attachment create --server many-1 walk-vol -f json >att=ID",
+        "reserved",
+    ),
+    ("demo", "--os-volume-api-version 3.44 volume attachment list", "reserved"),
+    ("demo", "--os-volume-api-version 3.44 volume attachment show {att}", "reserved"),
+    ("demo", "--os-volume-api-version 3.44 volume attachment delete {att}", ""),
+    ("admin", "volume service list", "cinder-volume"),
+    ("admin", "volume backend pool list", "qcow2#pool"),
+    ("demo", "limits show --absolute", "total_volumes_used"),
+    ("admin", "quota set --volumes 20 --gigabytes 500 --snapshots 20 demo", ""),
+    ("demo", "quota show", "20"),
+    ("demo", "availability zone list --volume", "nova"),
+    ("demo", "volume delete walk-boot", ""),
+    ("demo", "~gone volume {boot}", ""),
+    ("admin", "volume type delete walk-type", ""),
+    ("demo", "volume delete walk-vol", ""),
+    ("demo", "~gone volume {vol}", ""),
+)
+
 SECTIONS = {
     "identity": IDENTITY,
     "images": IMAGES,
@@ -254,6 +321,7 @@ SECTIONS = {
     "servers": SERVERS,
     "life": LIFE,
     "copies": COPIES,
+    "volumes": VOLUMES,
     "admin": ADMIN,
     "end": END,
 }
