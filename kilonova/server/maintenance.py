@@ -74,6 +74,10 @@ def _ensure_neighbour(db: object) -> None:
         from kilonova.network.embedded import schema as network
 
         versions.ensure(db, network.metadata)
+    elif db.name == "volume":
+        from kilonova.volume.embedded import schema as volume
+
+        versions.ensure(db, volume.metadata)
 
 
 # -- copies ----------------------------------------------------------------------------------------------------------

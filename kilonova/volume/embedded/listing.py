@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 
 from kilonova.common.clock import parse_iso
-from kilonova.common.errors import BadRequest
+from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db.engine import Row, Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
@@ -210,7 +210,7 @@ def _after(tx: Tx, noun: Noun, order: list[tuple[Any, bool]], marker: str) -> An
         )
     )
     if not found:
-        raise BadRequest(f"marker [{marker[:64]}] not found")
+        raise NotFound(f"marker [{marker[:64]}] could not be found.")
     clauses: list[Any] = []
     equal: list[Any] = []
     for (column, descending), value in zip(order, found[0], strict=True):

@@ -88,6 +88,15 @@ def volume(req: Request, row: Row, held: Sequence[Row], type_name: str) -> dict[
     return out
 
 
+def plain(shown: dict[str, Any]) -> dict[str, Any]:
+    """Return a volume as create and update answer it: without what only ``show`` and ``detail`` add."""
+    return {
+        k: v
+        for k, v in shown.items()
+        if not k.startswith("os-vol-") and k not in ("volume_image_metadata", "cluster_name")
+    }
+
+
 def _attached(row: Row, *, admin: bool) -> dict[str, Any]:
     return {
         "id": row["volume_id"],
@@ -180,7 +189,6 @@ def volume_type(row: Row, specs: dict[str, str]) -> dict[str, Any]:
         "description": row["description"],
         "is_public": bool(row["is_public"]),
         "os-volume-type-access:is_public": bool(row["is_public"]),
-        "qos_specs_id": None,
         "extra_specs": specs,
     }
 

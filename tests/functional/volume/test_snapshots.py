@@ -152,3 +152,13 @@ def test_what_compute_asks(api: Client) -> None:
     until(lambda: service.find_snapshot(made.id) is None or None)
     assert service.remove_volume(volume_id=volume) == 1
     api.gone(volume)
+
+
+def test_cascade(api: Client) -> None:
+    """A volume goes with its snapshots, in order."""
+    volume = api.make()
+    snapshots = [take(api, volume) for _ in range(2)]
+    assert api.call("DELETE", f"/volumes/{volume}?cascade=true&force=true").status == 400
+    assert api.call("DELETE", f"/volumes/{volume}?cascade=true").status == 202
+    api.gone(volume)
+    assert {api.call("GET", f"/snapshots/{s}").status for s in snapshots} == {404}

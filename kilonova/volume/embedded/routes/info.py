@@ -14,6 +14,7 @@ UPDATED = "2026-11-27T00:00:00Z"
 # alias -> name; only what works
 EXTENSIONS = {
     "OS-SCH-HNT": "SchedulerHints",
+    "os-hosts": "Hosts",
     "os-admin-actions": "AdminActions",
     "os-availability-zone": "AvailabilityZones",
     "os-extended-services": "ExtendedServices",

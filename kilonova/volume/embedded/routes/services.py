@@ -38,6 +38,8 @@ class ServiceRoutes:
             *both("PUT", "/os-services/enable", self.enable, update, errors=(400, 404), body=_ONE),
             *both("PUT", "/os-services/disable", self.disable, update, errors=(400, 404), body=_ONE),
             *both("PUT", "/os-services/disable-log-reason", self.disable, update, errors=(400, 404), body=_ONE),
+            *both("GET", "/os-hosts", self.hosts, "volume_extension:hosts"),
+            *both("GET", "/os-hosts/{host}", self.host, "volume_extension:hosts", errors=(404,)),
             *both("GET", "/scheduler-stats/get_pools", self.pools, "scheduler_extension:scheduler_stats:get_pools"),
             *both("GET", "/capabilities/{host}", self.capabilities, "volume_extension:capabilities", errors=(404,)),
         ]  # fmt: skip
@@ -101,6 +103,48 @@ class ServiceRoutes:
         if reason is not None:
             out["disabled_reason"] = reason
         return out
+
+    def hosts(self, req: Request) -> dict[str, Any]:
+        """List the services by host, in the older form."""
+        found = self.index(req)["services"]
+        return {
+            "hosts": [
+                {
+                    "service-status": "available" if f["state"] == "up" else "unavailable",
+                    "service": f["binary"],
+                    "zone": f["zone"],
+                    "service-state": f["status"],
+                    "host_name": f["host"],
+                    "last-update": f["updated_at"],
+                }
+                for f in found
+            ]
+        }
+
+    def host(self, req: Request) -> dict[str, Any]:
+        """Show what a host keeps: all of it, then by project."""
+        given = req.params["host"]
+        host = given.partition("@")[0]
+        if host not in {r.host for r in self.of.rooms()}:
+            raise NotFound(f"Host {given[:255]} could not be found.")
+        kept = self.of.db.read(lambda tx: services.kept_by_project(tx, host))
+        total = [sum(row[n] for row in kept.values()) for n in range(4)]
+        lines = {"(total)": total, **kept}
+        return {
+            "host": [
+                {
+                    "resource": {
+                        "volume_count": str(n[0]),
+                        "total_volume_gb": str(n[1]),
+                        "snapshot_count": str(n[2]),
+                        "total_snapshot_gb": str(n[3]),
+                        "project": project,
+                        "host": given,
+                    }
+                }
+                for project, n in lines.items()
+            ]
+        }
 
     def pools(self, req: Request) -> dict[str, Any]:
         """List the pools; ``detail=True``: with what they have."""

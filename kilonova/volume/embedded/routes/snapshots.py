@@ -51,7 +51,12 @@ NOUN = listing.Noun(
 _NAMES = {"name": NAME, "description": TEXT, "display_name": NAME, "display_description": TEXT}
 _BODY = body_of(
     "snapshot",
-    {**_NAMES, "volume_id": ID, "force": {"anyOf": [{"type": "null"}, FLAG]}, "metadata": METADATA},
+    {
+        **_NAMES,
+        "volume_id": {"anyOf": [{"type": "null"}, ID]},
+        "force": {"anyOf": [{"type": "null"}, FLAG]},
+        "metadata": METADATA,
+    },
     ["volume_id"],
     more=True,
 )
@@ -113,7 +118,7 @@ class SnapshotRoutes:
             force = True
 
         def write(tx: Tx) -> Row:
-            given = body["volume_id"]
+            given = body["volume_id"] or ""
             volume = visible(tx, req, "volume", volumes.find, given, "volume:get")
             req.authorize("volume:create_snapshot", target(volume))
             new = NewSnapshot(

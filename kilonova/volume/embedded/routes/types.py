@@ -89,6 +89,10 @@ class TypeRoutes:
                   since=V(3, 62)),
         ]  # fmt: skip
 
+    def _full(self, tx: Tx, req: Request, row: Row) -> dict[str, Any]:
+        """Return a type as ``show`` and lists have it."""
+        return {**self._shown(tx, req, row), "qos_specs_id": None}
+
     def _shown(self, tx: Tx, req: Request, row: Row) -> dict[str, Any]:
         specs = types.specs_of(row)
         if not req.ctx.is_admin:
@@ -123,7 +127,7 @@ class TypeRoutes:
 
         def read(tx: Tx) -> dict[str, Any]:
             found = listing.page(tx, req, noun, more=more)
-            return listing.answer(noun, found, [self._shown(tx, req, r) for r in found.rows])
+            return listing.answer(noun, found, [self._full(tx, req, r) for r in found.rows])
 
         return self.of.db.read(read)
 
@@ -155,7 +159,7 @@ class TypeRoutes:
         """Show a type; ``default`` is that of the caller's project."""
 
         def read(tx: Tx) -> dict[str, Any]:
-            return {"volume_type": self._shown(tx, req, self._find(tx, req))}
+            return {"volume_type": self._full(tx, req, self._find(tx, req))}
 
         return self.of.db.read(read)
 
@@ -180,7 +184,9 @@ class TypeRoutes:
             if other is not None and other["id"] != row["id"]:
                 raise Conflict(f"Volume Type {changes['name']} already exists.")
             types.change(tx, row["id"], self.of.clock.now(), **changes)
-            return self._shown(tx, req, types.get(tx, row["id"]))
+            shown = self._shown(tx, req, types.get(tx, row["id"]))
+            del shown["os-volume-type-access:is_public"]
+            return shown
 
         return {"volume_type": self.of.db.write(write)}
 

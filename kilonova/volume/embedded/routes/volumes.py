@@ -11,7 +11,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.http.routing import Route
-from kilonova.volume.embedded import listing, view
+from kilonova.volume.embedded import listing, snapshotting, view
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.faults import invalid_input, invalid_volume
 from kilonova.volume.embedded.routes.common import (
@@ -184,7 +184,7 @@ class VolumeRoutes:
             metadata=pairs_of(body.get("metadata")),
         )
         made = self.of.create(req.ctx, new)
-        return {"volume": self.of.db.read(lambda tx: self.body(tx, req, [made])[0])}
+        return {"volume": view.plain(self.of.db.read(lambda tx: self.body(tx, req, [made])[0]))}
 
     def index(self, req: Request) -> dict[str, Any]:
         """List the caller's volumes, briefly."""
@@ -249,7 +249,7 @@ class VolumeRoutes:
             volumes.change(tx, row["id"], self.of.clock.now(), **changes)
             return self.body(tx, req, [volumes.get(tx, row["id"])])[0]
 
-        return {"volume": self.of.db.write(write)}
+        return {"volume": view.plain(self.of.db.write(write))}
 
     def delete(self, req: Request) -> None:
         """Delete a volume; ``cascade`` with its snapshots, ``force`` (3.23) whatever its state."""
@@ -261,6 +261,9 @@ class VolumeRoutes:
         def write(tx: Tx) -> None:
             row = self.find(tx, req, "volume:force_delete" if force else "volume:delete")
             self.check_delete(tx, row, cascade=cascade, force=force)
+            for taken in snapshots.of_volume(tx, row["id"]) if cascade else ():
+                snapshotting.check_delete(taken)
+                snapshotting.delete_in(tx, req.ctx, self.of, taken)
             self.of.delete_in(tx, req.ctx, row)
 
         self.of.db.write(write)
@@ -277,10 +280,6 @@ class VolumeRoutes:
         taken = snapshots.of_volume(tx, row["id"])
         if taken and not cascade:
             raise invalid_volume(f"Volume still has {len(taken)} dependent snapshots.")
-        if taken:
-            raise invalid_volume(
-                "A volume cannot be deleted with its snapshots yet: delete them first."
-            )
 
     @staticmethod
     def no_image_key(key: str) -> NotFound:
