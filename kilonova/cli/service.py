@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if os.geteuid() != 0:
         raise Failed(f"{UNIT} belongs to root; run this as root")
-    return _install(text) if args.verb == "install" else _uninstall()
+    if args.verb == "uninstall":
+        return _uninstall()
+    return _install(text, running=state.running(state.chosen(args.state_dir)) is not None)
 
 
 def check(text: str) -> str | None:
@@ -93,7 +95,7 @@ def check(text: str) -> str | None:
     return "\n".join(said) or None
 
 
-def _install(text: str) -> int:
+def _install(text: str, *, running: bool) -> int:
     fault = check(text)
     if fault is not None:
         raise Failed(f"systemd does not like the unit: {fault}")
@@ -104,8 +106,13 @@ def _install(text: str) -> int:
     )
     if Path("/run/systemd/system").is_dir():
         _systemctl("daemon-reload")
-        _systemctl("enable", "--now", "kilonova.service")
-        print("It is enabled and started.")
+        _systemctl("enable", *([] if running else ["--now"]), "kilonova.service")
+        if running:  # a second 'up' would say so and end, which systemd takes for a failure
+            print(
+                "It is enabled. A cloud runs already: 'kilonova down && systemctl start kilonova'."
+            )
+        else:
+            print("It is enabled and started.")
     else:
         print(
             "systemd does not run here; the unit counts from the next boot with systemd ('systemctl enable kilonova')."

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from kilonova.agent.images import ImageCache
 from kilonova.cli.client import Client, Refused, connect
+from kilonova.virt.driver import DriverError
 from tests.client import until
 from tests.clients.test_command_line import kilonova
+from tests.unit.test_agent_images import DATA, Store, convert, quiet, source_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl full@disk"
@@ -50,7 +53,8 @@ def disk() -> Iterator[SmallDisk]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True)
     try:
         yield SmallDisk(path)
-        kilonova("down", "--state-dir", str(path / "state"))
+        if (path / "state").exists():
+            kilonova("down", "--state-dir", str(path / "state"))
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
         path.rmdir()
@@ -145,3 +149,20 @@ def test_up_on_a_full_disk_is_refused_in_words(disk: SmallDisk) -> None:
     demo, admin = connect(disk.state, "demo"), connect(disk.state)
     until(lambda: statuses(demo) == {"hello": "ACTIVE"})
     until(lambda: clean(admin), "a clean audit")
+
+
+@pytest.mark.parametrize("room_kib", [0, 16, 150])
+def test_an_image_cache_without_room(disk: SmallDisk, room_kib: int) -> None:
+    """The download, or the conversion, finds no room: another host may do it, nothing partial stays, later it fits."""
+    store = Store()
+    cache = ImageCache(disk.path / "cache", convert, open_image=store.open)
+    reserve = disk.path / "reserve"
+    reserve.write_bytes(bytes(room_kib << 10))
+    disk.fill()
+    reserve.unlink()
+    with pytest.raises(DriverError, match="no room for the image") as refused:
+        cache.link(source_of(), disk.path / "base", quiet)
+    assert refused.value.elsewhere and store.opened == 1
+    assert list((disk.path / "cache").iterdir()) == []
+    disk.free()
+    assert cache.link(source_of(), disk.path / "base", quiet).path.read_bytes() == DATA
