@@ -60,7 +60,7 @@ def start(services: Services, ctx: Context, found: Found, wish: Wish) -> DiskReq
         raise BadRequest(
             "Tagged volume attachment is not supported for shelved-offloaded instances."
         )
-    operation = new_uuid()
+    operation = ctx.operation or new_uuid()
     key = (operation, ITEM)
     mode = "ro" if volume.readonly else "rw"
     attachment = services.volumes.ensure_attachment(

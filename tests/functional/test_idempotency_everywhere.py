@@ -12,7 +12,7 @@ from kilonova.db.engine import Tx
 from kilonova.db.schema.world import idempotency
 from kilonova.db.sql import Q
 from kilonova.operations import idempotent
-from tests.whole import Answer, Whole, running
+from tests.whole import Answer, Whole, running, until
 
 V = "/compute/v2.1"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2M9DnSGRcyRvuPtVMSLYiPrN5tLxQVvNPpqM4WmXJH nobody@nowhere"
@@ -248,6 +248,32 @@ def test_an_interface_is_attached_once(
     assert (
         done.json["interfaceAttachment"]["port_id"] != first.json["interfaceAttachment"]["port_id"]
     )
+
+
+def test_a_volume_is_attached_once(
+    monkeypatch: pytest.MonkeyPatch, whole: Whole, server: str
+) -> None:
+    volumes = f"/volume/v3/{whole.project('demo')}/volumes"
+    path = f"/servers/{server}/os-volume_attachments"
+    for key, killed in (("v1", False), ("v2", True)):
+        made = whole.call("POST", volumes, {"volume": {"size": 1, "name": key}})
+        id_ = made.json["volume"]["id"]
+        until(
+            lambda id_=id_: (
+                whole.call("GET", f"{volumes}/{id_}").json["volume"]["status"] == "available"
+            )
+        )
+        body = {"volumeAttachment": {"volumeId": id_}}
+        if killed:
+            reached = _die_once(monkeypatch, "_keep")
+            assert _post(whole, path, body, key, who="demo").status == 500 and reached.is_set()
+            whole.settled(server)
+            whole.cloud.world.write(lambda tx: tx.run(_AGE))
+        first = _post(whole, path, body, key, who="demo")
+        assert first.status == 200 and first.json["volumeAttachment"]["volumeId"] == id_
+        assert _post(whole, path, body, key, who="demo").raw == first.raw
+        listed = whole.call("GET", V + path).json["volumeAttachments"]
+        assert [a["volumeId"] for a in listed].count(id_) == 1
 
 
 def test_a_key_means_nothing_where_nothing_is_done(whole: Whole, server: str) -> None:

@@ -19,7 +19,7 @@ from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
 from kilonova.http.schema import extend
-from kilonova.objects.server import DiskRequest
+from kilonova.objects.server import AttachParams, DiskRequest
 from kilonova.operations import server_disks, states, volume_attach, volume_detach, volume_update
 from kilonova.operations.accept import Found
 from kilonova.operations.services import Services
@@ -94,9 +94,18 @@ def attach(req: Request) -> Any:
             multiattach=req.version >= V(2, 60),
         ),
     )
+    return _told(req, server.id, disk)
+
+
+def again(req: Request, params: AttachParams) -> Any:
+    """Answer an attach that was accepted before."""
+    return _told(req, params.server_id, params.disk)
+
+
+def _told(req: Request, server_id: str, disk: DiskRequest) -> Any:
     if req.version >= V(2, 101):
         return Response(status=202)
-    out = _shown(req, server.id, disk) | {"id": disk.volume_id}
+    out = _shown(req, server_id, disk) | {"id": disk.volume_id}
     for name in ("attachment_id", "bdm_uuid"):  # not in this answer, source: API sample of 2.89
         out.pop(name, None)
     return {"volumeAttachment": out}
@@ -208,6 +217,7 @@ ROUTES = [
         success={1: 200, 101: 202},
         answer={1: a.VOLUME_ATTACHED, 101: None},
         idempotent="operation",
+        again=again,
         errors=_E,
     ),
     *versioned(
