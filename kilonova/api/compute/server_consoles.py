@@ -66,7 +66,8 @@ def _remote(protocols: tuple[str, ...], types: tuple[str, ...]) -> Json:
 
 _PROTOCOLS = ("vnc", "spice", "rdp", "serial")
 _TYPES = ("novnc", "xvpvnc", "spice-html5", "rdp-html5", "serial")
-_E: dict[str, Any] = {"errors": (400, 403, 404, 409, 503)}
+# a console is asked for anew each time: its token lives for minutes
+_E: dict[str, Any] = {"errors": (400, 403, 404, 409, 503), "idempotent": ""}
 ROUTES = [
     *versioned(
         "POST",
