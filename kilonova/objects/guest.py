@@ -205,7 +205,9 @@ class NicConfig(Versioned, frozen=True, kw_only=True):
 
 
 class AddressConfig(Versioned, frozen=True, kw_only=True):
-    """One fixed address with its subnet."""
+    """One fixed address with its subnet. ipv6_mode: slaac, dhcpv6-stateless, dhcpv6-stateful; None: by dhcp alone."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     address: str
     cidr: str
@@ -213,6 +215,7 @@ class AddressConfig(Versioned, frozen=True, kw_only=True):
     dns: tuple[str, ...] = ()
     routes: tuple[tuple[str, str], ...] = ()  # (destination cidr, next hop)
     dhcp: bool = True
+    ipv6_mode: str | None = since(1, 1, default=None)
 
 
 class GuestBuild(Versioned, frozen=True, kw_only=True):

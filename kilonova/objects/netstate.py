@@ -79,14 +79,25 @@ class GroupState(Versioned, frozen=True, kw_only=True, tag="group", tag_field="t
     ipv6: tuple[str, ...] = ()
 
 
+class Advert(Versioned, frozen=True, kw_only=True):
+    """An IPv6 subnet that a router advertises. mode: slaac, dhcpv6-stateless or dhcpv6-stateful."""
+
+    cidr: str
+    mode: str
+    dns: tuple[str, ...] = ()
+
+
 class RouterInterface(Versioned, frozen=True, kw_only=True):
     """A leg of a router in a network. addresses: (ip, cidr)."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     port_id: str
     network_id: str
     mac: str
     addresses: tuple[tuple[str, str], ...]
     mtu: int = 1500
+    adverts: tuple[Advert, ...] = since(1, 1, default=())
 
 
 class RouterGateway(Versioned, frozen=True, kw_only=True):

@@ -154,6 +154,7 @@ def _nic_config(port: BoundPort, tag: str | None) -> NicConfig:
                 dns=subnet.dns,
                 routes=subnet.routes,
                 dhcp=subnet.enable_dhcp,
+                ipv6_mode=subnet.ipv6_mode,
             )
         )
     return NicConfig(

@@ -9,13 +9,17 @@ import pytest
 
 from kilonova.agent.helper import names
 from kilonova.agent.helper.run import drop_namespace, inside, ip, links, run, spawn
-from tests.real.netcloud import ANY_OUT, OUTSIDE, Cloud, Net, routed, ssh
+from kilonova.objects.netstate import Advert, RuleState
+from tests.real.netcloud import ANY_OUT, ANY_OUT6, OUTSIDE, Cloud, Net, routed, ssh
 from tests.real.netguest import Guest, missing, until
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
+
+
+SSH6 = RuleState(direction="ingress", ethertype="IPv6", protocol="tcp", port_min=22, port_max=22)
 
 
 # -- routers, outside, names ---------------------------------------------------------------------------------------
@@ -146,3 +150,46 @@ def _see_source(cloud: Cloud, guest: Guest, address: str) -> None:
             if b"see me" in packet and packet[9] == 17:
                 assert socket.inet_ntoa(packet[12:16]) == address
                 return
+
+
+# -- IPv6 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["slaac", "dhcpv6-stateless"])
+def test_guests_make_addresses_of_what_a_router_advertises(mode: str, cloud: Cloud) -> None:
+    """RS, RA, EUI-64 address as the port has it, default route, MTU; and two guests speak by them."""
+    net, prefix = Net(cloud, 100), "fd00:77::"
+    ports = []
+    for last in (11, 12):
+        plain = net.port(last, rules=(ANY_OUT, ANY_OUT6, SSH6))
+        own = f"{prefix}f816:3eff:fe64:{last:x}"
+        ports.append(plain.replace(addresses=(*plain.addresses, (own, net.subnet))))
+    external, router = routed(net)
+    advert = Advert(cidr=f"{prefix}/64", mode=mode, dns=("fd00:77::53",))
+    leg = router.interfaces[0]
+    leg = leg.replace(addresses=(*leg.addresses, (f"{prefix}1", f"{prefix}/64")), adverts=(advert,))
+    router = router.replace(interfaces=(leg,))
+    cloud.apply(net.state(), *ports, external, router)
+    one, two = (cloud.guest(p) for p in ports)
+    for guest, last in ((one, 11), (two, 12)):
+        own = f"{prefix}f816:3eff:fe64:{last:x}"
+
+        def has(guest: Guest = guest, own: str = own) -> bool:
+            shown = guest.run("ip", "-6", "address", "show", "dev", "eth0")
+            return own in shown and "tentative" not in shown
+
+        until(has, f"{own} is there")
+        assert "default via fe80::f816:3eff:feaa:" in guest.run("ip", "-6", "route")
+        assert guest.run("cat", "/proc/sys/net/ipv6/conf/eth0/mtu").strip() == "1400"
+    with inside(two.ns, lambda: socket.create_server(("::", 22), family=socket.AF_INET6)):
+
+        def reach() -> bool:
+            with socket.socket(socket.AF_INET6) as sock:
+                sock.settimeout(1)
+                return sock.connect_ex((f"{prefix}f816:3eff:fe64:c", 22)) == 0
+
+        assert inside(one.ns, reach)
+    daemons = f"/run/kilonova-{cloud.helper.tag}/ra"
+    assert os.listdir(daemons) == [router.id]
+    cloud.apply(router.replace(generation=2, interfaces=(leg.replace(adverts=()),)))
+    assert os.listdir(daemons) == []

@@ -95,6 +95,14 @@ def test_vendor_data_and_network_data() -> None:
     ]
 
 
+def test_network_data_says_how_an_ipv6_address_is_made() -> None:
+    """source: Nova, network_data.json: the type of a network is the subnet's ipv6_address_mode."""
+    address = AddressConfig(address="fd00::1", cidr="fd00::/64", ipv6_mode="slaac")
+    nic = NIC.replace(addresses=(address, address.replace(ipv6_mode=None)))
+    shown = documents.network_data(DOCUMENT.replace(networks=(nic,)))
+    assert [n["type"] for n in shown["networks"]] == ["ipv6_slaac", "ipv6_dhcp"]
+
+
 def test_ec2_tree() -> None:
     assert read("/latest/meta-data/local-ipv4") == b"192.168.7.11"
     assert read("/latest/meta-data/public-ipv4") == b"172.24.4.9"

@@ -111,6 +111,14 @@ def _router(state: RouterState) -> None:
         for value, cidr in leg.addresses:
             address(value, "addresses")
             network(cidr, "addresses")
+    for interface in state.interfaces:
+        _mtu(interface.mtu)
+        for advert in interface.adverts:
+            network(advert.cidr, "adverts.cidr")
+            if advert.mode not in ("slaac", "dhcpv6-stateless", "dhcpv6-stateful"):
+                raise Refused(f"adverts.mode: {advert.mode!r}")
+            for value in advert.dns:
+                address(value, "adverts.dns")
     for outside, fixed in state.floating:
         address(outside, "floating")
         address(fixed, "floating")

@@ -121,6 +121,9 @@ def _network(id_: str, link: str, nic: NicConfig, address: AddressConfig) -> dic
     subnet = ipaddress.ip_network(address.cidr, strict=False)
     family = f"ipv{subnet.version}"
     out: dict[str, Any] = {"id": id_, "link": link, "network_id": nic.network_id}
+    if address.ipv6_mode is not None:
+        out["type"] = f"ipv6_{address.ipv6_mode}"
+        return out
     if address.dhcp:
         out["type"] = f"{family}_dhcp"
         return out

@@ -23,6 +23,7 @@ from kilonova.network.embedded.schema import (
 from kilonova.network.embedded.store import groups
 from kilonova.network.embedded.store.common import among, by, listed
 from kilonova.objects.netstate import (
+    Advert,
     GroupState,
     NetworkState,
     PortState,
@@ -243,14 +244,30 @@ def routers(tx: Tx, ids: Iterable[str]) -> list[tuple[str, RouterState, set[str]
     net_ids = {p["network_id"] for ps in legs.values() for p in ps}
     mtu = {n["id"]: n["mtu"] for n in tx.all(_NETWORKS, ids=listed(net_ids))}
     lead = by(tx.all(_FLOATING, ids=asked), "router_id")
+    adverts = _adverts(tx, subnets)
     return [
         (
             r["host"],
-            _router(r, legs.get(r["id"], []), held, subnets, mtu, lead.get(r["id"], [])),
+            _router(r, legs.get(r["id"], []), held, subnets, mtu, lead.get(r["id"], []), adverts),
             {p["network_id"] for p in legs.get(r["id"], [])},
         )
         for r in rows
     ]
+
+
+def _adverts(tx: Tx, subnets: dict[str, Row]) -> dict[str, Advert]:
+    """Return what routers say of those subnets that ask for router advertisements."""
+    wanted = {i: s for i, s in subnets.items() if s["ipv6_ra_mode"] and s["enable_dhcp"]}
+    if not wanted:
+        return {}
+    nets = listed({s["network_id"] for s in wanted.values()})
+    dhcp = {r["subnet_id"]: r["ip"] for r in tx.all(_DHCP, ids=nets)}
+    out = {}
+    for i, s in wanted.items():
+        named = [d for d in json.loads(s["dns_nameservers"]) if ":" in d]
+        ours = [dhcp[i]] if i in dhcp else []
+        out[i] = Advert(cidr=s["cidr"], mode=s["ipv6_ra_mode"], dns=tuple(named or ours))
+    return out
 
 
 def _router(
@@ -260,6 +277,7 @@ def _router(
     subnets: dict[str, Row],
     mtu: dict[str, int],
     lead: list[Row],
+    adverts: dict[str, Advert],
 ) -> RouterState:
     def pairs(p: Row) -> tuple[tuple[str, str], ...]:
         return tuple((a["ip"], subnets[a["subnet_id"]]["cidr"]) for a in held.get(p["id"], []))
@@ -285,6 +303,11 @@ def _router(
                     mac=p["mac"],
                     addresses=pairs(p),
                     mtu=mtu[p["network_id"]],
+                    adverts=tuple(
+                        adverts[a["subnet_id"]]
+                        for a in held.get(p["id"], [])
+                        if a["subnet_id"] in adverts
+                    ),
                 )
             )
     routes: list[dict[str, Any]] = json.loads(r["routes"])

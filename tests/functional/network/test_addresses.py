@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from kilonova.common.errors import Conflict, KilonovaError
 from kilonova.db.engine import Tx
 from kilonova.db.sql import Q
+from kilonova.network.embedded import documents
 from kilonova.network.embedded.schema import address, free_range
 from kilonova.network.embedded.store import addresses, subnets
+from kilonova.objects.netstate import Advert
 from tests.functional.network.conftest import DEMO, Cloud, context
 
 import sqlalchemy as sa  # isort: skip
@@ -189,6 +191,31 @@ def test_ipv6_by_pool_and_by_slaac(cloud: Cloud) -> None:
     assert len(found) == 3
     assert found[2] == str(ipaddress.ip_address("fd00:2::f816:3eff:fe11:2233"))
     assert ipaddress.ip_address(found[1]) in ipaddress.ip_network("fd00:1::/64")
+
+
+def test_a_router_advertises_what_its_subnets_ask_for(cloud: Cloud) -> None:
+    """Only subnets with ipv6_ra_mode; DNS servers of the family, else the DHCP address."""
+    net = cloud.make("network", name="v6")["id"]
+    common = {"network_id": net, "ip_version": 6, "ipv6_address_mode": "slaac"}
+    asks = cloud.make("subnet", cidr="fd00:2::/64", ipv6_ra_mode="slaac", **common)["id"]
+    other = cloud.make("subnet", cidr="fd00:3::/64", **common)["id"]
+    router = cloud.make("router", name="r")["id"]
+    for subnet in (asks, other):
+        cloud.ok("PUT", f"/routers/{router}/add_router_interface", body={"subnet_id": subnet})
+
+    def adverts() -> list[Advert]:
+        found = cloud.network.database.read(lambda tx: documents.routers(tx, [router]))
+        return [a for _, state, _ in found for leg in state.interfaces for a in leg.adverts]
+
+    dhcp = [
+        f["ip_address"]
+        for p in cloud.ok("GET", f"/ports?network_id={net}&device_owner=network:dhcp")["ports"]
+        for f in p["fixed_ips"]
+        if f["subnet_id"] == asks
+    ]
+    assert adverts() == [Advert(cidr="fd00:2::/64", mode="slaac", dns=tuple(dhcp))]
+    cloud.ok("PUT", f"/subnets/{asks}", body={"subnet": {"dns_nameservers": ["fd00:2::53"]}})
+    assert [a.dns for a in adverts()] == [("fd00:2::53",)]
 
 
 def test_the_lowest_free_address_is_given_in_order(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from kilonova.agent.helper import names, nft_rules, validate
 from kilonova.agent.helper.run import drop_namespace, ip, ip_try, links, namespaces, nft, run
 from kilonova.agent.helper.settings import Settings
-from kilonova.agent.helper.verbs import dhcp, public_interface, routers
+from kilonova.agent.helper.verbs import adverts, dhcp, public_interface, routers
 from kilonova.common.errors import KilonovaError, NotFound
 from kilonova.common.log import get_logger
 from kilonova.objects.netstate import (
@@ -213,6 +213,7 @@ class HostState:
 
     def _router(self, router: RouterState) -> None:
         routers.ensure(self._settings.tag, router, public_interface.of(self._settings))
+        adverts.ensure(self._settings, router)
 
     def _slot(self, id_: str) -> int:
         slot = self._slots.get(id_)
@@ -227,6 +228,7 @@ class HostState:
         if isinstance(document, PortState):
             self._unplug(id_)
         elif isinstance(document, RouterState):
+            adverts.remove(self._settings, id_)
             routers.remove(self._settings.tag, id_)
         elif isinstance(document, NetworkState):
             dhcp.remove(self._settings, id_)
@@ -409,6 +411,8 @@ class HostState:
                 keep |= {names.router_link(leg.port_id) for leg in document.interfaces}
                 if document.gateway is not None:
                     keep.add(names.router_link(document.gateway.port_id))
+        routers_here = {id_ for kind, id_ in self._documents if kind == "router"}
+        adverts.sweep(self._settings, routers_here)
         for name in namespaces():
             if names.is_ours(name, tag) and name not in wanted:
                 drop_namespace(name)

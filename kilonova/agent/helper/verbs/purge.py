@@ -34,7 +34,8 @@ def end_everything(settings: Settings) -> None:
     libvirt.stop(settings)
     for pid, _ in libvirt.guests(tag):
         end(pid)
-    for pid_file in (run_root / "dns" / "pid", *run_root.glob("net/*/pid")):
+    daemons = (*run_root.glob("net/*/pid"), *run_root.glob("ra/*/pid"))
+    for pid_file in (run_root / "dns" / "pid", *daemons):
         running = alive(pid_file, str(pid_file.parent))
         if running is not None:
             end(running)
