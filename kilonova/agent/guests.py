@@ -222,6 +222,7 @@ class Guests:
             ("guest_build", Direction.UNDO): self._delete,
             ("guest_delete", Direction.DO): self._delete,
             ("guest_power", Direction.DO): self._power,
+            ("guest_power", Direction.UNDO): self._power,
         }
         for part in parts:
             more = part.verbs()

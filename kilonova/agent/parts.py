@@ -5,6 +5,7 @@ from kilonova.agent.guest_images import GuestImages
 from kilonova.agent.guest_nics import GuestNics
 from kilonova.agent.guest_remaking import GuestRemakes
 from kilonova.agent.guest_resize import GuestResizes
+from kilonova.agent.guest_tools import GuestTools
 from kilonova.agent.guests import Bench, Part
 from kilonova.agent.volumes import Volumes
 
@@ -12,7 +13,7 @@ from kilonova.agent.volumes import Volumes
 def parts_of(bench: Bench) -> list[Part]:
     """Return the parts of one host."""
     parts: list[Part] = [GuestNics(bench), GuestDisks(bench), GuestResizes(bench)]
-    parts.append(GuestRemakes(bench))
+    parts += [GuestRemakes(bench), GuestTools(bench)]
     if bench.volumes is not None:
         parts.append(Volumes(bench.driver, bench.volumes))
     if bench.files is not None:

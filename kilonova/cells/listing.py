@@ -102,6 +102,8 @@ def conditions(f: Filters) -> list[Any]:
     out: list[Any] = []
     if f.deleted is not None:
         out.append(s.c.deleted == int(f.deleted))
+        if not f.deleted and "vm_state" not in f.equals:
+            out.append(s.c.vm_state != "soft-delete")  # its owner sees it by id, or asks for it
     if f.project_id is not None:
         out.append(s.c.project_id == f.project_id)
     for name, values in f.equals.items():

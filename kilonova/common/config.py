@@ -30,7 +30,9 @@ class Settings:
     resolv_conf: file that names this machine's resolvers, which guests' questions go to. resize_confirm_window_s: after
     it a resize is confirmed by itself; 0: never. console_port: of the console proxy, 0: any free one; console_url: how
     browsers reach it. nbd_address: on which other hosts reach this host's volumes, in a network that only hosts reach;
-    "": only guests of this very host reach them, by a unix socket.
+    "": only guests of this very host reach them, by a unix socket. shelved_offload_time_s: after it a shelved server
+    leaves its host; 0: at once, -1: only when it is told to. reclaim_instance_interval_s: a deleted server can be
+    restored so long; 0: not at all.
     """
 
     synchronous: str = "NORMAL"
@@ -50,6 +52,8 @@ class Settings:
     reserved_host_memory_mib: int = 512
     cache_limit_gib: int = 20
     resize_confirm_window_s: float = 0.0
+    shelved_offload_time_s: float = 0.0
+    reclaim_instance_interval_s: float = 0.0
     nbd_address: str = ""
     console_port: int = 6080
     console_url: str | None = None
@@ -67,8 +71,11 @@ class Settings:
                 raise BadConfig(f"{name} must be from 1 to 64, not {getattr(self, name)}")
         if not 0 <= self.console_port <= 65535:
             raise BadConfig("console_port must be from 0 to 65535")
-        if self.resize_confirm_window_s < 0:
-            raise BadConfig("resize_confirm_window_s must be at least 0")
+        if self.shelved_offload_time_s < -1:
+            raise BadConfig("shelved_offload_time_s must be -1, 0 or more")
+        for name in ("resize_confirm_window_s", "reclaim_instance_interval_s"):
+            if getattr(self, name) < 0:
+                raise BadConfig(f"{name} must be at least 0")
         if self.build_time_s < 0 or self.heartbeat_s <= 0:
             raise BadConfig("build_time_s must be at least 0 and heartbeat_s more than 0")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):

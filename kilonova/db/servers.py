@@ -126,6 +126,16 @@ _POWERS = Q(
         s.c.host == P("host"), s.c.deleted == 0
     )
 )
+_IN_STATE = Q(
+    sa.select(s.c.uuid, s.c.project_id)
+    .where(
+        s.c.vm_state == P("vm_state"),
+        s.c.updated_at <= P("before"),
+        s.c.deleted == 0,
+        s.c.task_state.is_(None),
+    )
+    .limit(100)
+)
 _COUNTS = Q(
     sa.select(s.c.host, sa.func.count())
     .where(s.c.deleted == 0, s.c.host.isnot(None))
@@ -242,6 +252,11 @@ def on_host(tx: Tx, host: str) -> list[Row]:
 def powers_on(tx: Tx, host: str) -> list[Row]:
     """Return (uuid, vm_state, task_state, power_state) of a host's servers."""
     return tx.all(_POWERS, host=host)
+
+
+def in_state_since(tx: Tx, vm_state: str, before: float) -> list[Row]:
+    """Return (uuid, project_id) of at most 100 servers that are in a state since ``before``, with nothing going on."""
+    return tx.all(_IN_STATE, vm_state=vm_state, before=before)
 
 
 def counts(tx: Tx) -> dict[str, int]:

@@ -91,6 +91,10 @@ class NetworkService(Protocol):
         """Delete every port of ``key`` (or one by id), unbind those that the user made; return how many. Repeatable."""
         ...
 
+    def bind_ports(self, server_id: str, host: str | None) -> None:
+        """Bind every port of a server to a host, or (None) to none; they stay the server's. Repeatable."""
+        ...
+
     def remove_ports_of(self, server_id: str) -> int:
         """Delete the ports of a server, unbind those that the user made; return how many. Repeatable."""
         ...

@@ -160,6 +160,22 @@ class RescueParams(ServerParams, frozen=True, kw_only=True):
     image: ImageRecord
 
 
+class PasswordParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of a password change. password: reference of a secret. user: whose it is."""
+
+    password: str
+    user: str
+
+
+class UnshelveParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of an unshelve. placed: it is on its host still. zone: pins it; unpin: takes a pin away."""
+
+    placed: bool = False
+    zone: str | None = None
+    unpin: bool = False
+    to_host: str | None = None
+
+
 class RebuildParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of a rebuild. columns: JSON, columns of the row that change. password: reference of a secret."""
 
@@ -198,3 +214,9 @@ class InterfaceParams(Versioned, frozen=True, kw_only=True):
     network_id: str | None = None
     user_port: str | None = None
     fixed_ip: str | None = None
+
+
+class ShelveParams(SnapshotParams, frozen=True, kw_only=True):
+    """Parameters of a shelve. image_id: "" when the root disk is a volume. offload: its host gets free at once."""
+
+    offload: bool = True

@@ -187,7 +187,8 @@ def startable(found: Found, transition: states.Transition) -> Row:
         raise wrong_state(found.id, transition.verb, row)
     if row["task_state"] is not None and row["task_state"] not in transition.busy:
         raise wrong_state(found.id, transition.verb, row)
-    if row["host"] is None or row["launched_at"] is None:
+    away = row["vm_state"] == states.SHELVED_OFFLOADED
+    if (row["host"] is None and not away) or row["launched_at"] is None:
         raise Conflict(
             f"Cannot '{transition.verb}' instance {found.id} while it has never been active"
         )

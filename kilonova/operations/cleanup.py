@@ -100,8 +100,14 @@ def tried(tx: Tx, id_: str, error: str) -> None:
 def still_wanted(services: Services, order: Order) -> bool | None:
     """Tell whether a parked order is to be sent: None not now, False never, as the server has changed since.
 
-    Only an undo that puts a NIC in or takes one out asks: the record may have gained or lost that very NIC meanwhile.
+    An undo that puts a NIC in or takes one out asks: the record may have gained or lost that very NIC meanwhile. So
+    does the removal of a guest whose server left that host: it may be back. What a rebuild or rescue left behind is
+    taken back only while nothing else was done with the server.
     """
+    if order.verb == "guest_delete":
+        return _is_elsewhere(services, order)
+    if order.verb == "guest_remake":
+        return _is_untouched(services, order)
     if order.verb not in ("guest_attach_nic", "guest_detach_nic"):
         return True
     mapping = services.world.read(lambda tx: mappings.find(tx, order.server_id))
@@ -119,3 +125,24 @@ def still_wanted(services: Services, order: Order) -> bool | None:
         port, puts_in = unpack(order.body, GuestDetachNic).port_id, False
     has = any(n["port_id"] == port for n in msgspec.json.decode(row["nics"]))
     return has == puts_in
+
+
+def _is_elsewhere(services: Services, order: Order) -> bool | None:
+    """Tell whether a server is not on the order's host (any more); None while an operation works on it."""
+    mapping = services.world.read(lambda tx: mappings.find(tx, order.server_id))
+    if mapping is None or mapping["cell"] is None:
+        return True
+    if services.cell(mapping["cell"]).read(lambda tx: journal.live_of(tx, order.server_id)):
+        return None
+    return bool(mapping["host"] != order.host)
+
+
+def _is_untouched(services: Services, order: Order) -> bool | None:
+    """Tell whether a server is as the order's operation left it; None while another one works on it."""
+    mapping = services.world.read(lambda tx: mappings.find(tx, order.server_id))
+    if mapping is None or mapping["cell"] is None:
+        return False
+    cell = services.cell(mapping["cell"])
+    if cell.read(lambda tx: journal.live_of(tx, order.server_id)):
+        return None
+    return bool(mapping["epoch"] == order.epoch and mapping["host"] == order.host)

@@ -36,6 +36,7 @@ class SystemMetadata(msgspec.Struct):
     disk_config: str = "MANUAL"
     image: ImageRecord | None = None
     old_vm_state: str | None = None
+    shelved_image: str | None = None  # what keeps the root disk of a shelved server
     rescue: ImageRecord | None = None  # what a rescued server is booted from
 
 

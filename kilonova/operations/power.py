@@ -9,15 +9,17 @@ from kilonova.common.context import Context
 from kilonova.common.errors import Conflict
 from kilonova.db.engine import Tx
 from kilonova.objects.guest import GuestPower, GuestState, PowerAction, PowerState
-from kilonova.objects.order import Answer, Order, unpack
+from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import ServerParams
 from kilonova.operations import accept, guest_orders, settling, states, turns
 from kilonova.operations.accept import Found, check_lock
+from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, register
 
 DEADLINE_S = 300.0
 REBUILDS = (PowerAction.START, PowerAction.REBOOT_HARD, PowerAction.RESUME, PowerAction.REBOOT_SOFT)
+_FOLLOWS = NoUndo("the host reports what state the guest is in; the record follows it")
 POWER_OF = {
     states.ACTIVE: PowerState.RUNNING,
     states.STOPPED: PowerState.SHUTDOWN,
@@ -26,9 +28,23 @@ POWER_OF = {
 }
 
 
-def power_saga(kind: str, action: PowerAction) -> Saga:
-    """Register the saga of one power action: a single order, whose result is recorded with its end."""
+def power_saga(kind: str, action: PowerAction, back: PowerAction | None = None) -> Saga:
+    """Register the saga of one power action: a single order, whose result is recorded with its end.
+
+    back: the action that undoes it (START only for a guest that ran before); None: the record follows the guest.
+    """
     transition = states.TRANSITIONS[kind]
+
+    def undo_order(run: Run) -> Order | None:
+        was = run.params.previous_vm_state
+        if back is None or (back == PowerAction.START and was != states.ACTIVE):
+            return None
+        row = guest_orders.server_row(run.services, run.home, run.resource)
+        build = guest_orders.build_of(run.services, row) if back in REBUILDS else None
+        payload = GuestPower(server_id=run.resource, action=back, timeout_s=0.0, build=build)
+        return guest_orders.order(
+            run, row["host"], "guest_power", payload, DEADLINE_S, Direction.UNDO
+        )
 
     def order(run: Run) -> Order:
         turns.wait(run)
@@ -52,9 +68,10 @@ def power_saga(kind: str, action: PowerAction) -> Saga:
                     "guest",
                     order,
                     _received,
-                    NoUndo("the host reports what state the guest is in; the record follows it"),
+                    _FOLLOWS if back is None else undo_order,
                     DEADLINE_S,
                     record=_recorder(transition),
+                    park_outside=None if back is None else park,
                 ),
             ),
             unwound_record=_restore(transition),

@@ -75,7 +75,7 @@ def rescued(build: GuestBuild, image: ImageRecord) -> GuestBuild:
     and the rescue disk comes last. source: Nova, "Rescue an instance".
     """
     asked = ImageProperties.read(image.properties)
-    stable = asked.hw_rescue_device is not None or asked.hw_rescue_bus is not None
+    stable = is_stable(image)
     device = asked.hw_rescue_device or "disk"
     bus = asked.hw_rescue_bus or ("sata" if device == "cdrom" else "virtio")
     disk = LocalDisk(
@@ -87,6 +87,12 @@ def rescued(build: GuestBuild, image: ImageRecord) -> GuestBuild:
     disks = (*own, disk) if stable else (disk, *own)
     images = (*(i for i in build.images if i.image_id != image.id), source_of(image))
     return build.replace(disks=disks, images=images, start=True)
+
+
+def is_stable(image: ImageRecord) -> bool:
+    """Tell whether an image asks for a stable rescue."""
+    asked = ImageProperties.read(image.properties)
+    return asked.hw_rescue_device is not None or asked.hw_rescue_bus is not None
 
 
 def with_rescue(row: Row, image: ImageRecord | None) -> str:

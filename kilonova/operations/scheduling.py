@@ -155,17 +155,18 @@ class Scheduling:
         if self._stale:
             self._stale = False
             self.refresh()
-        best = self.decide(requested, avoid).require().selections[0].chosen
-        return {
-            "host": best.host,
-            "node": best.node,
-            "cell": best.cell,
-            "zone": best.zone,
-            "amounts": best.amounts,
-            "project": requested.project_id,
-            "user": requested.user_id,
-            "group": requested.server_group,
-        }
+        return _placed(requested, self.decide(requested, avoid))
+
+    def place_again(self, requested: RequestedServer, cell: str, avoid: Set[str]) -> dict[str, Any]:
+        """``place``, of a server that has its row in a cell: on a host of that cell."""
+        world = self._services.world
+        request = world.read(
+            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset(avoid))
+        )
+        request = dataclasses.replace(request, cell=cell)
+        now = self._services.now()
+        found = select_fresh(self._view, world, request, 1, now=now, rng=self._rng)
+        return _placed(requested, found)
 
     def claim(self, tx: Tx, consumer: str, place: Mapping[str, Any]) -> None:
         """Claim what ``place`` chose, in the caller's global transaction.
@@ -200,6 +201,21 @@ class Scheduling:
         """Give a consumer's claim back in the caller's global transaction; fine when there is none."""
         change: Change = claims.release(tx, consumer, now=self._services.now())
         tx.after_commit(lambda: self._view.applied(change))
+
+
+def _placed(requested: RequestedServer, decision: Decision) -> dict[str, Any]:
+    """Return a decision as a step's output. Raises NoValidHost."""
+    best = decision.require().selections[0].chosen
+    return {
+        "host": best.host,
+        "node": best.node,
+        "cell": best.cell,
+        "zone": best.zone,
+        "amounts": best.amounts,
+        "project": requested.project_id,
+        "user": requested.user_id,
+        "group": requested.server_group,
+    }
 
 
 def kind_of(inventory: Any) -> dict[str, Any]:

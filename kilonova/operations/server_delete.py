@@ -20,7 +20,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestDelete
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import ServerParams
-from kilonova.operations import guest_orders, server_disks, server_volumes, states
+from kilonova.operations import guest_orders, server_disks, server_volumes, shelving, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -169,6 +169,10 @@ def forget(run: Run) -> Output:
     kept = [] if row is None else _old_claims(services, cell, row)
     if cell is not None and cell != run.home and row is not None:
         services.cell(cell).write(lambda tx: _end_row(tx, run, now, kept, fenced=True))
+
+    image = None if row is None else shelving.shelved_image(row)
+    if image is not None:
+        services.images.delete(image)
 
     def end(tx: Tx) -> None:
         if run.home != services.world.name:

@@ -11,7 +11,7 @@ from kilonova.db.engine import Tx
 from kilonova.objects.guest import PowerState
 from kilonova.objects.order import Order
 from kilonova.objects.server import RescueParams
-from kilonova.operations import accept, guest_orders, images, remakes, settling, states
+from kilonova.operations import accept, guest_orders, images, remakes, settling, snapshots, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -21,16 +21,36 @@ TRANSITION = states.TRANSITIONS["server_rescue"]
 SHUTDOWN_S = 60.0
 
 
-def start(services: Services, ctx: Context, found: Found, image_ref: str | None) -> str:
-    """Accept a rescue from an image, the server's own when none is named. Raises Conflict, BadRequest."""
+def start(
+    services: Services,
+    ctx: Context,
+    found: Found,
+    image_ref: str | None,
+    *,
+    volume_backed: bool = True,
+) -> str:
+    """Accept a rescue from an image, the server's own when none is named. Raises Conflict, BadRequest.
+
+    volume_backed: whether a server that boots from a volume may be rescued (2.87), which takes a stable rescue.
+    """
     check_lock(ctx, found)
     row = accept.startable(found, TRANSITION)
+    backed = snapshots.is_volume_backed(row)
+    if backed and not volume_backed:
+        raise BadRequest(
+            f"Instance {found.id} cannot be rescued: Cannot rescue a volume-backed instance"
+        )
     wanted = image_ref or row["image_id"]
     if not wanted:
         raise BadRequest(
             "A server without an image of its own is rescued from an image that is named."
         )
     image = images.record(images.usable(services, ctx, wanted))
+    if backed and not remakes.is_stable(image):
+        raise BadRequest(
+            f"Instance {found.id} cannot be rescued: Cannot rescue a volume-backed instance with an image "
+            "that has neither hw_rescue_device nor hw_rescue_bus"
+        )
     return accept.on_server(services, ctx, SAGA, found, TRANSITION, image=image)
 
 

@@ -97,6 +97,10 @@ class Services:
         """Tell whether there is a block storage service."""
         return "volumes" in self._late
 
+    def setting(self, name: str, default: Any) -> Any:
+        """Return a value of the configuration (common/config.py), ``default`` in a process that was given none."""
+        return getattr(self.settings.get("settings"), name, default)
+
     def host_is_down(self, host: str) -> bool:
         """Tell whether a host is down, or silent for 60 s; the engine asks before it waits on."""
         return "hosts" in self._late and not self.hosts.is_up(host)

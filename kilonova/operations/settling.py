@@ -11,7 +11,12 @@ from kilonova.operations import states
 from kilonova.saga.definition import Run
 
 # action -> how Nova's compute manager calls it in an event, where that is not the action's own name
-_EVENTS = {"createImage": "snapshot", "createBackup": "backup"}
+_EVENTS = {
+    "changePassword": "set_admin_password",
+    "shelveOffload": "shelve_offload",
+    "createImage": "snapshot",
+    "createBackup": "backup",
+}
 _WHOLE = {"confirmResize": "compute_confirm_resize", "revertResize": "compute_revert_resize"}
 
 
@@ -85,6 +90,11 @@ def fail(
             host=row["host"],
             now=now,
         )
+
+
+def keep(tx: Tx, run: Run, **columns: Any) -> None:
+    """Write columns of the server in the middle of its operation."""
+    servers.set_columns(tx, run.resource, **columns, updated_at=run.services.now())
 
 
 def task(tx: Tx, run: Run, task_state: str) -> None:

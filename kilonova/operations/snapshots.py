@@ -22,7 +22,7 @@ from kilonova.objects.image_orders import GuestSnapshot, ImageUpload, Quiesce, S
 from kilonova.objects.image_properties import ImageProperties
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import DiskRequest, FlavorRecord, SnapshotParams
-from kilonova.operations import accept, guest_orders, settling, states
+from kilonova.operations import accept, guest_orders, server_disks, settling, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.guest_orders import SystemMetadata
@@ -222,8 +222,7 @@ def record_of(ctx: Context, row: Row, name: str, extra: Mapping[str, str]) -> Im
 
 def is_volume_backed(row: Row) -> bool:
     """Tell whether a server boots from a volume."""
-    disks = _decode(row["disks"], type=list[DiskRequest])
-    return any(d.boot_index == 0 and d.destination == "volume" for d in disks)
+    return server_disks.volume_backed(server_disks.read(row))
 
 
 def root_of(row: Row) -> str:

@@ -86,10 +86,28 @@ TRANSITIONS: Mapping[str, Transition] = {
     "server_resize": _t("resize", {ACTIVE, STOPPED}, "resize_prep", RESIZED, "resize"),
     "confirm_resize": _t("confirmResize", {RESIZED}, "resize_confirming", ACTIVE, "confirm_resize"),
     "revert_resize": _t("revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"),
+    "server_soft_delete": _t("delete", _IMAGED, "soft-deleting", SOFT_DELETED, "soft_delete"),
+    "server_restore": _t("restore", {SOFT_DELETED}, "restoring", ACTIVE, "restore"),
+    "server_password": _t("changePassword", {ACTIVE}, "updating_password", None, "set_password"),
+    "server_crash_dump": _t(
+        "trigger_crash_dump",
+        {ACTIVE, PAUSED, RESCUED, RESIZED, ERROR},
+        "triggering_crash_dump",
+        None,
+        "trigger_crash_dump",
+    ),
+    "server_shelve": _t("shelve", _IMAGED, "shelving", SHELVED, "shelve"),
+    "server_shelve_offload": _t(
+        "shelveOffload", {SHELVED}, "shelving_offloading", SHELVED_OFFLOADED, "shelve_offload"
+    ),
+    "server_unshelve": _t(
+        "unshelve", {SHELVED, SHELVED_OFFLOADED}, "unshelving", ACTIVE, "unshelve"
+    ),
     "server_rebuild": _t("rebuild", {ACTIVE, STOPPED, ERROR}, "rebuilding", ACTIVE, "rebuild"),
     "server_rescue": _t("rescue", {ACTIVE, STOPPED, ERROR}, "rescuing", RESCUED, "rescue"),
     "server_unrescue": _t("unrescue", {RESCUED}, "unrescuing", ACTIVE, "unrescue"),
     "server_snapshot": _t("createImage", _IMAGED, "image_snapshot", None, "create_image"),
+    "server_snapshot_volumes": _t("createImage", _IMAGED, "image_snapshot", None, "create_image"),
     "server_backup": _t("createBackup", _IMAGED, "image_backup", None, "backup"),
     "interface_attach": _q(
         "attach_interface",

@@ -17,9 +17,11 @@ from kilonova.reconcile import (
     live,
     mappings,
     ports,
+    reclaim,
     resizes,
     retention,
     secrets,
+    shelved,
 )
 from kilonova.reconcile.finding import Finding
 
@@ -37,6 +39,8 @@ JOBS: tuple[tuple[str, float, Run], ...] = (
     ("live", live.EVERY_S, live.run),
     ("guests", guests.EVERY_S, guests.run),
     ("resizes", resizes.EVERY_S, resizes.run),
+    ("reclaim", reclaim.EVERY_S, reclaim.run),
+    ("shelved", shelved.EVERY_S, shelved.run),
     ("mappings", mappings.EVERY_S, mappings.run),
     ("allocations", allocations.EVERY_S, allocations.run),
     ("attachments", attachments.EVERY_S, attachments.run),

@@ -197,6 +197,13 @@ COPIES: tuple[Step, ...] = (
     ("demo", "~RESCUE walk-copy", ""),
     ("demo", "server unrescue walk-copy", ""),
     ("demo", "~ACTIVE walk-copy", ""),
+    ("demo", "--os-compute-api-version 2.17 server dump create walk-copy", ""),
+    ("demo", "~ACTIVE walk-copy", ""),
+    ("demo", "server shelve --wait walk-copy", ""),
+    ("demo", "~SHELVED_OFFLOADED walk-copy", ""),
+    ("demo", "image show walk-copy-shelved", "active"),
+    ("demo", "server unshelve --wait walk-copy", ""),
+    ("demo", "~ACTIVE walk-copy", ""),
     ("demo", "server delete --wait walk-copy", ""),
     ("demo", "image delete walk-gold walk-backup", ""),
 )

@@ -173,5 +173,5 @@ def test_the_whole_table_left_nothing(cloud: Whole) -> None:
     until(lambda: not cloud.demo.get(V)["servers"], "the end of all servers")
     history = ("deleted:", "action:", "event:", "operation:", "fault:")
     left = {k: v for k, v in changed({}, cloud.ledger()).items() if not k.startswith(history)}
-    assert set(left) == {"address"}  # of the routers
+    assert set(left) == {"address", "image:active"}  # of the routers; the first image
     assert cloud.audit() == []

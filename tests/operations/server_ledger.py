@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from tests.operations.server_world import Shape
 
 DISKS = 2
+TOOLS = {  # kind -> (action, event)
+    "server_password": ("changePassword", "set_admin_password"),
+    "server_crash_dump": ("trigger_crash_dump", "trigger_crash_dump"),
+}
 STATES = {  # kind -> (vm_state before, vm_state after, action)
     "server_start": ("stopped", "active", "start"),
     "server_stop": ("active", "stopped", "stop"),
@@ -19,8 +23,21 @@ STATES = {  # kind -> (vm_state before, vm_state after, action)
     "server_unpause": ("paused", "active", "unpause"),
     "server_suspend": ("active", "suspended", "suspend"),
     "server_resume": ("suspended", "active", "resume"),
+    "server_soft_delete": ("active", "soft-delete", "delete"),
+    "server_restore": ("soft-delete", "active", "restore"),
 }
 
+SHELVES = {  # kind -> (action, vm_state before, vm_state after, event, images more)
+    "server_shelve": ("shelve", "active", "shelved_offloaded", "shelve", 1),
+    "server_shelve_offload": (
+        "shelveOffload",
+        "shelved",
+        "shelved_offloaded",
+        "shelve_offload",
+        0,
+    ),
+    "server_unshelve": ("unshelve", "shelved_offloaded", "active", "unshelve", -1),
+}
 REMADE = {  # kind -> (vm_state before, vm_state after, action, disks more)
     "server_rebuild": ("active", "active", "rebuild", 0),
     "server_rescue": ("active", "rescued", "rescue", 1),
@@ -29,6 +46,7 @@ REMADE = {  # kind -> (vm_state before, vm_state after, action, disks more)
 IMAGES = {  # kind -> (action, event)
     "server_snapshot": ("createImage", "snapshot"),
     "server_backup": ("createBackup", "backup"),
+    "server_snapshot_volumes": ("createImage", "snapshot"),
 }
 
 
@@ -127,7 +145,7 @@ def powered(kind: str, state: str, power: int | None) -> dict[str, int]:
     old, new, action = STATES[kind]
     event = f"event:compute_{action}_instance"
     out: collections.Counter[str] = collections.Counter()
-    if state == "done" or power == POWER_OF[new]:
+    if state == "done" or power == POWER_OF.get(new):
         out[f"server:cell1:{old}:None"] -= 1
         out[f"server:cell1:{new}:None"] += 1
     result, outcome = ("ok", "Success") if state == "done" else ("Error", "Error")
@@ -144,7 +162,7 @@ def imaged(kind: str, state: str) -> dict[str, int]:
     done = state == "done"
     result, outcome = ("ok", "Success") if done else ("Error", "Error")
     return {
-        "image:active": 1 if done and kind == "server_snapshot" else 0,
+        "image:active": 1 if done and kind != "server_backup" else 0,
         f"action:{action}:{result}": 1,
         f"event:compute_{event}_instance:{outcome}": 1,
         f"operation:{kind}:{state}": 1,
@@ -270,6 +288,48 @@ def attached(kind: str, state: str) -> dict[str, int]:
     }
 
 
+def told(kind: str, state: str) -> dict[str, int]:
+    """What an operation on the system in a guest leaves: nothing but its history."""
+    action, event = TOOLS[kind]
+    result, outcome = ("ok", "Success") if state == "done" else ("Error", "Error")
+    return {
+        f"action:{action}:{result}": 1,
+        f"event:compute_{event}_instance:{outcome}": 1,
+        f"operation:{kind}:{state}": 1,
+        "fault:cell1": 1 if state == "failed" else 0,
+    }
+
+
+def shelved(kind: str, state: str, shape: "Shape") -> dict[str, int]:
+    """What a shelve that frees the host changes, or the end of it."""
+    action, old, new, event, images = SHELVES[kind]
+    done, n = state == "done", shape.nics
+    result, outcome = ("ok", "Success") if done else ("Error", "Error")
+    way = 1 if kind == "server_unshelve" else -1
+    moved = {
+        f"server:cell1:{old}:None": -1,
+        f"server:cell1:{new}:None": 1,
+        "consumer": way,
+        "held:VCPU": way,
+        "held:MEMORY_MB": 512 * way,
+        "held:DISK_GB": way,
+        "guest": way,
+        "disk": DISKS * way,
+        "tap": n * way,
+        "nic": n * way,
+        "port:made:bound": n * way,
+        "port:made:unbound": -n * way,
+        "image:active": images,
+    }
+    return {
+        **(moved if done else {}),
+        f"action:{action}:{result}": 1,
+        f"event:compute_{event}_instance:{outcome}": 1,
+        f"operation:{kind}:{state}": 1,
+        "fault:cell1": 1 if state == "failed" else 0,
+    }
+
+
 def plus(before: Mapping[str, int], *deltas: Mapping[str, int]) -> dict[str, int]:
     """Return a ledger with changes; what is nought is absent."""
     total = collections.Counter(before)
@@ -287,6 +347,10 @@ def expected(
         return plus(before, created(shape) if state == "done" else not_created(shape, state))
     if kind == "server_delete":
         return plus(before, deleted(shape))
+    if kind in TOOLS:
+        return plus(before, told(kind, state))
+    if kind in SHELVES:
+        return plus(before, shelved(kind, state, shape))
     if kind in REMADE:
         return plus(before, remade(kind, state))
     if kind in ("volume_attach", "volume_detach"):

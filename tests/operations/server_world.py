@@ -21,6 +21,7 @@ from kilonova.agent.network.fake import FakeHostNetwork
 from kilonova.agent.uploads import HostFiles, ImageSender
 from kilonova.agent.workers import Workers
 from kilonova.common.clock import ManualClock
+from kilonova.common.config import Settings
 from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
@@ -44,13 +45,18 @@ from kilonova.operations import (
     power,
     registry,
     revert_resize,
+    server_crash_dump,
     server_create,
     server_delete,
     server_disks,
+    server_password,
     server_rebuild,
     server_rescue,
     server_resize,
+    server_shelve,
+    server_shelve_offload,
     server_unrescue,
+    server_unshelve,
     snapshots,
     stores,
     volume_attach,
@@ -96,11 +102,19 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "volume_detach": ("volume_attach",),
     "server_snapshot": (),
     "server_backup": ("server_backup", "server_backup"),
+    "server_snapshot_volumes": (),
     "server_resize": (),
     "confirm_resize": ("server_resize",),
     "revert_resize": ("server_resize",),
     "interface_attach": (),
     "interface_detach": ("interface_attach",),
+    "server_soft_delete": (),
+    "server_restore": ("server_soft_delete",),
+    "server_password": (),
+    "server_crash_dump": (),
+    "server_shelve": (),
+    "server_shelve_offload": ("shelve_kept",),
+    "server_unshelve": ("server_shelve",),
     "server_rebuild": (),
     "server_rescue": (),
     "server_unrescue": ("server_rescue",),
@@ -160,11 +174,22 @@ def _detach_volume(world: "ServerWorld", found: accept.Found) -> str:
 STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
     "server_snapshot": _image("server_snapshot"),
     "server_backup": _image("server_backup", backup_type="daily", rotation=1),
+    "server_snapshot_volumes": _image("server_snapshot_volumes"),
     "server_resize": _resize,
     "confirm_resize": lambda w, found: confirm_resize.start(w.services, CONTEXT, found),
     "revert_resize": lambda w, found: revert_resize.start(w.services, CONTEXT, found),
     "interface_attach": _attach,
     "interface_detach": _detach,
+    "server_password": lambda w, found: server_password.start(
+        w.services, CONTEXT, found, "s3cret-2"
+    ),
+    "server_crash_dump": lambda w, found: server_crash_dump.start(w.services, CONTEXT, found),
+    "server_shelve": lambda w, found: server_shelve.start(w.services, CONTEXT, found),
+    "shelve_kept": lambda w, found: w.shelve_kept(found),
+    "server_shelve_offload": lambda w, found: server_shelve_offload.start(
+        w.services, CONTEXT, found
+    ),
+    "server_unshelve": lambda w, found: server_unshelve.start(w.services, CONTEXT, found),
     "server_rebuild": lambda w, found: w.rebuild(found),
     "server_rescue": lambda w, found: server_rescue.start(w.services, CONTEXT, found, w.image().id),
     "server_unrescue": lambda w, found: server_unrescue.start(w.services, CONTEXT, found),
@@ -381,6 +406,13 @@ class ServerWorld:
         newest = max((row for row in live if row["kind"] == kind), key=lambda row: row["epoch"])
         return str(newest["id"])
 
+    def shelve_kept(self, found: Any) -> str:
+        """Accept a shelve of a server that stays on its host; return the operation."""
+        self.services.settings = {"settings": Settings(shelved_offload_time_s=-1)}
+        operation = server_shelve.start(self.services, CONTEXT, found)
+        self.services.settings = {}
+        return operation
+
     def rebuild(self, found: Any, **asked: Any) -> str:
         """Accept a rebuild to another image, with a new name and new user data; return the operation."""
         wanted = server_rebuild.Rebuild(
@@ -425,7 +457,13 @@ class ServerWorld:
             name="web",
             hostname="web",
             flavor=FlavorRecord(flavorid="1", name="m1.tiny", vcpus=1, memory_mib=512, root_gib=1),
-            image=ImageRecord(id=new_uuid(), name="tiny", disk_format="qcow2", size=1 << 20),
+            image=ImageRecord(
+                id=new_uuid(),
+                name="tiny",
+                disk_format="qcow2",
+                size=1 << 20,
+                properties={"hw_qemu_guest_agent": "yes"},
+            ),
             metadata=faults,
             tags=tuple(f"t{k}" for k in range(self.shape.tags)),
             security_groups=((made["group"][0], made["group"][1]),),
@@ -480,7 +518,8 @@ class ServerWorld:
 
         power = None
         if self.kind not in ("server_create", "server_delete"):
-            power = self.guests.find(self.server)[1].power
+            mine = [g for g in self.guests.everything() if g.server == self.server]
+            power = mine[0].power if mine else None
         return expected(self.before, self.kind, state, self.shape, power)
 
     def close(self) -> None:

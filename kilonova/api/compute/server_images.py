@@ -7,10 +7,11 @@ from kilonova.api.compute.rules import MEMBER
 from kilonova.api.compute.schemas.common import METADATA, NAME, Json, wrap
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, versioned
+from kilonova.common.errors import BadRequest
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
 from kilonova.objects.server import SnapshotParams
-from kilonova.operations import server_backup, server_snapshot, snapshots
+from kilonova.operations import server_backup, server_snapshot, server_snapshot_volumes, snapshots
 
 _IMAGE_RULE = R + "servers:create_image"
 _BACKUP_RULE = R + "os-create-backup"
@@ -19,10 +20,14 @@ _BACKUP_RULE = R + "os-create-backup"
 def create_image(req: Request) -> Any:
     """Make an image of a server while it goes on."""
     server, asked = found(req, _IMAGE_RULE), req.body["createImage"]
+    saga = server_snapshot.SAGA
+    if server.row is not None and snapshots.is_volume_backed(server.row):
+        found(req, _IMAGE_RULE + ":allow_volume_backed")
+        saga = server_snapshot_volumes.SAGA
     image = snapshots.start(
         req.cloud,
         req.ctx,
-        server_snapshot.SAGA,
+        saga,
         server,
         asked["name"].strip(),
         asked.get("metadata", {}),
@@ -34,6 +39,8 @@ def create_backup(req: Request) -> Any:
     """Make an image of a server, and delete the oldest of its type beyond ``rotation``."""
     server, asked = found(req, _BACKUP_RULE), req.body["createBackup"]
     rotation = int(asked["rotation"])
+    if server.row is not None and snapshots.is_volume_backed(server.row):
+        raise BadRequest("Backup is not supported for volume-backed instances.")
     image = snapshots.start(
         req.cloud,
         req.ctx,

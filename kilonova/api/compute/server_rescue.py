@@ -8,6 +8,7 @@ from kilonova.api.compute.rules import MEMBER
 from kilonova.api.compute.schemas.common import UUID, Json, wrap
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, versioned
+from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.operations import server_rescue, server_unrescue
 
@@ -18,7 +19,8 @@ def rescue(req: Request) -> Any:
     """Boot a server from a rescue image, its own one if none is named."""
     server, asked = found(req, _RESCUE), req.body["rescue"] or {}
     password = asked.get("adminPass") or secrets.token_urlsafe(9)
-    server_rescue.start(req.cloud, req.ctx, server, asked.get("rescue_image_ref"))
+    backed, image = req.version >= V(2, 87), asked.get("rescue_image_ref")
+    server_rescue.start(req.cloud, req.ctx, server, image, volume_backed=backed)
     return {"adminPass": password}
 
 

@@ -13,10 +13,6 @@ _MANAGER = "rule:project_manager_or_admin"
 _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
-    "shelve": ("Shelving a server", "os-shelve:shelve", MEMBER, 1, None),
-    "unshelve": ("Shelving a server", "os-shelve:unshelve", MEMBER, 1, None),
-    "shelveOffload": ("Shelving a server", "os-shelve:shelve_offload", ADMIN, 1, None),
-    "changePassword": ("Changing a guest's password", "os-admin-password", MEMBER, 1, None),
     "evacuate": ("Evacuating a server", "os-evacuate", ADMIN, 1, None),
     "migrate": ("Migrating a server", "os-migrate-server:migrate", _MANAGER, 1, None),
     "os-migrateLive": (
@@ -31,14 +27,6 @@ ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
         "os-admin-actions:inject_network_info",
         ADMIN,
         1,
-        None,
-    ),
-    "restore": ("Soft delete", "os-deferred-delete:restore", MEMBER, 1, None),
-    "trigger_crash_dump": (
-        "Triggering a crash dump",
-        "servers:trigger_crash_dump",
-        MEMBER,
-        17,
         None,
     ),
     "os-getSPICEConsole": ("A SPICE console", "os-remote-consoles", MEMBER, 1, 5),
@@ -111,7 +99,6 @@ RULES: dict[str, Any] = {
     **{R + rule: role for _, rule, role, _, _ in ACTIONS.values()},
     **{R + rule: role for _, _, _, rule, role, _ in PARTS},
     R + "servers:gone": MEMBER,
-    R + "os-shelve:unshelve_to_host": ADMIN,
     R + "os-migrate-server:migrate:host": ADMIN,
     R + "os-migrate-server:migrate_live:host": ADMIN,
     "compute:servers:resize:cross_cell": "!",

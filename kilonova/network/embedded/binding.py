@@ -132,6 +132,15 @@ def remove(work: Work, key: Key | None, port_id: str | None) -> int:
     return _remove_rows(work, rows)
 
 
+def bind_all(work: Work, device_id: str, host: str | None) -> None:
+    """Bind every port that was made or adopted for a server to a host, or to none."""
+    for row in work.tx.all(bound.OF_DEVICES, ids=listed([device_id])):
+        if host is None and row["host"]:
+            ports.off_host(work, row, {})
+        elif host is not None and row["host"] != host:
+            ports.bind(work, row, host)
+
+
 def remove_of(work: Work, device_id: str) -> int:
     """``remove`` every port that was made or adopted for a server."""
     return _remove_rows(work, work.tx.all(bound.OF_DEVICES, ids=listed([device_id])))

@@ -143,6 +143,10 @@ class EmbeddedNetwork:
         """See NetworkService."""
         return self.write(lambda w: binding.remove(w, key, port_id))
 
+    def bind_ports(self, server_id: str, host: str | None) -> None:
+        """See NetworkService."""
+        self.write(lambda w: binding.bind_all(w, server_id, host))
+
     def remove_ports_of(self, server_id: str) -> int:
         """See NetworkService."""
         return self.write(lambda w: binding.remove_of(w, server_id))

@@ -19,6 +19,7 @@ from kilonova.objects.host import Inventory
 from kilonova.virt.driver import Again, DriverError, OnEvent, Progress
 from kilonova.virt.fake.consoles import FakeConsoles
 from kilonova.virt.fake.disks import defined
+from kilonova.virt.fake.guest_tools import FakeGuestTools
 from kilonova.virt.fake.guests import booted, fresh
 from kilonova.virt.fake.host import HANG_S
 from kilonova.virt.fake.nics import FakeNics
@@ -51,7 +52,7 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(FakeNics, FakeSnapshots, FakeResizes, FakeRemaking, FakeConsoles):
+class FakeDriver(FakeNics, FakeSnapshots, FakeResizes, FakeRemaking, FakeConsoles, FakeGuestTools):
     """One simulated host. Threads may share it."""
 
     name = "fake"

@@ -167,6 +167,11 @@ class World:
             found += [Leftover(*row) for row in self.files.ledger()]
         return sorted(found)
 
+    def everything(self) -> list[FakeGuest]:
+        """Return the guests of all hosts."""
+        with self.lock:
+            return [g for guests in self._guests.values() for g in guests.values()]
+
     def crash(self, server_id: str) -> None:
         """Let a guest crash by itself."""
         self._by_itself(server_id, PowerState.CRASHED)

@@ -24,6 +24,7 @@ from kilonova.virt.libvirt import console, disks, facts, power, xml
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.consoles import Consoles
 from kilonova.virt.libvirt.domains import is_active, text_of
+from kilonova.virt.libvirt.guest_tools import GuestTools
 from kilonova.virt.libvirt.nics import Nics
 from kilonova.virt.libvirt.remaking import Remaking
 from kilonova.virt.libvirt.resize import Resizes
@@ -34,7 +35,7 @@ INVENTORY_FOR_S = 30.0
 _ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
-class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes):
+class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes, GuestTools):
     """One host with libvirtd. Threads may share it. What only some orders need is in a part that it inherits."""
 
     name = "libvirt"

@@ -38,7 +38,7 @@ class Remaking(Building):
                 self._waits.acpi_off(server, domain, change.timeout_s, progress)
                 power.forget_memory(domain)
             self._exchange(build, change, directory)
-            before = None if change.anew else domain
+            before = None if change.anew else _same_first(domain, build)
             domain = self._define(build, hardware, self._disks.existing(build), before)
             self._make_config_drive(build, self._devices(domain, build))
             if build.start:
@@ -61,7 +61,8 @@ class Remaking(Building):
             power.forget_memory(domain)
             for path in aside:
                 path.replace(path.with_name(path.name.removesuffix(ASIDE)))
-            domain = self._define_again(build, None if aside else domain)
+            before = None if aside else _same_first(domain, build)
+            domain = self._define_again(build, before)
             if build.start:
                 self._boot(domain)
         for name in drop:
@@ -113,6 +114,18 @@ class Remaking(Building):
         for path in (*directory.glob("*.qcow2"), *directory.glob("*.raw")):
             if path.name not in mine and not path.name.endswith(BASE):
                 path.replace(path.with_name(path.name + ASIDE))
+
+
+def _same_first(domain: Any, build: GuestBuild) -> Any:
+    """Return the domain whose devices stay where they are; None when the guest comes to boot from another disk.
+
+    Guests name and mount disks by their places, so a rescue disk gets the first one.
+    """
+    if domain is None or not build.disks:
+        return None
+    first = build.disks[0]
+    alias = f"ua-disk-{first.name}" if isinstance(first, LocalDisk) else f"ua-{first.serial}"
+    return domain if xml.first_disk_of(text_of(domain)) == alias else None
 
 
 def _names(build: GuestBuild) -> set[str]:

@@ -340,6 +340,11 @@ def local_disks_of(text: str) -> set[str]:
     return {a.removeprefix("ua-disk-") for a in found if a.startswith("ua-disk-")}
 
 
+def first_disk_of(text: str) -> str | None:
+    """Return our alias of the first disk that a domain is defined with."""
+    return next((alias for _, alias, _ in _devices(text, "disk")), None)
+
+
 def tags_of(build: GuestBuild) -> dict[str, str]:
     """Return the tags of a build's devices by their aliases."""
     found = {f"ua-{n.port_id}": n.tag for n in build.nics}

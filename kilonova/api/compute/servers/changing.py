@@ -18,6 +18,7 @@ from kilonova.operations import (
     server_reboot_hard,
     server_reboot_soft,
     server_resume,
+    server_soft_delete,
     server_start,
     server_stop,
     server_suspend,
@@ -26,6 +27,7 @@ from kilonova.operations import (
 from kilonova.operations.accept import Found, find_server
 from kilonova.operations.records import change_server
 from kilonova.operations.services import Services
+from kilonova.operations.states import SOFT_DELETED, TRANSITIONS
 from kilonova.saga.definition import Saga
 
 # what PUT /servers/{id} answers with until 2.74; addresses are version and addr only
@@ -111,12 +113,21 @@ def resume(req: Request) -> None:
 
 
 def delete(req: Request) -> None:
-    """Delete a server, whatever state it is in."""
-    server_delete.start(req.cloud, req.ctx, _found(req, "os_compute_api:servers:delete"))
+    """Delete a server, whatever state it is in; one that can be restored is only hidden, where that is set."""
+    found, services = _found(req, "os_compute_api:servers:delete"), req.cloud
+    row, saga = found.row, server_soft_delete.SAGA
+    window = services.setting("reclaim_instance_interval_s", 0.0)
+    if window > 0 and row is not None and row["launched_at"] is not None:
+        free = row["task_state"] is None and row["vm_state"] in TRANSITIONS[saga.kind].start
+        if free or row["vm_state"] == SOFT_DELETED:
+            if free:
+                power.start(services, req.ctx, saga, found)
+            return
+    server_delete.start(services, req.ctx, found)
 
 
 def force_delete(req: Request) -> None:
-    """Delete a server at once; without soft delete this is the same as a delete."""
+    """Delete a server at once, also one that could still be restored."""
     found = _found(req, "os_compute_api:os-deferred-delete:force")
     server_delete.start(req.cloud, req.ctx, found, action="forceDelete")
 

@@ -266,17 +266,19 @@ def bind(work: Work, row: Row, host: str, values: dict[str, Any] | None = None) 
 def unbind(work: Work, row: Row) -> None:
     """Free a port from its device and host; it stays for its owner."""
     values = {
-        "host": "",
         "device_id": "",
         "device_owner": "",
         "operation": "",
         "item": "",
         "preserve": 0,
-        "status": "DOWN",
-        "applied": 0,
         "tag": None,
     }
-    change(work, row, values)
+    off_host(work, row, values)
+
+
+def off_host(work: Work, row: Row, values: dict[str, Any]) -> None:
+    """Change a port that has no host from now on; its old host lets go."""
+    change(work, row, {**values, "host": "", "status": "DOWN", "applied": 0})
     work.ports.discard(row["id"])
     if row["host"]:
         _let_go(work, row, row["generation"] + 1)
