@@ -169,6 +169,12 @@ def resting(tx: Tx, volume_id: str) -> str:
     return "available"
 
 
+def free(tx: Tx, volume_id: str, now: float) -> None:
+    """Give a volume the status of its attachments, also one that somebody reset."""
+    busy = (*HELD, "error", "error_extending", "maintenance")
+    volumes.change(tx, volume_id, now, only=busy, status=resting(tx, volume_id))
+
+
 def rest(tx: Tx, volume_id: str, now: float, busy: str, **values: Any) -> None:
     """End what a volume was ``busy`` with: its status follows its attachments, unless somebody changed it meanwhile."""
     volumes.change(tx, volume_id, now, only=(busy,), status=resting(tx, volume_id))

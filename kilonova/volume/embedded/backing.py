@@ -112,6 +112,7 @@ def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Ro
         updated_at=now,
         volume_id=row["id"],
         container=of.target.container,
+        volume=_kept_of(row),
         size_gib=size,
     )
     volumes.change(tx, row["id"], now, status="backing-up", previous_status=row["status"])
@@ -120,9 +121,15 @@ def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Ro
     return backups.get(tx, new.id)
 
 
+def _kept_of(row: Row) -> str:
+    """Return what a restore gives back besides the data."""
+    kept = {k: row[k] for k in ("metadata", "image", "bootable", "type_id", "description")}
+    return msgspec.json.encode(kept).decode()
+
+
 def delete_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row) -> None:
     """Accept the delete of a backup. Repeatable. It is an operation on the backup, not on the volume."""
-    if row["status"] == "deleting":
+    if journal.live_of(tx, row["id"]):
         return
     backups.change(tx, row["id"], of.clock.now(), status="deleting")
     params = VolumeParams(
@@ -164,8 +171,11 @@ def restore_in(
             raise invalid_volume(
                 f"volume size {volume['size_gib']} is too small to restore backup of size {row['size_gib']}."
             )
+        kept = msgspec.json.decode(row["volume"])
+        back = {k: kept[k] for k in ("image", "bootable") if k in kept}
+        before = volume["status"]
         volumes.change(
-            tx, volume["id"], now, status="restoring-backup", previous_status=volume["status"]
+            tx, volume["id"], now, status="restoring-backup", previous_status=before, **back
         )
     backups.change(tx, row["id"], now, status="restoring")
     params = VolumeParams(
@@ -179,7 +189,8 @@ def restore_in(
 
 
 def _new_volume(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, name: str) -> Row:
-    kind = types.default_for(tx, row["project_id"])
+    kept = msgspec.json.decode(row["volume"])
+    kind = types.find(tx, kept.get("type_id") or "") or types.default_for(tx, row["project_id"])
     size, now = row["size_gib"], of.clock.now()
     quotas.check(
         tx,
@@ -199,7 +210,10 @@ def _new_volume(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, name: str
         project_id=row["project_id"],
         user_id=ctx.user_id or "",
         name=name or f"restore_backup_{row['id']}",
-        description=None,
+        description=kept.get("description"),
+        metadata=kept.get("metadata", "{}"),
+        image=kept.get("image", "{}"),
+        bootable=kept.get("bootable", 0),
         status="restoring-backup",
         size_gib=size,
         type_id=kind["id"],

@@ -71,7 +71,8 @@ def page(tx: Tx, req: Request, noun: Noun, *, more: Sequence[Any] = ()) -> Page:
         statement = statement.order_by(column.desc() if descending else column.asc())
     rows = tx.select(statement.limit(min(limit, MAX_LIMIT) + 1).offset(offset))
     shown = rows[: min(limit, MAX_LIMIT)]
-    links = _next(req, noun, shown) if shown and len(rows) > len(shown) else []
+    full = len(rows) > len(shown) or ("limit" in req.query and len(shown) == limit)
+    links = _next(req, noun, shown) if shown and full else []
     count = None
     if req.version >= V(3, 45) and truth(req.query.get("with_count", "false")):
         count = tx.select(sa.select(sa.func.count()).select_from(base.subquery()))[0][0]

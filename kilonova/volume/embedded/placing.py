@@ -7,6 +7,12 @@ from kilonova.common.errors import KilonovaError
 
 ZONE = "nova"
 POOL = "pool"
+BACK_END = {
+    "volume_backend_name": "qcow2",
+    "storage_protocol": "nbd",
+    "vendor_name": "Kilonova",
+    "pool_name": POOL,
+}
 
 
 class NoRoom(KilonovaError):

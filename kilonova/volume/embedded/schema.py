@@ -43,6 +43,7 @@ volume = Table(
     Column("bootable", Integer, nullable=False, server_default="0"),
     Column("multiattach", Integer, nullable=False, server_default="0"),
     Column("readonly", Integer, nullable=False, server_default="0"),
+    Column("readonly_said", Integer, nullable=False, server_default="0"),  # then it is shown
     Column("image", Text, nullable=False, server_default="{}"),  # volume_image_metadata
     Column("image_id", Text),  # what it is made from: at most one of these
     Column("snapshot_id", Text),
@@ -100,6 +101,7 @@ backup = Table(
     Column("location", Text),  # what its target needs to find it again
     Column("size_gib", Integer, nullable=False),
     Column("fail_reason", Text),
+    Column("volume", Text, nullable=False, server_default="{}"),  # what a restore gives back
     Column("zone", Text, nullable=False, server_default="nova"),
     Index("backup_project", "project_id", "created_at", "id"),
 )
@@ -145,6 +147,19 @@ transfer = Table(
     Column("digest", Text, nullable=False),
     Column("no_snapshots", Integer, nullable=False, server_default="0"),
     Column("created_at", Float, nullable=False),
+)
+message = Table(
+    "message",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("resource_uuid", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("message_project", "project_id", "created_at", "id"),
 )
 export_host = Table(
     "export_host",

@@ -12,6 +12,7 @@ from kilonova.volume.embedded.routes.backups import BackupRoutes
 from kilonova.volume.embedded.routes.common import HIGH, LOW
 from kilonova.volume.embedded.routes.connections import ConnectionRoutes
 from kilonova.volume.embedded.routes.info import Info
+from kilonova.volume.embedded.routes.messages import MessageRoutes
 from kilonova.volume.embedded.routes.pairs import Pairs
 from kilonova.volume.embedded.routes.quotas import QuotaRoutes
 from kilonova.volume.embedded.routes.services import ServiceRoutes
@@ -46,6 +47,7 @@ def service(volumes: EmbeddedVolumes, overrides: Mapping[str, str] | None = None
         BackupRoutes(volumes),
         TransferRoutes(volumes),
         TypeRoutes(volumes),
+        MessageRoutes(volumes),
         QuotaRoutes(volumes),
         ServiceRoutes(volumes),
     ]

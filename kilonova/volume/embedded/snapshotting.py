@@ -8,6 +8,7 @@ import msgspec
 from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Row, Tx
+from kilonova.objects.base import decode
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
 from kilonova.volume.embedded.faults import invalid_snapshot, invalid_volume
@@ -75,11 +76,13 @@ def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewSnapshot) -> 
 def delete_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row) -> None:
     """Accept the delete of a snapshot, whatever runs for it. Repeatable."""
     now = of.clock.now()
-    if row["status"] == "deleting":
-        return
     for live in journal.live_of(tx, row["volume_id"]):
-        mine = msgspec.json.decode(live["params"])["d"].get("snapshot_id") == row["id"]
-        if mine and live["kind"] == snapshot_create.SAGA.kind:
+        params = decode(live["params"], VolumeParams)
+        if params.snapshot_id != row["id"]:
+            continue
+        if live["kind"] == snapshot_delete.SAGA.kind:
+            return
+        if live["kind"] == snapshot_create.SAGA.kind:
             journal.request_cancel(tx, live["id"], now=now, nudge=of.nudge)
     snapshots.change(tx, row["id"], now, status="deleting")
     params = VolumeParams(

@@ -13,6 +13,7 @@ from kilonova.objects.image import Image
 from kilonova.volume.embedded import placing
 
 _json = msgspec.json.decode
+MESSAGES_KEPT_S = 30 * 86400.0
 
 
 def moment(seconds: float | None) -> str | None:
@@ -61,8 +62,8 @@ def volume(req: Request, row: Row, held: Sequence[Row], type_name: str) -> dict[
         "multiattach": bool(row["multiattach"]),
         "os-vol-tenant-attr:tenant_id": row["project_id"],
     }
-    if row["readonly"]:
-        out["metadata"] = {**out["metadata"], "readonly": "True"}
+    if row["readonly_said"]:
+        out["metadata"] = {**out["metadata"], "readonly": str(bool(row["readonly"]))}
     image = _json(row["image"])
     if image:
         out["volume_image_metadata"] = image
@@ -246,3 +247,24 @@ def transfer(req: Request, row: Row, *, full: bool = True) -> dict[str, Any]:
         out["destination_project_id"] = None
         out["accepted"] = False
     return out
+
+
+def plain_snapshot(shown: dict[str, Any]) -> dict[str, Any]:
+    """Return a snapshot as create and update answer it."""
+    return {k: v for k, v in shown.items() if not k.startswith("os-extended-")}
+
+
+def message(req: Request, row: Row) -> dict[str, Any]:
+    """Return a message to a tenant."""
+    return {
+        "id": row["id"],
+        "event_id": row["event_id"],
+        "user_message": row["text"],
+        "message_level": "ERROR",
+        "created_at": moment(row["created_at"]),
+        "guaranteed_until": moment(row["created_at"] + MESSAGES_KEPT_S),
+        "request_id": row["request_id"],
+        "resource_type": row["resource_type"],
+        "resource_uuid": row["resource_uuid"],
+        "links": links(req, "messages", row["id"]),
+    }

@@ -49,3 +49,36 @@ def test_small_lists(api: Client) -> None:
     ):
         assert name in api.call("GET", path).json
     assert api.call("GET", "/qos-specs", who="admin").json == {"qos_specs": []}
+
+
+def test_messages(api: Client) -> None:
+    """A type that asks for another back end: no host, and the owner reads why."""
+    specs = {"storage_protocol": "ceph"}
+    kind = {"name": "elsewhere", "extra_specs": specs}
+    made = api.call("POST", "/types", {"volume_type": kind}, who="admin").json["volume_type"]["id"]
+    got = api.call("POST", "/volumes", {"volume": {"size": 1, "volume_type": made}})
+    volume = got.json["volume"]["id"]
+    api.becomes(volume, "error")
+    [message] = api.call("GET", f"/messages?resource_uuid={volume}").json["messages"]
+    assert "No valid backend" in message["user_message"]
+    path = f"/messages/{message['id']}"
+    assert api.call("GET", path).json["message"] == message
+    assert api.call("GET", path, who="other").status == 404
+    assert api.call("DELETE", path, who="reader").status == 403
+    assert api.call("DELETE", path).status == 204
+    assert api.call("GET", path).status == 404
+    api.delete(volume)
+    assert api.call("DELETE", f"/types/{made}", who="admin").status == 202
+
+
+def test_hosts(api: Client) -> None:
+    """The older list of services, and what one host keeps."""
+    volume = api.make(2)
+    host = api.show(volume)["os-vol-host-attr:host"].partition("#")[0]
+    names = {h["host_name"] for h in api.call("GET", "/os-hosts", who="admin").json["hosts"]}
+    assert host in names
+    found = api.call("GET", f"/os-hosts/{host}", who="admin").json["host"]
+    assert found[0]["resource"]["total_volume_gb"] == "2"
+    assert api.call("GET", "/os-hosts/nowhere", who="admin").status == 404
+    assert api.call("PUT", "/os-services/freeze", {"host": host}, who="admin").status == 400
+    api.delete(volume)

@@ -18,7 +18,7 @@ from kilonova.saga import journal
 from kilonova.saga.definition import Run, Saga
 from kilonova.volume.embedded import cleanups
 from kilonova.volume.embedded.schema import volume
-from kilonova.volume.embedded.store import attachments, snapshots, volumes
+from kilonova.volume.embedded.store import attachments, messages, snapshots, volumes
 
 if TYPE_CHECKING:
     from kilonova.volume.embedded.volumes import EmbeddedVolumes
@@ -109,6 +109,14 @@ def park(tx: Tx, run: Run, order: Order) -> None:
     elif run.kind == "snapshot_delete":
         size = int(snapshots.get(tx, run.params.snapshot_id)["size_gib"])
     cleanups.put(tx, order, size, service(run).clock.now())
+
+
+def tell_project(tx: Tx, run: Run, kind: str, about: str) -> None:
+    """Tell the project why an operation was unwound; kind: VOLUME, VOLUME_SNAPSHOT, VOLUME_BACKUP."""
+    if run.error:
+        now = service(run).clock.now()
+        request = run.context.request_id
+        messages.add(tx, run.params.project_id, request, (kind, about), run.error, now)
 
 
 def writer_of(run: Run, volume_id: str) -> str | None:

@@ -13,7 +13,13 @@ from kilonova.objects.volume_orders import VolumeUpload, VolumeUploaded
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 from kilonova.volume.embedded import attaching
-from kilonova.volume.embedded.operations.asking import order, row_of, service, writer_of
+from kilonova.volume.embedded.operations.asking import (
+    order,
+    row_of,
+    service,
+    tell_project,
+    writer_of,
+)
 from kilonova.volume.embedded.store import backups
 
 DEADLINE_S = 3600.0
@@ -77,7 +83,8 @@ def put_available(tx: Tx, run: Run, output: Output) -> None:
 
 
 def put_error(tx: Tx, run: Run) -> None:
-    """The backup did not happen; the volume can be used again."""
+    """The backup did not happen, and a message says why; the volume can be used again."""
+    tell_project(tx, run, "VOLUME_BACKUP", run.params.backup_id)
     now = service(run).clock.now()
     backups.change(
         tx,

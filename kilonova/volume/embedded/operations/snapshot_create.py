@@ -16,6 +16,7 @@ from kilonova.volume.embedded.operations.asking import (
     park,
     service,
     snapshot_of,
+    tell_project,
     writer_of,
 )
 from kilonova.volume.embedded.store import snapshots
@@ -58,7 +59,8 @@ def put_available(tx: Tx, run: Run, output: Output) -> None:
 
 
 def put_error(tx: Tx, run: Run) -> None:
-    """The snapshot did not happen."""
+    """The snapshot did not happen; a message says why."""
+    tell_project(tx, run, "VOLUME_SNAPSHOT", run.params.snapshot_id)
     now = service(run).clock.now()
     snapshots.change(
         tx, run.params.snapshot_id, now, only=("creating", "available"), status="error"

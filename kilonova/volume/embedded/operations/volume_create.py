@@ -31,9 +31,10 @@ from kilonova.volume.embedded.operations.asking import (
     park,
     row_of,
     service,
+    tell_project,
     writer_of,
 )
-from kilonova.volume.embedded.store import services, volumes
+from kilonova.volume.embedded.store import services, types, volumes
 
 MAKE_DEADLINE_S = 3600.0
 
@@ -45,9 +46,22 @@ def place(run: Run) -> Output:
         return {"host": row["host"], "chosen": False}
     retreats: Any = run.outputs.get("retreats", ())
     tried = {str(note["host"]) for note in retreats}
+    of.db.read(lambda tx: check_back_end(tx, row["type_id"]))
     kept, off = of.db.read(lambda tx: (volumes.kept(tx), services.disabled(tx)))
     rooms = [r for r in of.rooms() if r.host not in off | tried]
     return {"host": placing.choose(rooms, kept, row["size_gib"]), "chosen": True}
+
+
+def check_back_end(tx: Tx, type_id: str | None) -> None:
+    """Raise NoRoom when a type asks for another back end than hosts have. source: Cinder's CapabilitiesFilter."""
+    kind = types.find(tx, type_id or "")
+    for name, wanted in types.specs_of(kind).items() if kind is not None else ():
+        if name in placing.BACK_END and wanted != placing.BACK_END[name]:
+            raise placing.NoRoom(
+                "No valid backend was found. No weighed backends available.",
+                spec=name,
+                wanted=wanted,
+            )
 
 
 def take(tx: Tx, run: Run, output: Output) -> None:
@@ -146,7 +160,8 @@ def put_available(tx: Tx, run: Run, output: Output) -> None:
 
 
 def put_error(tx: Tx, run: Run) -> None:
-    """The create did not happen: a row in "error" is all that is left."""
+    """The create did not happen: a row in "error" is all that is left, and a message that says why."""
+    tell_project(tx, run, "VOLUME", run.resource)
     volumes.change(
         tx,
         run.resource,

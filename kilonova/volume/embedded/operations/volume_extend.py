@@ -14,7 +14,13 @@ from kilonova.objects.volume_orders import VolumeExtend
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 from kilonova.volume.embedded import attaching
-from kilonova.volume.embedded.operations.asking import order, row_of, service, writer_of
+from kilonova.volume.embedded.operations.asking import (
+    order,
+    row_of,
+    service,
+    tell_project,
+    writer_of,
+)
 from kilonova.volume.embedded.store import attachments
 
 DEADLINE_S = 300.0
@@ -48,7 +54,8 @@ def put_size(tx: Tx, run: Run, output: Output) -> None:
 
 
 def put_back(tx: Tx, run: Run) -> None:
-    """The old size holds."""
+    """The old size holds; a message says why."""
+    tell_project(tx, run, "VOLUME", run.resource)
     attaching.rest(tx, run.resource, service(run).clock.now(), "extending", new_size_gib=None)
 
 

@@ -191,7 +191,7 @@ class ActionRoutes:
                     f"Volume {row['id']} status must be available to update readonly flag, but current status is: "
                     f"{row['status']}."
                 )
-            volumes.change(tx, row["id"], self.of.clock.now(), readonly=value)
+            volumes.change(tx, row["id"], self.of.clock.now(), readonly=value, readonly_said=1)
 
         self.of.db.write(write)
 

@@ -170,12 +170,12 @@ class ConnectionRoutes:
             if len(held) > 1:
                 raise invalid_volume("Volume is attached more than once: name the attachment_id.")
             if not held:
-                if row["status"] in ("in-use", "detaching", "attaching"):
-                    volumes.change(tx, row["id"], self.of.clock.now(), status="available")
-                    return
-                raise invalid_volume(f"Volume {row['id']} is not attached.")
+                attaching.free(tx, row["id"], self.of.clock.now())
+                return
             check_end(req, held[0])
             attaching.end(tx, self.of.exports, held[0], self.of.clock.now())
+            if "os-force_detach" in req.body:
+                attaching.free(tx, row["id"], self.of.clock.now())
 
         self.of.db.write(write)
 

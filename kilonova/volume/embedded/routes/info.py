@@ -6,7 +6,6 @@ from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
-from kilonova.volume.embedded.faults import missing
 from kilonova.volume.embedded.placing import ZONE
 from kilonova.volume.embedded.routes.common import HIGH, LOW, both
 
@@ -55,10 +54,6 @@ class Info:
                 "GET", "/clusters", self.clusters, "volume_extension:services:index", since=V(3, 7)
             ),
             *both("GET", "/qos-specs", self.qos, "volume_extension:qos_specs_manage:get_all"),
-            *both("GET", "/messages", self.messages, "message:get_all", since=V(3, 3)),
-            *both(
-                "GET", "/messages/{id}", self.message, "message:get", errors=(404,), since=V(3, 3)
-            ),
             *both("GET", "/groups", self.groups, "group:get_all", since=V(3, 13)),
             *both("GET", "/groups/detail", self.groups, "group:get_all", since=V(3, 13)),
             *both("GET", "/os-availability-zone", self.zones, "volume:availability_zone_list"),
@@ -121,14 +116,6 @@ class Info:
     def qos(self, req: Request) -> dict[str, Any]:
         """There are no QoS specs."""
         return {"qos_specs": []}
-
-    def messages(self, req: Request) -> dict[str, Any]:
-        """There are no messages: why an operation failed is in ``kilonova operation show``."""
-        return {"messages": []}
-
-    def message(self, req: Request) -> None:
-        """There is no such message."""
-        raise missing("message", req.params["id"])
 
     def groups(self, req: Request) -> dict[str, Any]:
         """There are no volume groups."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kilonova.common.errors import NotFound
+from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db.engine import Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
@@ -38,6 +38,8 @@ class ServiceRoutes:
             *both("PUT", "/os-services/enable", self.enable, update, errors=(400, 404), body=_ONE),
             *both("PUT", "/os-services/disable", self.disable, update, errors=(400, 404), body=_ONE),
             *both("PUT", "/os-services/disable-log-reason", self.disable, update, errors=(400, 404), body=_ONE),
+            *both("PUT", "/os-services/freeze", self.freeze, update, errors=(400,), body=_ONE),
+            *both("PUT", "/os-services/thaw", self.freeze, update, errors=(400,), body=_ONE),
             *both("GET", "/os-hosts", self.hosts, "volume_extension:hosts"),
             *both("GET", "/os-hosts/{host}", self.host, "volume_extension:hosts", errors=(404,)),
             *both("GET", "/scheduler-stats/get_pools", self.pools, "scheduler_extension:scheduler_stats:get_pools"),
@@ -145,6 +147,15 @@ class ServiceRoutes:
                 for project, n in lines.items()
             ]
         }
+
+    def freeze(self, req: Request) -> None:
+        """Refuse it: nothing is replicated here, so nothing is frozen for a failover."""
+        host = req.body["host"]
+        if host.partition("@")[0] not in {r.host for r in self.of.rooms()}:
+            raise BadRequest(f"Invalid input received: no service runs on host {host[:255]}.")
+        raise BadRequest(
+            "Invalid input received: replication is not built here; disable the service instead."
+        )
 
     def pools(self, req: Request) -> dict[str, Any]:
         """List the pools; ``detail=True``: with what they have."""

@@ -131,7 +131,7 @@ class SnapshotRoutes:
             )
             return snapshotting.create_in(tx, req.ctx, self.of, new)
 
-        return {"snapshot": view.snapshot(req, self.of.db.write(write))}
+        return {"snapshot": view.plain_snapshot(view.snapshot(req, self.of.db.write(write)))}
 
     def index(self, req: Request) -> dict[str, Any]:
         """List the caller's snapshots."""
@@ -169,7 +169,7 @@ class SnapshotRoutes:
             snapshots.change(tx, row["id"], self.of.clock.now(), **changes)
             return snapshots.get(tx, row["id"])
 
-        return {"snapshot": view.snapshot(req, self.of.db.write(write))}
+        return {"snapshot": view.plain_snapshot(view.snapshot(req, self.of.db.write(write)))}
 
     def delete(self, req: Request) -> None:
         """Delete a snapshot."""

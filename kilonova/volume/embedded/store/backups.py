@@ -32,7 +32,14 @@ def get(tx: Tx, backup_id: str) -> Row:
 def add(tx: Tx, **values: Any) -> None:
     """Insert a row."""
     blank: dict[str, Any] = {c.name: None for c in b.columns}
-    blank |= {"operation": "", "item": "", "metadata": "{}", "zone": "nova", "name": ""}
+    blank |= {
+        "operation": "",
+        "item": "",
+        "metadata": "{}",
+        "zone": "nova",
+        "name": "",
+        "volume": "{}",
+    }
     tx.run(_ADD, **{**blank, **values})
 
 
