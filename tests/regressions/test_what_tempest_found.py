@@ -43,6 +43,25 @@ def test_disk_config_is_kept(whole: Whole, server: str) -> None:
     assert whole.call("GET", f"{V}/servers/{other}").json["server"][name] == "AUTO"
 
 
+def test_a_rebuild_and_a_resize_keep_the_disk_config(whole: Whole) -> None:
+    name = "OS-DCF:diskConfig"
+    server = whole.server("made-anew", who="admin")
+    path = f"{V}/servers/{server}"
+    asked = {"imageRef": whole.image(), name: "AUTO"}
+    got = whole.call("POST", path + "/action", {"rebuild": asked}, who="admin", version="2.75")
+    assert got.status == 202 and got.json["server"][name] == "AUTO"
+    assert "user_data" in got.json["server"]
+    assert "OS-EXT-SRV-ATTR:user_data" not in got.json["server"]
+    assert whole.settled(server).json["server"][name] == "AUTO"
+    for act, status in (("revertResize", 202), ("confirmResize", 204)):
+        resize = {"resize": {"flavorRef": "1", name: "MANUAL"}}
+        assert whole.call("POST", path + "/action", resize, who="admin").status == 202
+        assert whole.settled(server).json["server"]["status"] == "VERIFY_RESIZE"
+        got = whole.call("POST", path + "/action", {act: {}}, who="admin")
+        assert got.status == status, got
+        assert whole.settled(server).json["server"][name] == "MANUAL"
+
+
 def test_access_addresses_are_written_as_everybody_does(whole: Whole, server: str) -> None:
     body = {"server": {"accessIPv6": "0000:0000:0000:0000:0000:babe:220.12.22.2"}}
     got = whole.call("PUT", f"{V}/servers/{server}", body)

@@ -19,7 +19,7 @@ from kilonova.api.compute.schemas.common import (
     true,
     wrap,
 )
-from kilonova.api.compute.servers.changing import shown
+from kilonova.api.compute.servers.changing import keep_disk_config, shown
 from kilonova.api.compute.servers.creating import canonical
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.servers.reading import find
@@ -72,6 +72,7 @@ def rebuild(req: Request) -> Any:
             reimage=req.version >= V(2, 93),
         ),
     )
+    keep_disk_config(req, server, asked)
     return _told(req, server.id, changed, password)
 
 
@@ -81,6 +82,7 @@ def _told(req: Request, server_id: str, changed: dict[str, Any], password: str) 
     new = {**dict(row), **changed, "user_data": row["user_data"]}
     out = shown(req, new, frozenset(("key_name",)) if req.version >= V(2, 54) else frozenset())
     out["adminPass"] = password
+    out.pop("OS-EXT-SRV-ATTR:user_data", None)  # a rebuild shows it as user_data
     if req.version >= V(2, 57):
         asked = req.body["rebuild"]
         kept = asked if "user_data" in asked else metadata.user_data_of(req.cloud, [row])

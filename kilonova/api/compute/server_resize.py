@@ -4,6 +4,7 @@ from typing import Any
 
 from kilonova.api.compute.rules import MEMBER
 from kilonova.api.compute.schemas.common import Json, wrap
+from kilonova.api.compute.servers.changing import keep_disk_config
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, action
 from kilonova.http.request import Request
@@ -16,7 +17,9 @@ _RULE = R + "servers:"
 def resize(req: Request) -> None:
     """Give a server another flavor."""
     server = found(req, _RULE + "resize")
-    server_resize.start(req.cloud, req.ctx, server, str(req.body["resize"]["flavorRef"]))
+    asked = req.body["resize"]
+    server_resize.start(req.cloud, req.ctx, server, str(asked["flavorRef"]))
+    keep_disk_config(req, server, asked)
 
 
 def confirm(req: Request) -> None:
@@ -41,12 +44,8 @@ _RESIZE: Json = {
 
 
 def _nothing(name: str) -> Json:
-    return {
-        "type": "object",
-        "properties": {name: {"type": "null"}},
-        "required": [name],
-        "additionalProperties": False,
-    }
+    """Nova takes any value here: Tempest sends {}."""
+    return wrap(name, {})
 
 
 _E: dict[str, Any] = {"errors": (400, 403, 404, 409)}

@@ -123,7 +123,7 @@ def _rebuilt(v: Microversion) -> Json:
         fields = {k: f for k, f in SHOWN.items() if k in kept}
         fields["key_name"] = Field(TEXT_OR_NULL, since=54)
     fields = {
-        **fields,
+        **{k: f for k, f in fields.items() if k != _ATTR + "user_data"},
         "user_data": Field(TEXT_OR_NULL, since=57),
         "adminPass": Field(TEXT),
     }

@@ -1,5 +1,6 @@
 """PUT and DELETE /servers/{id}, and the actions start, stop, reboot, pause, unpause, suspend, resume, lock, unlock."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -196,6 +197,12 @@ def update(req: Request) -> Any:
         raise Conflict(f"Instance {found.id} is being deleted")
     change_server(req.cloud, req.ctx, found, None, **values)
     return {"server": shown(req, find(req, found.id))}
+
+
+def keep_disk_config(req: Request, found: Found, asked: Mapping[str, Any]) -> None:
+    """Keep the wish of a rebuild or resize that was accepted: what resizes a partition is in the guest."""
+    if "OS-DCF:diskConfig" in asked:
+        change_server(req.cloud, req.ctx, found, None, disk_config=asked["OS-DCF:diskConfig"])
 
 
 def shown(req: Request, row: Rendered, also: frozenset[str] = frozenset()) -> dict[str, Any]:
