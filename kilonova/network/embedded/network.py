@@ -12,7 +12,7 @@ from kilonova.db.versions import ensure
 from kilonova.network.embedded import binding, planning, servers
 from kilonova.network.embedded.faults import Clash
 from kilonova.network.embedded.schema import metadata
-from kilonova.network.embedded.state import Publisher
+from kilonova.network.embedded.state import BATCH_S, Publisher
 from kilonova.network.embedded.store import bound, quotas, routers
 from kilonova.network.embedded.store.work import Work
 from kilonova.network.interface import Key, Requested
@@ -38,7 +38,7 @@ class EmbeddedNetwork:
         clock: Clock = SYSTEM,
         hosts: Callable[[], Sequence[str]] = tuple,
         quota_defaults: Mapping[str, int] | None = None,
-        batch_s: float = 0.1,
+        batch_s: float = BATCH_S,
     ) -> None:
         if isinstance(database, SqliteDatabase):
             ensure(database, metadata)

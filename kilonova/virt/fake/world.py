@@ -112,6 +112,7 @@ class World:
             self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._conn.execute("PRAGMA journal_mode=WAL")
             self._conn.execute("PRAGMA synchronous=NORMAL")
+            self._conn.execute("PRAGMA wal_autocheckpoint=4000")  # as kilonova.db.engine
             self._conn.execute(
                 "CREATE TABLE IF NOT EXISTS guest (host TEXT NOT NULL, server TEXT NOT NULL, record BLOB NOT NULL,"
                 " PRIMARY KEY (host, server)) WITHOUT ROWID"
