@@ -88,7 +88,8 @@ class Cloud:
         names = list(dict.fromkeys([*names, *found]))
         self.cells = {n: self._database(n, stores.CELL) for n in names}
         self.vault = Vault.at(plan.state_dir / "secret.key")
-        self.bus = plan.bus or MemoryBus()
+        # A simulated host never waits: more threads would only hand the interpreter's lock around.
+        self.bus = plan.bus or MemoryBus(2 if plan.driver == "fake" else 4)
         self._later(self.bus.close)
 
     def _open_services(self) -> None:

@@ -36,7 +36,7 @@ class FakeHosts:
             ),
         )
         self.world = World(plan.state_dir / "guests.db", build_time_s=s.build_time_s, spec=spec)
-        self.workers = Workers(4)
+        self.workers = Workers(2)  # no job of a simulated host waits on its thread
         self.networks: dict[str, FakeHostNetwork] = {}
         self.agents: list[Agent] = []
         boot, send = _boot_id(), ImageSender(images.upload)
