@@ -130,6 +130,19 @@ SAMPLES = [
     *_show("/os-services", "error-forbidden", "2.1"),
     Sample("error-unknown-field", "2.90", "POST", "/servers", _server(networks="none", colour="red")),
     Sample("error-networks-object", "2.42", "POST", "/servers", _server(networks={"uuid": "{network}"})),
+    *_show("/servers/{web}/os-interface", "server-interfaces", "2.1", "2.70"),
+    Sample(
+        "server-interface-attach-2.1", "2.1", "POST", "/servers/{web}/os-interface",
+        {"interfaceAttachment": {"net_id": "{network}"}},
+    ),
+    Sample(
+        "server-interface-attach-2.70", "2.70", "POST", "/servers/{web}/os-interface",
+        {"interfaceAttachment": {"net_id": "{network}", "tag": "late"}},
+    ),
+    Sample(
+        "server-interface-both-2.1", "2.1", "POST", "/servers/{web}/os-interface",
+        {"interfaceAttachment": {"net_id": "{network}", "port_id": "{network}"}},
+    ),
 ]  # fmt: skip
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
