@@ -5,12 +5,16 @@ import threading
 import msgspec
 
 from kilonova.common.errors import KilonovaError
+from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
 from kilonova.db import mappings, servers
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Row, Tx
+from kilonova.objects.base import encode
+from kilonova.objects.guest import GuestDetachNic
+from kilonova.objects.order import Direction, Order, pack
 from kilonova.objects.port import NetworkEvent, NetworkEventName
 from kilonova.objects.server import NicRecord
-from kilonova.operations import metadata
+from kilonova.operations import cleanup, metadata
 from kilonova.operations.addresses import addresses_json
 from kilonova.operations.rows import nics_json
 from kilonova.operations.services import CELL0, Services
@@ -63,7 +67,7 @@ class NetworkEvents:
 def refresh(services: Services, server_id: str) -> bool:
     """Write addresses, groups and NICs of a placed server anew if they differ; tell whether they did. Repeatable.
 
-    A NIC whose port somebody deleted goes: the guest's next start must not wait for it.
+    A NIC whose port somebody deleted goes, from the guest too: its next start must not wait for a port that is gone.
     """
     mapping = services.world.read(lambda tx: mappings.find(tx, server_id))
     if mapping is None or mapping["cell"] in (None, CELL0):
@@ -83,7 +87,10 @@ def refresh(services: Services, server_id: str) -> bool:
         had = msgspec.json.decode(row["nics"], type=list[NicRecord])
         # An operation may have made ports since they were read: then its NICs are left alone.
         still = seen is not None and seen["epoch"] == row["epoch"] and row["task_state"] is None
-        nics = nics_json([n for n in had if n.port_id in there or not still])
+        lost = [n for n in had if n.port_id not in there and still]
+        nics = nics_json([n for n in had if n not in lost])
+        for nic in lost:
+            _take_out(services, tx, row, nic)
         if (addresses, groups, nics) == (row["addresses"], row["security_groups"], nics_json(had)):
             return False
         return servers.set_columns(
@@ -92,6 +99,7 @@ def refresh(services: Services, server_id: str) -> bool:
             addresses=addresses,
             security_groups=groups,
             nics=nics,
+            devices=_without(row["devices"], {n.mac for n in lost}),
             metadata_generation=row["metadata_generation"] + 1,
             updated_at=services.now(),
         )
@@ -100,3 +108,33 @@ def refresh(services: Services, server_id: str) -> bool:
     if changed:
         metadata.push(services, server_id)
     return changed
+
+
+def _without(devices: str, macs: set[str]) -> str:
+    if not macs:
+        return devices
+    kept = [d for d in msgspec.json.decode(devices) if d.get("mac") not in macs]
+    return msgspec.json.encode(kept).decode()
+
+
+def _take_out(services: Services, tx: Tx, row: Row, nic: NicRecord) -> None:
+    """Have the host take a NIC without a port out of the guest; a cleanup record asks again until it did."""
+    if row["host"] is None:
+        return
+    order = Order(
+        host=row["host"],
+        verb="guest_attach_nic",
+        server_id=row["uuid"],
+        epoch=row["epoch"],
+        operation=new_uuid(),
+        step="guest",
+        direction=Direction.UNDO,
+        fence=1,
+        seq=1,
+        answer_to="cleanup",
+        deadline_s=120.0,
+        body=pack(GuestDetachNic(server_id=row["uuid"], port_id=nic.port_id, mac=nic.mac)),
+    )
+    cleanup.put_record(tx, order.operation, order, services.now())
+    body = encode(order)
+    tx.after_commit(lambda: services.bus.publish(f"agent.{order.host}.order", body))

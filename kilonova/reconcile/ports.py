@@ -54,7 +54,7 @@ def _records(picture: Picture, claims: list[PortClaim], known: set[str]) -> list
                         subject=port,
                         where=name,
                         message=f"Server {server} has a NIC with port {port}, which the network does not know.",
-                        repair="The NIC is taken out of the record; the guest loses it at its next start.",
+                        repair="The NIC is taken out of the record, and out of the guest as soon as that lets go.",
                         about=(server,),
                         since=row["updated_at"] or 0.0,
                         extra=(server,),

@@ -5,7 +5,9 @@ Before, the record kept the NIC, and every later start waited a minute for a por
 
 from pathlib import Path
 
-from tests.operations.server_world import ServerWorld
+from kilonova.operations import network_events
+from kilonova.reconcile import cleanups
+from tests.operations.server_world import ServerWorld, Shape
 from tests.whole import running, until
 
 
@@ -33,3 +35,33 @@ def test_a_hard_reboot_before_anybody_noticed(tmp_path: Path) -> None:
     )
     assert world.run(*world.begin()) == "done"
     world.close()
+
+
+def test_the_guest_loses_the_nic_too(tmp_path: Path) -> None:
+    """Before, it kept a dead one, and did not start by itself after a reboot of its host: the port never came."""
+    world = ServerWorld(tmp_path, "server_reboot_hard", Shape(nics=2))
+    ports = [p.port_id for p in world.network.ports_of([world.server])[world.server]]
+    world.network.remove_port(port_id=ports[0])
+    assert network_events.refresh(world.services, world.server)
+    found = world.ledger()
+    host, guest = world.guests.find(world.server)
+    taps = set(world.taps[host].plugged)
+    world.close()
+    assert [port for port, _ in guest.nics] == ports[1:]
+    assert taps == set(ports[1:])
+    assert not [k for k in found if k.startswith(("audit:", "cleanup:"))]
+
+
+def test_a_host_that_is_down_takes_it_out_later(tmp_path: Path) -> None:
+    world = ServerWorld(tmp_path, "server_reboot_hard")
+    back = world.fall_silent(world.row()["host"])
+    port = world.network.ports_of([world.server])[world.server][0].port_id
+    world.network.remove_port(port_id=port)
+    network_events.refresh(world.services, world.server)
+    assert world.ledger()["cleanup:cell1"] == 1
+    back()
+    cleanups.run(world.services)
+    found = world.ledger()
+    nics = world.guests.find(world.server)[1].nics
+    world.close()
+    assert (nics, found["cleanup:cell1"], found["tap"]) == ((), 0, 0)
