@@ -38,7 +38,8 @@ ADMIN_ONLY = (
     "/placement/resource_providers",
     "/kilonova/v1/audit",
     "/kilonova/v1/status",
-    "/network/v2.0/agents",
+    "/network/v2.0/quotas",
+    "/network/v2.0/network-ip-availabilities",
     "/image/v2/tasks",
 )
 
