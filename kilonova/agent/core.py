@@ -83,7 +83,7 @@ class Agent:
         guests = Guests(bench, parts_of(bench))
         self.orders = Orders(host, boot, guests, journal, workers, bus.publish, clock)
         self.pulse = Pulse(host, boot, driver, known, workers, bus.publish, clock, heartbeat_s)
-        self._queries = Queries(host, boot, driver, guests.verbs)
+        self._queries = Queries(host, boot, driver, guests.verbs, self._metadata.password)
         self._registration = Registration(
             self._introduction, bus, driver, guests, journal, known, workers, clock, self._replied
         )

@@ -4,7 +4,7 @@ from kilonova.agent.guests import Bench, Verbs, Work, payload_of
 from kilonova.common.secret import Secret
 from kilonova.objects.base import Versioned
 from kilonova.objects.order import Direction
-from kilonova.objects.tool_orders import GuestNmi, GuestPassword, Told
+from kilonova.objects.tool_orders import GuestClearPassword, GuestNmi, GuestPassword, Told
 from kilonova.virt.driver import DriverError
 from kilonova.virt.guest_tools import GuestToolsDriver
 
@@ -20,11 +20,17 @@ class GuestTools:
         return {
             ("guest_password", Direction.DO): self._password,
             ("guest_nmi", Direction.DO): self._nmi,
+            ("guest_clear_password", Direction.DO): self._clear,
         }
 
     def _password(self, work: Work) -> Versioned:
         asked = payload_of(work, GuestPassword)
         self._driver().set_password(asked.server_id, asked.user, Secret(asked.password))
+        return Told(server_id=asked.server_id)
+
+    def _clear(self, work: Work) -> Versioned:
+        asked = payload_of(work, GuestClearPassword)
+        self._bench.metadata.clear_password(asked.server_id)
         return Told(server_id=asked.server_id)
 
     def _nmi(self, work: Work) -> Versioned:

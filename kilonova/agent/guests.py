@@ -68,6 +68,14 @@ class MetadataStore(Protocol):
         """Forget a server's document; fine when there is none."""
         ...
 
+    def password(self, server_id: str) -> str:
+        """Return the password that a guest posted, "" when there is none."""
+        ...
+
+    def clear_password(self, server_id: str) -> None:
+        """Forget it; fine when there is none."""
+        ...
+
 
 class NoMetadata:
     """For hosts whose guests never ask: simulated ones."""
@@ -83,6 +91,13 @@ class NoMetadata:
 
     def remove(self, server_id: str) -> None:
         """There is nothing."""
+
+    def password(self, server_id: str) -> str:
+        """There is none."""
+        return ""
+
+    def clear_password(self, server_id: str) -> None:
+        """There is none."""
 
 
 @dataclass

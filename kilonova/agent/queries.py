@@ -31,12 +31,14 @@ class Queries:
         boot_id: str,
         driver: Driver,
         verbs: tuple[str, ...],
+        password: Callable[[str], str] = lambda server_id: "",
         uptime: Callable[[], float | None] = machine_uptime,
     ) -> None:
         self._host = host
         self._boot = boot_id
         self._driver = driver
         self._verbs = verbs
+        self._password = password
         self._uptime = uptime
 
     def reply(self, body: bytes) -> bytes:
@@ -57,6 +59,8 @@ class Queries:
         match what:
             case q.ConsoleLogQuery():
                 return q.ConsoleLog(text=driver.console_log(what.server_id, what.lines))
+            case q.PasswordQuery():
+                return q.PostedPassword(text=self._password(what.server_id))
             case q.DiagnosticsQuery():
                 facts = driver.diagnostics(what.server_id)
                 return q.Diagnostics(facts=msgspec.Raw(msgspec.json.encode(facts)))

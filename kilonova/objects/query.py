@@ -42,10 +42,16 @@ class CapabilitiesQuery(Versioned, frozen=True, kw_only=True, tag="capabilities"
     """What the host is and can do. Answer: Capabilities."""
 
 
+class PasswordQuery(Versioned, frozen=True, kw_only=True, tag="password", tag_field="type"):
+    """The password that a guest posted, encrypted for its owner's key. Answer: PostedPassword."""
+
+    server_id: str
+
+
 class Query(Versioned, frozen=True, kw_only=True):
     """Envelope of every question. The reply is a QueryReply."""
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     host: str
     body: Union[  # noqa: UP007 - msgspec reads the union as tagged
@@ -55,6 +61,7 @@ class Query(Versioned, frozen=True, kw_only=True):
         GuestStateQuery,
         GuestsQuery,
         CapabilitiesQuery,
+        PasswordQuery,
     ]
 
 
@@ -97,6 +104,12 @@ class Capabilities(Versioned, frozen=True, kw_only=True, tag="capabilities", tag
     uptime_s: float | None = None
 
 
+class PostedPassword(Versioned, frozen=True, kw_only=True, tag="password", tag_field="type"):
+    """text: as posted, "" when there is none."""
+
+    text: str
+
+
 class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field="type"):
     """Why there is no answer. code: of the error ("guest_missing", "driver", …); message is safe for the tenant."""
 
@@ -107,9 +120,16 @@ class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field=
 class QueryReply(Versioned, frozen=True, kw_only=True):
     """Envelope of every answer."""
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     host: str
     body: Union[  # noqa: UP007
-        ConsoleLog, ConsoleReady, Diagnostics, GuestPresence, Guests, Capabilities, QueryFailed
+        ConsoleLog,
+        ConsoleReady,
+        Diagnostics,
+        GuestPresence,
+        Guests,
+        Capabilities,
+        PostedPassword,
+        QueryFailed,
     ]

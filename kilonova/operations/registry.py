@@ -19,6 +19,7 @@ OPERATIONS = (
     "server_soft_delete",
     "server_restore",
     "server_password",
+    "server_clear_password",
     "server_crash_dump",
     "server_shelve",
     "server_shelve_offload",

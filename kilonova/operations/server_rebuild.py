@@ -28,6 +28,7 @@ from kilonova.operations import (
     guest_orders,
     images,
     remakes,
+    server_disks,
     settling,
     snapshots,
     states,
@@ -62,7 +63,7 @@ def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dic
     check_lock(ctx, found)
     row = accept.startable(found, TRANSITION)
     image = images.record(images.usable(services, ctx, asked.image_ref))
-    _check_volume_root(row, image, reimage=asked.reimage)
+    _check_volume_root(services, row, image, reimage=asked.reimage)
     flavor = _decode(row["flavor"], type=FlavorRecord)
     images.check_size(services.images.get(ctx, image.id), flavor)
     columns = dict(asked.columns)
@@ -97,13 +98,15 @@ def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dic
     return {**columns, "image_id": image.id if row["image_id"] else ""}
 
 
-def _check_volume_root(row: Row, image: ImageRecord, *, reimage: bool) -> None:
-    if not snapshots.is_volume_backed(row):
+def _check_volume_root(services: Services, row: Row, image: ImageRecord, *, reimage: bool) -> None:
+    """Raise what a server that boots from a volume cannot have: another image than the volume was made from."""
+    root = next((d for d in server_disks.read(row) if server_disks.is_root(d)), None)
+    if root is None or root.destination != "volume":
         return
     if reimage:
         raise NotImplementedHere("Writing the volume that a server boots from anew is not offered.")
-    own = guest_orders.system_of(row).image
-    if own is None or own.id != image.id:
+    volume = services.volumes.find(str(root.volume_id))
+    if volume is None or volume.image.get("image_id") != image.id:
         raise BadRequest("Unable to rebuild with a different image for a volume-backed server.")
 
 

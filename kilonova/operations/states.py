@@ -89,6 +89,9 @@ TRANSITIONS: Mapping[str, Transition] = {
     "server_soft_delete": _t("delete", _IMAGED, "soft-deleting", SOFT_DELETED, "soft_delete"),
     "server_restore": _t("restore", {SOFT_DELETED}, "restoring", ACTIVE, "restore"),
     "server_password": _t("changePassword", {ACTIVE}, "updating_password", None, "set_password"),
+    "server_clear_password": _t(
+        "clearPassword", _IMAGED | {RESCUED, ERROR}, "clearing_password", None, "clear_password"
+    ),
     "server_crash_dump": _t(
         "trigger_crash_dump",
         {ACTIVE, PAUSED, RESCUED, RESIZED, ERROR},

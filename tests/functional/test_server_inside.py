@@ -83,6 +83,16 @@ def test_a_password_needs_an_agent(whole: Whole) -> None:
     assert act(whole, server, new) == 409
 
 
+def test_what_the_guest_posted(whole: Whole) -> None:
+    """Simulated guests post nothing; that it can be asked for and cleared."""
+    server = whole.server()
+    path = f"{S}/{server}/os-server-password"
+    assert whole.call("GET", path).json == {"password": ""}
+    assert whole.call("DELETE", path, who="reader").status == 403
+    assert whole.call("DELETE", path).status == 204
+    assert status(whole, server) == "ACTIVE"
+
+
 def test_a_crash_dump(whole: Whole) -> None:
     server = whole.server()
     assert act(whole, server, {"trigger_crash_dump": None}, "2.16") == 404

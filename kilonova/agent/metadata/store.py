@@ -132,6 +132,12 @@ class FileMetadataStore:
             self._write(Served(old.document, old.devices, password))
             return True
 
+    def password(self, server_id: str) -> str:
+        """Return the password that a guest posted, "" when there is none."""
+        with self._lock:
+            served = self._served.get(server_id)
+        return "" if served is None else served.password or ""
+
     def clear_password(self, server_id: str) -> None:
         """Forget the posted password (DELETE os-server-password)."""
         with self._lock:

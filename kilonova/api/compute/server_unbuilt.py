@@ -34,8 +34,6 @@ ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
 _S = "/servers/{server_id}"
 # (what, method, path, rule, role, first minor)
 PARTS: tuple[tuple[str, str, str, str, str, int], ...] = (
-    ("A guest's password", "GET", "/os-server-password", "os-server-password:show", READER, 1),
-    ("A guest's password", "DELETE", "/os-server-password", "os-server-password:clear", MEMBER, 1),
     ("Sharing directories", "GET", "/shares", "os-server-shares:index", READER, 97),
     ("Sharing directories", "POST", "/shares", "os-server-shares:create", MEMBER, 97),
     ("Sharing directories", "GET", "/shares/{share_id}", "os-server-shares:show", READER, 97),

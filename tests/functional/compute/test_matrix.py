@@ -4,6 +4,7 @@ A feature is a row of FEATURES: a function that takes a settled server, does it,
 what it says of volumes follows from ``root_kept``: the root volume is the same one, attached, in use.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ import pytest
 
 from tests.functional.volumes_kit import Kit
 from tests.whole import Whole, running
+
+S = "/compute/v2.1/servers"
 
 
 @dataclass
@@ -101,6 +104,89 @@ def detach(s: Subject) -> None:
     s.is_what_it_was()
 
 
+def create_image(s: Subject) -> None:
+    """Local: a disk of its own. Volume-backed: volumes made of the snapshots that the image names."""
+    copy = s.kit.whole.call(
+        "POST", f"{S}/{s.id}/action", {"createImage": {"name": "copy"}}, version="2.45"
+    )
+    s.kit.whole.settled(s.id)
+    s.is_what_it_was()
+    image = s.kit.whole.call("GET", f"/image/v2/images/{copy.json['image_id']}").json
+    assert image["status"] == "active"
+    assert ("block_device_mapping" in image) == (s.root is not None)
+    other = s.kit.server(imageRef=image["id"])
+    assert s.kit.show(other)["status"] == "ACTIVE"
+    assert len(s.kit.attachments(other)) == (0 if s.root is None else 1)
+    s.kit.delete(other)
+    s.is_what_it_was()
+
+
+def create_backup(s: Subject) -> None:
+    """Volume-backed: refused, as in Nova."""
+    body = {"createBackup": {"name": "b", "backup_type": "daily", "rotation": 1}}
+    got = s.kit.whole.call("POST", f"{S}/{s.id}/action", body)
+    assert got.status == (202 if s.root is None else 400)
+    s.kit.whole.settled(s.id)
+    s.is_what_it_was()
+
+
+def rebuild(s: Subject) -> None:
+    """The root volume stays as it is; only the image that it was made from is taken. Writing it anew (2.93): 501."""
+    body = {"rebuild": {"imageRef": s.kit.image, "name": "anew"}}
+    got = s.kit.whole.call("POST", f"{S}/{s.id}/action", body, version="2.92")
+    same = s.root is None or s.kit.show_volume(s.root).get("volume_image_metadata")
+    assert got.status == (202 if same else 400)
+    if s.root is not None:
+        again = s.kit.whole.call("POST", f"{S}/{s.id}/action", body, version="2.93")
+        assert again.status in (409, 501)
+    s.kit.whole.settled(s.id)
+    s.is_what_it_was()
+
+
+def rescue(s: Subject) -> None:
+    """Volume-backed: from 2.87 on, with an image for a stable rescue."""
+    path, body = f"{S}/{s.id}/action", {"rescue": {"rescue_image_ref": s.kit.image}}
+    got = s.kit.whole.call("POST", path, body, version="2.87")
+    if s.root is not None:
+        assert got.status == 400
+        props = [{"op": "add", "path": "/hw_rescue_device", "value": "disk"}]
+        head = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+        where = f"/image/v2/images/{s.kit.image}"
+        data = json.dumps(props).encode()
+        patched = s.kit.whole.call("PATCH", where, data, who="admin", headers=head)
+        assert patched.status == 200, patched
+        assert s.kit.whole.call("POST", path, body, version="2.86").status == 400
+        got = s.kit.whole.call("POST", path, body, version="2.87")
+        props[0] = {"op": "remove", "path": "/hw_rescue_device"}
+        data = json.dumps(props).encode()
+        s.kit.whole.call("PATCH", where, data, who="admin", headers=head)
+    assert got.status == 200, got
+    s.kit.whole.settled(s.id)
+    assert s.status == "RESCUE"
+    guest = s.kit.guest(s.id)
+    assert "rescue" in guest.disks and (s.root is None or s.root in guest.volumes)
+    s.kit.act(s.id, "unrescue", "ACTIVE")
+    s.root_kept()
+
+
+def shelve(s: Subject) -> None:
+    """Local: the image keeps the root disk. Volume-backed: the volume does."""
+    s.kit.act(s.id, "shelve", "SHELVED_OFFLOADED")
+    if s.root is not None:
+        assert s.kit.show_volume(s.root)["status"] == "in-use"
+    s.kit.act(s.id, "unshelve", "ACTIVE")
+    s.root_kept()
+
+
+def crash_dump(s: Subject) -> None:
+    got = s.kit.whole.call(
+        "POST", f"{S}/{s.id}/action", {"trigger_crash_dump": None}, version="2.17"
+    )
+    assert got.status == (202 if s.running else 409)
+    s.kit.whole.settled(s.id)
+    s.is_what_it_was()
+
+
 FEATURES: tuple[Feature, ...] = (
     create,
     delete,
@@ -110,6 +196,12 @@ FEATURES: tuple[Feature, ...] = (
     suspend,
     attach,
     detach,
+    create_image,
+    create_backup,
+    rebuild,
+    rescue,
+    shelve,
+    crash_dump,
 )
 
 
