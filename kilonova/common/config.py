@@ -32,7 +32,7 @@ class Settings:
     browsers reach it. nbd_address: on which other hosts reach this host's volumes, in a network that only hosts reach;
     "": only guests of this very host reach them, by a unix socket. shelved_offload_time_s: after it a shelved server
     leaves its host; 0: at once, -1: only when it is told to. reclaim_instance_interval_s: a deleted server can be
-    restored so long; 0: not at all.
+    restored so long; 0: not at all. image_certificates_dir: ``UUID.pem`` of those who sign images.
     """
 
     synchronous: str = "NORMAL"
@@ -54,6 +54,7 @@ class Settings:
     resize_confirm_window_s: float = 0.0
     shelved_offload_time_s: float = 0.0
     reclaim_instance_interval_s: float = 0.0
+    image_certificates_dir: str | None = None
     nbd_address: str = ""
     console_port: int = 6080
     console_url: str | None = None

@@ -1,25 +1,43 @@
 """Images as operations take them: looked up for the caller, refused in Nova's words, kept as a record."""
 
+from collections.abc import Sequence
+
+import msgspec
+
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, NotFound
+from kilonova.db.engine import Row
 from kilonova.objects.image import Image
 from kilonova.objects.image_properties import ImageProperties
 from kilonova.objects.server import FlavorRecord, ImageRecord
+from kilonova.operations import image_signatures
 from kilonova.operations.services import Services
 
 GIB = 1 << 30
 
 
-def usable(services: Services, ctx: Context, image_ref: str) -> Image:
-    """Return an image that the caller may boot from. BadRequest: missing, not active, or a property is refused."""
+def usable(
+    services: Services, ctx: Context, image_ref: str, trusted: Sequence[str] | None = None
+) -> Image:
+    """Return an image that the caller may boot from. BadRequest: missing, not active, or a property is refused.
+
+    trusted: ids of certificates, one of which must stand for it (image_signatures.py).
+    """
     try:
         image = services.images.get(ctx, image_ref)
     except NotFound as exc:
         raise BadRequest(f"Can not find requested image {image_ref}") from exc
     if image.status != "active":
         raise BadRequest(f"Image {image.id} is not active.")
+    image = image_signatures.verified(services, image, trusted)
     ImageProperties.read(image.properties)
     return image
+
+
+def trusted_of(row: Row) -> list[str] | None:
+    """Return the certificates that a server's images must be certified by, None when any image will do."""
+    found: list[str] | None = msgspec.json.decode(row["trusted_certs"])
+    return found
 
 
 def record(image: Image) -> ImageRecord:

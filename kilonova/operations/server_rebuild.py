@@ -62,7 +62,8 @@ def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dic
     """Accept a rebuild; return the columns that the server will have. Raises Conflict, BadRequest, QuotaExceeded."""
     check_lock(ctx, found)
     row = accept.startable(found, TRANSITION)
-    image = images.record(images.usable(services, ctx, asked.image_ref))
+    trusted = images.trusted_of({**dict(row), **asked.columns})
+    image = images.record(images.usable(services, ctx, asked.image_ref, trusted))
     _check_volume_root(services, row, image, reimage=asked.reimage)
     flavor = _decode(row["flavor"], type=FlavorRecord)
     images.check_size(services.images.get(ctx, image.id), flavor)

@@ -45,7 +45,7 @@ def start(
         raise BadRequest(
             "A server without an image of its own is rescued from an image that is named."
         )
-    image = images.record(images.usable(services, ctx, wanted))
+    image = images.record(images.usable(services, ctx, wanted, images.trusted_of(row)))
     if backed and not remakes.is_stable(image):
         raise BadRequest(
             f"Instance {found.id} cannot be rescued: Cannot rescue a volume-backed instance with an image "

@@ -10,7 +10,7 @@ from kilonova.api.compute.schemas.server_create import schema_at
 from kilonova.api.compute.servers.disks import asked_disks
 from kilonova.api.compute.versions import HIGH as LATEST
 from kilonova.api.idempotency import replayed
-from kilonova.common.errors import BadRequest, KilonovaError, NotImplementedHere
+from kilonova.common.errors import BadRequest, KilonovaError
 from kilonova.db.engine import Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
@@ -95,9 +95,6 @@ def asked(req: Request, body: dict[str, Any], hints: dict[str, Any]) -> Asked:
         req.authorize("os_compute_api:servers:create:attach_network")
     if body.get("trusted_image_certificates") is not None:
         req.authorize("os_compute_api:servers:create:trusted_certs")
-        raise NotImplementedHere(
-            "trusted_image_certificates: image signatures are not checked by this cloud yet."
-        )
     if body.get("personality"):
         raise BadRequest("personality: file injection is not supported; use user_data.")
     return Asked(
@@ -129,8 +126,14 @@ def asked(req: Request, body: dict[str, Any], hints: dict[str, Any]) -> Asked:
         disks=asked_disks(body),
         legacy_disks=bool(body.get("block_device_mapping")),
         multiattach=req.version >= V(2, 60),
+        trusted_certs=_certificates(body),
         may_zero_disk=req.may("os_compute_api:servers:create:zero_disk_flavor"),
     )
+
+
+def _certificates(body: dict[str, Any]) -> tuple[str, ...] | None:
+    given = body.get("trusted_image_certificates")
+    return None if given is None else tuple(given)
 
 
 def canonical(address: str | None) -> str:

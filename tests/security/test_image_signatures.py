@@ -1,0 +1,194 @@
+"""Signatures of images and trusted certificates (2.63), with keys made for the test, on a whole simulated cloud."""
+
+import base64
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from kilonova.common.config import Settings
+from kilonova.common.ids import new_uuid
+from tests.whole import Whole, running
+
+S = "/compute/v2.1/servers"
+BYTES = bytes(8192)
+DAY = datetime.timedelta(days=1)
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+@dataclass
+class Signer:
+    """A certificate in the folder, with its key."""
+
+    id: str
+    key: Any
+    certificate: x509.Certificate
+
+
+def name_of(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def signer(
+    folder: Path, key: Any, by: Signer | None = None, *, ca: bool = False, ends: Any = DAY
+) -> Signer:
+    """Make a certificate, signed by itself or by another, and put it into the folder."""
+    me, issuer = new_uuid(), by
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name_of(me))
+        .issuer_name(name_of(me) if issuer is None else issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - 10 * DAY)
+        .not_valid_after(NOW + ends)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    certificate = builder.sign(key if issuer is None else issuer.key, hashes.SHA256())
+    (folder / f"{me}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    return Signer(me, key, certificate)
+
+
+@dataclass
+class World:
+    whole: Whole
+    root: Signer
+    below: Signer  # certified by root
+    curve: Signer
+    old: Signer  # out of date
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("certificates")
+    root = signer(folder, rsa.generate_private_key(65537, 2048), ca=True)
+    below = signer(folder, rsa.generate_private_key(65537, 2048), root)
+    curve = signer(folder, ec.generate_private_key(ec.SECP384R1()))
+    old = signer(folder, rsa.generate_private_key(65537, 2048), ends=-DAY)
+    with running(settings=Settings(image_certificates_dir=str(folder))) as whole:
+        yield World(whole, root, below, curve, old)
+
+
+def sign(by: Signer, data: bytes = BYTES) -> dict[str, str]:
+    """Return the properties of a signature."""
+    if isinstance(by.key, rsa.RSAPrivateKey):
+        kind = "RSA-PSS"
+        pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.MAX_LENGTH)
+        made = by.key.sign(data, pss, hashes.SHA256())
+    else:
+        kind, made = "ECC_SECP384R1", by.key.sign(data, ec.ECDSA(hashes.SHA256()))
+    return {
+        "img_signature": base64.b64encode(made).decode(),
+        "img_signature_hash_method": "SHA-256",
+        "img_signature_key_type": kind,
+        "img_signature_certificate_uuid": by.id,
+    }
+
+
+def image(whole: Whole, properties: dict[str, str]) -> str:
+    asked = {"name": "signed", "disk_format": "raw", "container_format": "bare", **properties}
+    made = str(whole.call("POST", "/image/v2/images", asked).json["id"])
+    head = {"Content-Type": "application/octet-stream"}
+    path = f"/image/v2/images/{made}/file"
+    assert whole.call("PUT", path, BYTES, headers=head).status == 204
+    return made
+
+
+def boot(whole: Whole, image_id: str, trusted: list[str] | None = None) -> Any:
+    body: dict[str, Any] = {"name": "s", "flavorRef": "42", "imageRef": image_id}
+    body["networks"] = "none"
+    if trusted is not None:
+        body["trusted_image_certificates"] = trusted
+    return whole.call("POST", S, {"server": body}, version="2.63")
+
+
+def test_signed_by_a_trusted_one_or_by_whom_it_certified(world: World) -> None:
+    whole = world.whole
+    for by, trusted in (
+        (world.below, [world.below.id]),
+        (world.below, [world.root.id]),
+        (world.curve, [world.root.id, world.curve.id]),
+        (world.curve, None),
+    ):
+        got = boot(whole, image(whole, sign(by)), trusted)
+        assert got.status == 202, got
+        server = got.json["server"]["id"]
+        assert whole.settled(server).json["server"]["status"] == "ACTIVE"
+        whole.gone(server)
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("unsigned", "has no img_signature"),
+        ("stranger", "chain building failed"),
+        ("bytes", "Signature verification for the image failed"),
+        ("old", "chain building failed"),
+        ("half", "has no img_signature_key_type"),
+        ("unknown", "not known to this cloud"),
+        ("path", "not known to this cloud"),
+        ("kind", "another kind of key"),
+    ],
+)
+def test_what_is_refused(world: World, case: str, says: str) -> None:
+    whole, properties, trusted = world.whole, sign(world.below), [world.root.id]
+    if case == "unsigned":
+        properties = {}
+    elif case == "stranger":
+        trusted = [world.curve.id]
+    elif case == "bytes":
+        properties = sign(world.below, BYTES + b"!")
+    elif case == "old":
+        properties, trusted = sign(world.old), [world.old.id]
+    elif case == "half":
+        del properties["img_signature_key_type"]
+    elif case == "unknown":
+        properties["img_signature_certificate_uuid"] = new_uuid()
+    elif case == "path":
+        properties["img_signature_certificate_uuid"] = "../../etc/passwd"
+    elif case == "kind":
+        properties["img_signature_key_type"] = "ECC_SECP384R1"
+    got = boot(whole, image(whole, properties), trusted)
+    assert got.status == 400 and says in got.raw.decode(), got
+
+
+def test_a_wrong_signature_is_refused_without_trusted_ones_too(world: World) -> None:
+    got = boot(world.whole, image(world.whole, sign(world.below, b"other")))
+    assert got.status == 400
+
+
+def test_a_rebuild_asks_again(world: World) -> None:
+    """The server's certificates hold for its next image, until it gets others."""
+    whole = world.whole
+    server = boot(whole, image(whole, sign(world.below)), [world.root.id]).json["server"]["id"]
+    whole.settled(server)
+
+    def rebuild(image_id: str, **more: Any) -> int:
+        body = {"rebuild": {"imageRef": image_id, **more}}
+        got = whole.call("POST", f"{S}/{server}/action", body, version="2.63")
+        whole.settled(server)
+        return int(got.status)
+
+    other = image(whole, sign(world.curve))
+    assert rebuild(other) == 400
+    assert rebuild(whole.image()) == 400
+    assert rebuild(other, trusted_image_certificates=[world.curve.id]) == 202
+    assert rebuild(whole.image(), trusted_image_certificates=None) == 202
+    whole.gone(server)
+
+
+def test_without_a_folder_it_is_said() -> None:
+    with running() as whole:
+        assert boot(whole, whole.image(), [new_uuid()]).status == 501
+        key = rsa.generate_private_key(65537, 2048)
+        unknown = Signer(new_uuid(), key, None)  # type: ignore[arg-type]
+        got = boot(whole, image(whole, sign(unknown)))
+        assert got.status == 400 and "img_signature" in got.raw.decode()
