@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from kilonova.objects.volume import Connector, FileConnection, NbdConnection
+from kilonova.common.errors import Unavailable
+from kilonova.objects.volume import Connector, FileConnection, NbdConnection, VolumeWanted
 from kilonova.saga.definition import Saga
 from kilonova.volume.interface import NotReady
 from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
-from tests.operations.server_world import saga_of
+from tests.operations.server_world import PROJECT, saga_of
 from tests.operations.volume_world import NEEDS, SAGAS, VolumeWorld
 
 
@@ -123,4 +124,39 @@ def test_a_server_that_lost_its_host_leaves_no_export(tmp_path: Path) -> None:
     world.settle()
     found = service.connect(new.id, Connector(host=host))
     assert isinstance(found, FileConnection) and world.ledger()["export"] == 0
+    world.close()
+
+
+def test_a_volume_on_a_host_that_is_down(tmp_path: Path) -> None:
+    """R4: whoever wants to reach it hears so; what was asked of it ends as it must, and says why."""
+    world = VolumeWorld(tmp_path, "volume_extend")
+    host = world.row()["host"]
+    other = "cell1-host2" if host == "cell1-host1" else "cell1-host1"
+    home, operation = world.begin()
+    back = world.fall_silent(host)
+    assert world.run(home, operation) == "failed"
+    assert (world.row()["status"], world.row()["size_gib"]) == ("available", 2)
+    held = world.volumes.ensure_attachment(("a" * 32, "v"), volume_id=world.volume, server_id="s1")
+    with pytest.raises(Unavailable, match="does not answer"):
+        world.volumes.connect(held.id, Connector(host=other))
+    back()
+    world.settle()
+    assert isinstance(world.volumes.connect(held.id, Connector(host=other)), NbdConnection)
+    world.close()
+
+
+def test_a_key_is_free_again_while_its_volume_is_deleted(tmp_path: Path) -> None:
+    """An operation that was undone and goes forward again gets a volume of its own."""
+    world = VolumeWorld(tmp_path, "volume_create")
+    world.engine().open()
+    key = ("a" * 32, "volume0")
+    wanted = VolumeWanted(project_id=PROJECT, user_id="u", size_gib=1)
+    first = world.volumes.ensure_volume(key, wanted)
+    assert world.volumes.remove_volume(key=key) == 1
+    second = world.volumes.ensure_volume(key, wanted)
+    assert second.id != first.id and world.volumes.ensure_volume(key, wanted).id == second.id
+    world.engines[-1].run_until_idle()
+    assert world.volumes.find(first.id) is None
+    found = world.volumes.find(second.id)
+    assert found is not None and found.status == "available"
     world.close()

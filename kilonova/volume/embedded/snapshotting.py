@@ -38,7 +38,7 @@ class NewSnapshot:
 
 def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewSnapshot) -> Row:
     """Accept a snapshot. BadRequest in Cinder's words, QuotaExceeded, NotFound."""
-    if new.key[0] and (there := snapshots.of_key(tx, new.key)):
+    if new.key[0] and (there := snapshots.of_key(tx, new.key, living=True)):
         return there[0]
     row = volumes.get(tx, new.volume_id)
     allowed = ("available", *(USED if new.force else ()))

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context, service_context
-from kilonova.common.errors import BadRequest, NotFound
+from kilonova.common.errors import BadRequest, NotFound, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Row, SqliteDatabase, Tx
 from kilonova.db.versions import ensure
@@ -189,7 +189,7 @@ class EmbeddedVolumes:
         image = creating.image_of(ctx, self.images, new.image_id)
 
         def put(tx: Tx) -> Row:
-            if new.key[0] and (there := volumes.of_key(tx, new.key)):
+            if new.key[0] and (there := volumes.of_key(tx, new.key, living=True)):
                 return there[0]
             now = self.clock.now()
             plan = creating.check(tx, new, image)
@@ -285,9 +285,22 @@ class EmbeddedVolumes:
             attaching.connect(tx, self.exports, row, connector, self.clock.now())
 
         self.db.write(put)
-        return attaching.ready(
-            self.db.read(lambda tx: attaching.connection(tx, attachments.get(tx, attachment_id)))
+        found = self.db.read(
+            lambda tx: attaching.connection(tx, attachments.get(tx, attachment_id))
         )
+        if found is None:
+            self._check_host(attachment_id)
+        return attaching.ready(found)
+
+    def _check_host(self, attachment_id: str) -> None:
+        """Raise Unavailable when the host that has to make a volume reachable is down."""
+
+        def read(tx: Tx) -> Row:
+            return volumes.get(tx, attachments.get(tx, attachment_id)["volume_id"])
+
+        row = self.db.read(read)
+        if not any(r.up for r in self.rooms() if r.host == row["host"]):
+            raise Unavailable(f"The host that keeps volume {row['id']} does not answer.")
 
     def complete(self, attachment_id: str) -> None:
         """See VolumeService."""

@@ -34,9 +34,10 @@ def get(tx: Tx, snapshot_id: str) -> Row:
     return row
 
 
-def of_key(tx: Tx, key: tuple[str, str]) -> list[Row]:
-    """Return the snapshots that were made for a key."""
-    return tx.all(_BY_KEY, operation=key[0], item=key[1])
+def of_key(tx: Tx, key: tuple[str, str], *, living: bool = False) -> list[Row]:
+    """Return the snapshots that were made for a key; living: not those that are being deleted."""
+    rows = tx.all(_BY_KEY, operation=key[0], item=key[1])
+    return [r for r in rows if r["status"] != "deleting"] if living else rows
 
 
 def of_volume(tx: Tx, volume_id: str) -> list[Row]:
