@@ -36,11 +36,12 @@ from kilonova.objects.volume import (
     VolumeSnapshot,
     VolumeWanted,
 )
-from kilonova.volume.interface import Key, NotReady
+from kilonova.volume.interface import Key, NotReady, VolumeService
 
 VERSION = "3.54"
 OPERATION, ITEM, ATTACHMENT = "kilonova:operation", "kilonova:item", "kilonova:attachment"
 FREE = ("available", "downloading")
+HELD = ("reserved", "attaching", "in-use", "detaching")
 _ERRORS: dict[int, type[KilonovaError]] = {
     400: BadRequest,
     403: Forbidden,
@@ -374,6 +375,15 @@ class OpenStackVolumes:
         """See VolumeService."""
         return [self._attachment(a) for a in self._list("attachments") if a["instance"]]
 
+    def loose(self) -> list[Volume]:
+        """See VolumeService."""
+        held = {a["volume_id"] for a in self._list("attachments")}
+        return [
+            _volume(row, [])
+            for row in self._list("volumes")
+            if row["status"] in HELD and row["id"] not in held
+        ]
+
     def claims(self, older_than_s: float) -> list[VolumeClaim]:
         """See VolumeService."""
         before, out = self._now() - older_than_s, []
@@ -399,6 +409,11 @@ class OpenStackVolumes:
             n += self.remove_attachment(key=key) + self.remove_snapshot(key=key)
             n += self.remove_volume(key=key)
         return n
+
+
+def as_service(made: OpenStackVolumes) -> VolumeService:
+    """Return it as what compute knows: the type checker holds it to the whole interface."""
+    return made
 
 
 def _id(text: str) -> str:

@@ -190,6 +190,7 @@ def test_an_attachment(service: VolumeService, volume: str, near: bool) -> None:
     assert _status(service, volume) == "detaching"
     service.roll_detaching(volume, server)
     assert _status(service, volume) == "in-use"
+    assert service.loose() == []
     assert service.remove_attachment(key=mine) == 1
     assert service.remove_attachment(key=mine) == 0
     assert _status(service, volume) == "available"
@@ -228,3 +229,14 @@ def test_claims_and_sweep(service: VolumeService, project: str) -> None:
     assert service.claims(3600.0) == []
     assert service.sweep([mine, key()]) == 2
     until(lambda: service.find(made.id) is None or None)
+
+
+def test_a_volume_that_only_says_that_it_is_held(
+    service: VolumeService, whole: Whole, volume: str
+) -> None:
+    """Somebody wrote a status: it is found."""
+    path, version = f"/volume/v3/volumes/{volume}/action", {"OpenStack-API-Version": "volume 3.70"}
+    for status, found in (("in-use", [volume]), ("available", [])):
+        reset = {"os-reset_status": {"status": status}}
+        assert whole.call("POST", path, reset, who="admin", headers=version).status == 202
+        assert [v.id for v in service.loose()] == found
