@@ -39,7 +39,23 @@ def look(picture: Picture) -> list[Finding]:
                     since=r["created_at"],
                 )
             )
-    return found
+    return found + _volumes(picture.services)
+
+
+def _volumes(services: Services) -> list[Finding]:
+    """List what the volume service keeps for hosts that were down; it sends that itself."""
+    return [
+        Finding(
+            kind="cleanup_waiting",
+            subject=volume,
+            where="volume",
+            message=f"Host {host} must still remove what it has of volume {volume}.",
+            repair="The order is sent until the host confirms.",
+            about=(volume,),
+            since=since,
+        )
+        for host, volume, since in (services.volumes.waiting() if services.has_volumes else ())
+    ]
 
 
 def run(services: Services) -> list[Finding]:

@@ -146,6 +146,10 @@ class VolumeService(Protocol):
         """Return volumes whose status says that somebody has them, while there is no attachment."""
         ...
 
+    def waiting(self) -> list[tuple[str, str, float]]:
+        """Return (host, volume id, since when) of what hosts that were down must still remove."""
+        ...
+
     def claims(self, older_than_s: float) -> list[VolumeClaim]:
         """Return everything made for a key at least so long ago."""
         ...

@@ -6,6 +6,7 @@ import pytest
 
 from kilonova.common.errors import Unavailable
 from kilonova.objects.volume import Connector, FileConnection, NbdConnection, VolumeWanted
+from kilonova.reconcile import audit
 from kilonova.saga.definition import Saga
 from kilonova.volume.interface import NotReady
 from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
@@ -53,6 +54,8 @@ def test_a_host_that_is_down_holds_up_no_delete(tmp_path: Path) -> None:
         2,
         1,
     )
+    waiting = [f for f in audit.run(world.services) if f["kind"] == "cleanup_waiting"]
+    assert [f["subject"] for f in waiting] == [world.volume]
     back()
     world.volumes.send_cleanups()
     ledger, clean = world.ledger(), world.clean("done")

@@ -359,6 +359,11 @@ class EmbeddedVolumes:
         """See VolumeService."""
         return self.db.read(lambda tx: [self._volume(tx, r) for r in volumes.loose(tx)])
 
+    def waiting(self) -> list[tuple[str, str, float]]:
+        """See VolumeService."""
+        rows = self.db.read(cleanups.all_records)
+        return [(r["host"], r["volume_id"], r["created_at"]) for r in rows]
+
     def claims(self, older_than_s: float) -> list[VolumeClaim]:
         """See VolumeService."""
         before = self.clock.now() - older_than_s
