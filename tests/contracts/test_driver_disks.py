@@ -1,6 +1,8 @@
 """What every driver promises about the disks of a guest that exists, and of one that boots from a volume."""
 
 import contextlib
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,13 +15,15 @@ from kilonova.common.ids import new_uuid
 from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import guest as g
 from kilonova.objects import volume_orders as v
-from kilonova.virt.driver import Aborted, Again, DriverError, GuestMissing
+from kilonova.virt.driver import Aborted, Again, DriverError, GuestMissing, HypervisorDown
 from kilonova.virt.fake.world import World
+from kilonova.virt.libvirt.copies import Copies
+from kilonova.virt.libvirt.disks import Owner
 from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
 from tests.contracts.test_driver import OFF, RUNNING, EmptyImages, Taps, real, until_done
-from tests.real.private_libvirtd import QEMU_ID, private_libvirtd
+from tests.real.private_libvirtd import QEMU_ID, Libvirtd, private_libvirtd
 from tests.unit.agent_kit import build_of
 
 
@@ -34,6 +38,7 @@ class Host:
     driver: HostDriver
     store: VolumeStore
     scratch: Path
+    daemon: Libvirtd | None = None
 
     def volume(self, size_gib: int = 1, **more: object) -> g.FileDisk:
         make = v.VolumeMake(volume_id=new_uuid(), size_gib=size_gib)
@@ -85,7 +90,7 @@ def by_libvirt(stack: ExitStack, path: Path) -> Host:
     stack.callback(lambda: store.apply(v.VolumeExports(host="host1", generation=1 << 40)))
     scratch = daemon.root / "scratch"
     scratch.mkdir(mode=0o711)
-    return Host(driver, store, scratch)
+    return Host(driver, store, scratch, daemon)
 
 
 @pytest.fixture(
@@ -225,6 +230,39 @@ def test_copies_of_a_running_guests_disks(host: Host, build: g.GuestBuild) -> No
     assert not waiting
     for target in targets:
         host.driver.end_copy(build.server_id, target)
+
+
+def test_a_copy_outlives_libvirtd(host: Host, build: g.GuestBuild) -> None:
+    """libvirtd is killed under the job, and our memory of it is lost: the copy is whole in the end."""
+    if host.daemon is None:
+        pytest.skip("simulated hosts have none")
+    build_guest(host, build.replace(start=False))
+    disk = host.volume(1)
+    command = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 512M", disk.path]
+    subprocess.run(command, check=True, capture_output=True)
+    host.attach(build.server_id, disk)
+    host.power(build.replace(disks=(*build.disks, disk)), g.PowerAction.START)
+    for restarted in (True, False):  # the driver's memory is kept, or lost
+        target = host.scratch / f"{new_uuid()}.qcow2"
+        with pytest.raises(Again):
+            host.driver.copy_disk(build.server_id, disk.serial, target, quiet)
+        host.daemon.kill(signal.SIGKILL)
+        host.daemon.start()
+        if not restarted:
+            host.driver._copies = Copies(Owner(QEMU_ID))  # type: ignore[attr-defined]
+        until_done(lambda t=target: _patiently(host, build.server_id, disk.serial, t))
+        command = ["qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 0 512M", str(target)]
+        done = subprocess.run(command, check=True, capture_output=True)
+        assert b"failed" not in done.stdout
+        host.driver.end_copy(build.server_id, target)
+
+
+def _patiently(host: Host, server: str, serial: str, target: Path) -> None:
+    """Copy as the agent does: a hypervisor that is down is asked again."""
+    try:
+        host.driver.copy_disk(server, serial, target, quiet)
+    except HypervisorDown as exc:
+        raise Again(0.2) from exc
 
 
 def test_an_aborted_copy_leaves_no_file(host: Host, build: g.GuestBuild) -> None:

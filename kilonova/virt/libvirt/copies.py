@@ -20,6 +20,7 @@ from kilonova.virt.libvirt.disks import Owner
 
 POLL_S = 0.3
 STALE_S = 60.0
+GO_S = 10.0
 _NONE = frozenset({libvirt.VIR_ERR_NO_DOMAIN_BACKUP, libvirt.VIR_ERR_OPERATION_INVALID})
 
 
@@ -37,7 +38,7 @@ class Copies:
     ) -> None:
         """Copy a disk of a running guest to ``target``; Again until it is whole.
 
-        element: the disk. Raises DriverError when the job failed, and when the guest went off meanwhile.
+        element: the disk. One whose end nobody saw is made anew. Raises DriverError when the job failed.
         """
         now = _under_way(domain)
         try:
@@ -53,15 +54,14 @@ class Copies:
             self._begun[server_id] = (target, time.monotonic())
         if now == target:
             raise Again(POLL_S)
-        if mine == target:
+        if mine == target and _worked(domain):
             self._forget(server_id, target)
-            self._ended(domain)
             return
         self._begin(server_id, domain, element, target)
         raise Again(POLL_S)
 
     def end(self, server_id: str, domain: Any, target: Path) -> None:
-        """Abort the job that writes ``target``, if one does."""
+        """Abort the job that writes ``target``, if one does; it is gone when this returns. DriverError after GO_S."""
         if domain is not None and _under_way(domain) == target:
             with telling("The copy of the disk could not be ended."):
                 try:
@@ -69,6 +69,11 @@ class Copies:
                 except libvirt.libvirtError as exc:
                     if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
                         raise  # that one: it ended just now
+            until = time.monotonic() + GO_S
+            while _under_way(domain) == target:
+                if time.monotonic() > until:
+                    raise DriverError("The copy of the disk does not end.")
+                time.sleep(0.02)
         self._forget(server_id, target)
 
     def _forget(self, server_id: str, target: Path) -> None:
@@ -97,13 +102,19 @@ class Copies:
             self._forget(server_id, target)
             raise
 
-    @staticmethod
-    def _ended(domain: Any) -> None:
-        """Raise DriverError unless the guest's last job worked."""
-        with telling("The end of the copy cannot be seen."):
-            stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-        if not stats.get("success", stats.get("type") == libvirt.VIR_DOMAIN_JOB_COMPLETED):
-            raise DriverError("The disk could not be copied.", stats=str(stats))
+
+def _worked(domain: Any) -> bool:
+    """Tell whether the guest's last job worked; False when nobody knows: libvirtd ended meanwhile, or the guest.
+
+    Raises DriverError when it failed.
+    """
+    with telling("The end of the copy cannot be seen."):
+        stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+        return False
+    if not stats.get("success", stats["type"] == libvirt.VIR_DOMAIN_JOB_COMPLETED):
+        raise DriverError("The disk could not be copied.", stats=str(stats))
+    return True
 
 
 def _under_way(domain: Any) -> Path | None:
