@@ -151,6 +151,28 @@ def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
     tar.addfile(entry, io.BytesIO(text.encode()))
 
 
+def _unpack(tar: tarfile.TarFile, directory: Path) -> None:
+    """Write plain files and directories below a directory, nothing else and nowhere else. Raises NotPossible.
+
+    ``extractall(filter="data")`` is not there in the Python of Debian 12 (3.11.2).
+    """
+    for member in tar:
+        parts = Path(member.name).parts
+        plain = member.isfile() or member.isdir()
+        content = tar.extractfile(member) if member.isfile() else None
+        if not plain or not parts or ".." in parts or parts[0].startswith("/"):
+            raise NotPossible(f"{member.name!r} has no place in a backup")
+        path = directory / member.name
+        if content is None:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700 | member.mode & 0o055)
+            continue
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("xb") as f:
+            shutil.copyfileobj(content, f)
+        path.chmod(0o600 | member.mode & 0o155)
+
+
 def restore(source: Path, directory: Path) -> None:
     """Make a state directory out of a copy. Refuses one that is not empty, and a newer release's copy."""
     if directory.exists() and any(directory.iterdir()):
@@ -167,7 +189,7 @@ def restore(source: Path, directory: Path) -> None:
                 )
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                tar.extractall(directory, filter="data")
+                _unpack(tar, directory)
             except BaseException:
                 shutil.rmtree(directory)
                 raise

@@ -1,5 +1,6 @@
 """The command line itself: what a person types, what it says, what it leaves. All on simulated hosts."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import pytest
 
 from kilonova.cli import service
 from kilonova.cli.client import connect
-from kilonova.server import state
+from kilonova.server import maintenance, state
 from tests.clients.conftest import KILONOVA, ROOT
 
 GUARD_S = 30.0
@@ -203,6 +205,25 @@ def test_backup_and_restore(directory: Path) -> None:
     bad = directory.parent / "bad.tar"
     bad.write_bytes(b"not a tar file")
     assert "not a backup" in kilonova("restore", str(bad), "--state-dir", str(other), code=1).stderr
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "db/../../outside", "link"])
+def test_a_backup_that_reaches_outside(tmp_path: Path, name: str) -> None:
+    """A made-up backup puts nothing beside the state directory, and leaves none."""
+    made = tmp_path / "made.tar"
+    with tarfile.open(made, "w") as tar:
+        text = json.dumps({"format": 1, "version": "x"}).encode()
+        for entry_name, content in ((maintenance.MANIFEST, text), (name, b"x")):
+            entry = tarfile.TarInfo(entry_name)
+            entry.size = len(content)
+            if entry_name == "link":
+                entry.type, entry.linkname, entry.size = tarfile.SYMTYPE, "/etc", 0
+            tar.addfile(entry, io.BytesIO(content))
+    other = tmp_path / "deep" / "other"
+    said = kilonova("restore", str(made), "--state-dir", str(other), code=1).stderr
+    assert "has no place in a backup" in said
+    assert not other.exists() and not (tmp_path / "outside").exists()
+    assert not (tmp_path / "deep" / "outside").exists()
 
 
 def test_a_newer_state_directory_is_refused(directory: Path) -> None:
