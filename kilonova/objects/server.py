@@ -220,3 +220,11 @@ class ShelveParams(SnapshotParams, frozen=True, kw_only=True):
     """Parameters of a shelve. image_id: "" when the root disk is a volume. offload: its host gets free at once."""
 
     offload: bool = True
+
+
+class EvacuateParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of an evacuation. migration: its uuid. to_host: where to, if asked. stay_off: SHUTOFF afterwards."""
+
+    migration: str = ""
+    to_host: str | None = None
+    stay_off: bool = False

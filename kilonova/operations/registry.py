@@ -30,6 +30,7 @@ OPERATIONS = (
     "server_resize",
     "confirm_resize",
     "revert_resize",
+    "server_evacuate",
     "interface_attach",
     "interface_detach",
     "volume_attach",

@@ -4,6 +4,7 @@ A host that was told to remove a guest and does not answer may still write: as l
 server's volumes stay attached (DESIGN 5). Everything here is repeatable.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 
 from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound
@@ -34,6 +35,14 @@ def connect_all(services: Services, row: Row, host: str) -> None:
     for disk in server_disks.volumes(server_disks.read(row)):
         if disk.attachment_id is not None:
             connect(services, disk.attachment_id, host)
+
+
+def connect_back(services: Services, row: Row, host: str) -> None:
+    """Say that a host is to reach the volumes of a server again; it need not do so yet, it may be down. Repeatable."""
+    for disk in server_disks.volumes(server_disks.read(row)):
+        if disk.attachment_id is not None:
+            with contextlib.suppress(NotYet):
+                connect(services, disk.attachment_id, host)
 
 
 def connections(

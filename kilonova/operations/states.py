@@ -128,6 +128,7 @@ TRANSITIONS: Mapping[str, Transition] = {
     ),
     "volume_attach": _q("attach_volume", _WITH_DISKS, "", None, "attach_volume"),
     "volume_detach": _q("detach_volume", _WITH_DISKS, "", None, "detach_volume"),
+    "server_evacuate": _t("evacuate", {ACTIVE, STOPPED, ERROR}, "rebuilding", ACTIVE, "evacuate"),
     "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
     "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
 }

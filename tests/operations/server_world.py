@@ -49,6 +49,7 @@ from kilonova.operations import (
     server_create,
     server_delete,
     server_disks,
+    server_evacuate,
     server_password,
     server_rebuild,
     server_rescue,
@@ -118,6 +119,7 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_rebuild": (),
     "server_rescue": (),
     "server_unrescue": ("server_rescue",),
+    "server_evacuate": (),
 }
 Start = Callable[["ServerWorld", accept.Found], str]
 
@@ -172,6 +174,7 @@ def _detach_volume(world: "ServerWorld", found: accept.Found) -> str:
 
 
 STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
+    "server_evacuate": lambda w, found: server_evacuate.start(w.services, CONTEXT, found),
     "server_snapshot": _image("server_snapshot"),
     "server_backup": _image("server_backup", backup_type="daily", rotation=1),
     "server_snapshot_volumes": _image("server_snapshot_volumes"),

@@ -13,7 +13,6 @@ _MANAGER = "rule:project_manager_or_admin"
 _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
-    "evacuate": ("Evacuating a server", "os-evacuate", ADMIN, 1, None),
     "migrate": ("Migrating a server", "os-migrate-server:migrate", _MANAGER, 1, None),
     "os-migrateLive": (
         "Migrating a server live",

@@ -25,6 +25,7 @@ from kilonova.api.compute import (
     rules,
     server_addresses,
     server_consoles,
+    server_evacuate,
     server_fixed_ips,
     server_floating_ips,
     server_groups,
@@ -88,6 +89,7 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
     server_state,
     server_resize,
     server_consoles,
+    server_evacuate,
     server_unbuilt,
     proxies,
 )
