@@ -1,6 +1,6 @@
 """Attach a NIC to a server: its port is reserved before accept, because the answer shows it.
 
-    turn     wait for operations that were accepted before; undone by removing the reserved port
+    turn     those that were accepted before have ended; undone by removing the reserved port
     port     the reserved port stands, bound to the server's host
     guest    the host plugs it and puts the NIC into the guest; the record has it then
 

@@ -11,7 +11,7 @@ from kilonova.db.engine import Tx
 from kilonova.objects.guest import GuestPower, GuestState, PowerAction, PowerState
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import ServerParams
-from kilonova.operations import accept, guest_orders, settling, states, turns
+from kilonova.operations import accept, guest_orders, settling, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -47,7 +47,6 @@ def power_saga(kind: str, action: PowerAction, back: PowerAction | None = None) 
         )
 
     def order(run: Run) -> Order:
-        turns.wait(run)
         services: Services = run.services
         row = guest_orders.server_row(services, run.home, run.resource)
         if row["host"] is None:

@@ -41,7 +41,7 @@ VM_STATES = frozenset(
 class Transition:
     """What one operation needs and shows: vm_states it starts from, task_state while it runs, vm_state at its end.
 
-    busy: task_states in which it is accepted all the same, and waits for its turn (turns.py).
+    busy: task_states in which it is accepted all the same, and waits for its turn (Saga.in_turn).
     """
 
     action: str  # instance action name, as GET /servers/{id}/os-instance-actions says it
@@ -61,7 +61,7 @@ def _t(action: str, start: set[str], task_state: str, end: str | None, verb: str
 
 
 def _q(action: str, start: set[str], task_state: str, end: str | None, verb: str) -> Transition:
-    """An operation whose first act is to wait for its turn."""
+    """An operation that is accepted behind those that attach and detach."""
     return Transition(action, frozenset(start), task_state, end, verb, QUEUED)
 
 

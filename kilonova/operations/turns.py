@@ -1,31 +1,17 @@
-"""Operations that follow one another on a server instead of being refused: each waits until the ones before have ended.
+"""The first step of an operation that may be accepted while others work on the server (states.QUEUED).
 
-Nova shows no task_state while a device is attached or detached, so clients send the next request at once; it is
-accepted (states.QUEUED) and runs in its turn. Epochs give the order, so a host never sees them the other way round.
+The engine starts operations on one server in the order of their epochs (Saga.in_turn). This step asks no host: one that
+is cancelled before its turn undoes nothing there, where the operation before it still works.
 """
 
-from kilonova.operations.services import Services
-from kilonova.saga import journal
-from kilonova.saga.definition import NotYet, NoUndo, Output, Run, Step
+from kilonova.saga.definition import NoUndo, Output, Run, Step
 
-POLL_S = 0.05
-DEADLINE_S = 900.0
-
-
-def wait(run: Run) -> None:
-    """Raise NotYet while an operation that was accepted before on the same server has not ended."""
-    if run.params.previous_task_state is None:
-        return
-    services: Services = run.services
-    live = services.home(run.home).read(lambda tx: journal.live_of(tx, run.resource))
-    if any(op["epoch"] < run.epoch and op["id"] != run.operation for op in live):
-        raise NotYet("an operation on the server has not ended yet", after_s=POLL_S)
+DEADLINE_S = 60.0
 
 
 def turn(run: Run) -> Output:
-    """Wait; for the first step of an operation, called TURN.name."""
-    wait(run)
+    """It is this operation's turn."""
     return {}
 
 
-TURN = Step("turn", turn, NoUndo("waits, and makes nothing"), DEADLINE_S)
+TURN = Step("turn", turn, NoUndo("makes nothing"), DEADLINE_S)

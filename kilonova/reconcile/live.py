@@ -6,12 +6,11 @@ from kilonova.common.log import get_logger
 from kilonova.db import actions
 from kilonova.db.engine import Tx
 from kilonova.operations.services import Services
-from kilonova.operations.turns import TURN
 from kilonova.reconcile.finding import Finding, repaired
 from kilonova.reconcile.picture import Picture
 from kilonova.saga import history, journal
 from kilonova.saga.definition import find
-from kilonova.saga.state import NOT_YET
+from kilonova.saga.state import NOT_YET, TURN
 
 log = get_logger(__name__)
 EVERY_S = 10.0
@@ -70,7 +69,7 @@ def _stuck(picture: Picture) -> list[Finding]:
     found = []
     owners: dict[str, list[str]] = collections.defaultdict(list)
     for name, op in picture.live:
-        waits = op["waits_for"] == NOT_YET or op["step"] == TURN.name  # behind another: turns.py
+        waits = op["waits_for"] in (NOT_YET, TURN)  # behind another
         if op["kind"] != "server_delete" and op["direction"] == "do" and not waits:
             owners[op["resource"]].append(op["id"])
         if find(op["kind"], op["version"]) is None:
