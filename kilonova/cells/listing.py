@@ -4,6 +4,7 @@ A list waits at most 1 s for a cell; a silent one is named in ``Page.down`` and 
 Servers that have no cell yet come from their mapping, as one more cell.
 """
 
+import functools
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -170,10 +171,11 @@ def _after(keys: Sequence[tuple[str, bool]], marker: Rendered) -> Any:
     return sa.or_(*options)
 
 
-def _columns(names: Sequence[str], keys: Sequence[tuple[str, bool]]) -> list[Any]:
-    """Return what a page needs of a row: what is looked at here comes first, because names are sought in order."""
+@functools.lru_cache(maxsize=256)
+def _selecting(names: tuple[str, ...], keys: tuple[tuple[str, bool], ...]) -> sa.Select[Any]:
+    """Select what a page needs of a row: what is looked at here comes first, because names are sought in order."""
     wanted = dict.fromkeys(("uuid", "deleted", *(n for n, _ in keys), *names))
-    return [s.c[n] for n in wanted]
+    return sa.select(*(s.c[n] for n in wanted))
 
 
 class Lists:
@@ -227,8 +229,8 @@ class Lists:
         if start is not None:
             where.append(_after(keys, start))
         by = [s.c[n].desc() if desc else s.c[n].asc() for n, desc in keys]
-        shown = s.c if columns is None else _columns(columns, keys)
-        statement = sa.select(*shown).where(*where).order_by(*by).limit(limit + 1)
+        shown = sa.select(s) if columns is None else _selecting(tuple(columns), keys)
+        statement = shown.where(*where).order_by(*by).limit(limit + 1)
         found, down = self.ask_cells(lambda tx: tx.select(statement))
         lists: list[list[Rendered]] = [self._visible(rows, cell) for cell, rows in found.items()]
         if filters.deleted is not True:

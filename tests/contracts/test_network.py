@@ -115,6 +115,22 @@ def test_a_port_is_made_once_per_key_and_removed_for_good(rig: Rig) -> None:
     assert rig.service.ports_of([server]) == {}
 
 
+def test_all_ports_of_a_server_go_at_once(rig: Rig) -> None:
+    server, other = new_uuid(), new_uuid()
+    operation = new_uuid()
+    for item, device in (("nic0", server), ("nic1", server), ("nic2", other)):
+        rig.service.ensure_port(
+            (operation, item),
+            project_id=rig.project,
+            device_id=device,
+            host="host1",
+            network_id=rig.network(),
+        )
+    assert rig.service.remove_ports_of(server) == 2
+    assert rig.service.remove_ports_of(server) == 0
+    assert list(rig.service.ports_of([server, other])) == [other]
+
+
 def test_plugged_is_told_when_the_host_applied_it(rig: Rig) -> None:
     rig.hosts["host1"].awake = False
     server = new_uuid()
