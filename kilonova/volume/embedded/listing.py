@@ -136,14 +136,15 @@ def _pairs(column: Any, name: str, text: str) -> list[Any]:
 
     try:
         wanted = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        wanted = None
-    if not isinstance(wanted, dict) or len(wanted) > 64:
-        raise invalid_input(f"{name[:40]} must be a dictionary.")
+        pairs = {str(k): str(v) for k, v in wanted.items()}
+    except (ValueError, SyntaxError, MemoryError, RecursionError, AttributeError, TypeError) as exc:
+        raise invalid_input(f"{name[:40]} must be a dictionary.") from exc
+    if len(pairs) > 64:
+        raise invalid_input(f"{name[:40]} has too many items.")
     out = []
-    for key, value in wanted.items():
+    for key, value in pairs.items():
         items = sa.func.json_each(column).table_valued("key", "value")
-        found = sa.select(items.c.key).where(items.c.key == str(key), items.c.value == str(value))
+        found = sa.select(items.c.key).where(items.c.key == key, items.c.value == value)
         out.append(found.exists())
     return out
 

@@ -1,6 +1,7 @@
 """/volumes: create, list, show, change, delete, refusals."""
 
 import uuid
+from urllib.parse import urlencode
 
 import pytest
 
@@ -155,3 +156,41 @@ def _no_limit(tx: object) -> None:
     from kilonova.volume.embedded.store import quotas
 
     quotas.put(tx, "class", "default", {"gigabytes": -1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "'; DROP TABLE volume;--",
+        "../../etc/passwd",
+        "\U0001f98a" * 255,
+        "<b>%(x)s{y}</b>",
+        "a\tb\u202ec",
+        '"{\\"',
+    ],
+    ids=range(6),
+)
+def test_hostile_names(api: Client, name: str) -> None:
+    """What a tenant writes comes back as it was, and finds itself."""
+    volume = api.make(name=name, description=name, metadata={"k": name[:255]})
+    assert api.show(volume)["name"] == name.strip()
+    query = urlencode({"name": name.strip(), "metadata": str({"k": name[:255]})})
+    assert [v["id"] for v in api.call("GET", f"/volumes?{query}").json["volumes"]] == [volume]
+    api.delete(volume)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 5000,
+        "-" * 5000 + "1",
+        "{'a': 0x" + "f" * 5000 + "}",
+        "[]",
+        "{1, 2}",
+        "__import__('os')",
+        "{'a'",
+    ],
+)
+def test_hostile_filters(api: Client, text: str) -> None:
+    """A dictionary in a query is read, never run."""
+    assert api.call("GET", f"/volumes?{urlencode({'metadata': text})}").status == 400
