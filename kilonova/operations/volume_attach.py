@@ -60,6 +60,7 @@ def start(services: Services, ctx: Context, found: Found, wish: Wish) -> DiskReq
         raise BadRequest(
             "Tagged volume attachment is not supported for shelved-offloaded instances."
         )
+    volume_ops.check_host(services, row)
     operation = ctx.operation or new_uuid()
     key = (operation, ITEM)
     mode = "ro" if volume.readonly else "rw"

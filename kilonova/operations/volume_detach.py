@@ -17,7 +17,6 @@ from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import AttachParams, DiskRequest
 from kilonova.operations import guest_orders, server_disks, states, volume_ops
 from kilonova.operations.accept import Found, check_lock
-from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
 from kilonova.operations.volume_attach import attach_order
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, StepFailed, register
@@ -25,6 +24,7 @@ from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, StepF
 KIND = "volume_detach"
 DEADLINE_S = 300.0
 ORDER_S = 280.0  # the host gives up first, and says why
+GIVE_UP_S = 1800.0  # a host that lives and answers no order is not asked any more
 
 
 def start(services: Services, ctx: Context, found: Found, volume_id: str) -> str:
@@ -44,6 +44,7 @@ def start(services: Services, ctx: Context, found: Found, volume_id: str) -> str
     check_lock(ctx, found)
     row = volume_ops.check_state(found, states.TRANSITIONS[KIND])
     has_host = row["host"] is not None
+    volume_ops.check_host(services, row)
     _check_settled(disk)
     if has_host:
         _begin(services, volume_id, found.id)
@@ -119,8 +120,16 @@ def order_detach(run: Run) -> Order | None:
 
 
 def order_attach(run: Run) -> Order | None:
-    """Have the host plug it in again; nothing to do when the attachment was ended behind our back."""
-    if run.params.host is None:
+    """Have the host plug it in again, while it answers.
+
+    Never later: by then the volume may be another's. What a host that went down did with the guest is made good at the
+    guest's next start, or by the next detach. Nothing to do either when the attachment was ended behind our back.
+    """
+    services: Services = run.services
+    host = run.params.host
+    if host is None or services.host_is_down(host):
+        return None
+    if services.now() - run.accepted_at > GIVE_UP_S:
         return None
     try:
         return attach_order(run, Direction.UNDO)
@@ -178,7 +187,6 @@ SAGA = register(
                 unplugged,
                 order_attach,
                 DEADLINE_S,
-                park_outside=park,
                 point_of_no_return=True,
                 skip=volume_ops.no_host,
             ),

@@ -39,6 +39,12 @@ def check_state(found: Found, transition: states.Transition) -> Row:
     return row
 
 
+def check_host(services: Services, row: Row) -> None:
+    """Refuse what only a host could do that is down. source: Nova, ServiceUnavailable of a detach, a 409."""
+    if row["host"] is not None and services.host_is_down(row["host"]):
+        raise Conflict("Service is unavailable at this time.", host=row["host"])
+
+
 def accept(
     services: Services, ctx: Context, saga: Saga, found: Found, operation: str, change: Change
 ) -> DiskRequest:

@@ -23,7 +23,7 @@ from kilonova.image.embedded import service as image_api
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
-from kilonova.operations import registry, stores
+from kilonova.operations import registry, stores, volume_events
 from kilonova.operations.hosts import Hosts, HostState
 from kilonova.operations.network_events import NetworkEvents
 from kilonova.operations.scheduling import Scheduling
@@ -162,6 +162,7 @@ class Cloud:
         services.install(hosts=self.hosts)
         self.network.start()
         self._later(self.network.stop)
+        volume_events.listen(services)
         self.volumes.start()
         self._later(self.volumes.stop)
         events = NetworkEvents(services)

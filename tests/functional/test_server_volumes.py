@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from kilonova.db import servers
+from kilonova.operations import server_disks
 from tests.functional.volumes_kit import Kit, S
 from tests.whole import Whole, running, until
 
@@ -261,4 +263,37 @@ def test_several_servers_share_a_volume(kit: Kit) -> None:
     until(lambda: len(kit.show_volume(volume)["attachments"]) == 1 or None)
     kit.delete(first)
     kit.delete(second)
+    kit.becomes(volume, "available")
+
+
+def _recorded(kit: Kit, server: str) -> int:
+    """Return the size of a server's only volume by its record, GiB."""
+    services = kit.whole.cloud.services
+    row = services.cell("cell1").read(lambda tx: servers.find(tx, server))
+    assert row is not None
+    return server_disks.of_row(row)[0].size_gib
+
+
+def test_a_volume_that_grows_under_a_guest(kit: Kit) -> None:
+    """The record follows, by the service's own event and by the one that a service of its own would send."""
+    server, volume = kit.server(imageRef=kit.image), kit.volume()
+    host = kit.show_volume(volume)["os-vol-host-attr:host"].partition("@")[0]
+    if kit.show(server)["OS-EXT-SRV-ATTR:host"] != host:
+        kit.whole.gone(server)
+        zone = {"availability_zone": f"nova:{host}"}
+        body = {"name": "there", "flavorRef": "42", "imageRef": kit.image, "networks": "none"}
+        got = kit.whole.call("POST", S, {"server": body | zone}, who="admin", version="2.90")
+        server = got.json["server"]["id"]
+        kit.whole.settled(server)
+    kit.attached(server, volume, who="admin")
+    got = kit.block("POST", f"/volumes/{volume}/action", {"os-extend": {"new_size": 3}})
+    assert got.status == 202, got
+    until(lambda: kit.show_volume(volume)["size"] == 3 or None)
+    until(lambda: _recorded(kit, server) == 3 or None)
+    event = {"name": "volume-extended", "server_uuid": server, "tag": volume}
+    path = "/compute/v2.1/os-server-external-events"
+    told = kit.whole.call("POST", path, {"events": [event]}, who="admin", version="2.51")
+    assert (told.status, told.json["events"][0]["code"]) == (200, 200)
+    assert _recorded(kit, server) == 3
+    kit.whole.gone(server)
     kit.becomes(volume, "available")

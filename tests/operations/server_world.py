@@ -239,6 +239,8 @@ ONE = Shape()
 class ServerWorld:
     """One case's cloud. ``kind``: the operation that ``begin`` accepts."""
 
+    pick = -1
+
     def __init__(
         self,
         path: Path,
@@ -489,9 +491,9 @@ class ServerWorld:
         return server_disks.named([root, swap, *own])
 
     def spare(self) -> str:
-        """Return a volume of the user's that no server was created with."""
+        """Return a volume of the user's that no server was created with; ``pick`` says which."""
         made = msgspec.json.decode((self.path / "network.json").read_bytes())
-        return str(made["volumes"][-1])
+        return str(made["volumes"][self.pick])
 
     def ledger(self) -> Ledger:
         """Count everything."""

@@ -11,6 +11,7 @@ from kilonova.agent.journal import GO, Journal, Verdict
 from kilonova.objects.order import Order
 from kilonova.operations import server_delete
 from kilonova.saga.definition import _KINDS, Saga
+from kilonova.saga.faults import Fault
 from tests.operations import test_server_delete as deletes
 from tests.operations.harness import check_case, points_of
 from tests.operations.server_world import ServerWorld, Shape, saga_of
@@ -97,6 +98,46 @@ def test_a_missing_effect(
     """R22"""
     change(kind, step, parts)
     assert caught(tmp_path, kind)
+
+
+SPARE, BACKED = Shape(spare=1), Shape(boot=True, own=1)
+VOLUMES: list[tuple[str, str, dict[str, object], Shape]] = [
+    ("server_create", "volumes", {"undo": _nothing}, BACKED),
+    ("server_create", "in_use", {"do": _nothing}, BACKED),
+    ("server_delete", "volumes", {"do": _nothing}, BACKED),
+    ("volume_attach", "reserve", {"undo": _nothing}, SPARE),
+    ("volume_attach", "guest", {"undo_order": _nothing}, SPARE),
+    ("volume_attach", "in_use", {"record": None}, SPARE),
+    ("volume_detach", "begin", {"undo": _nothing}, SPARE),
+    ("volume_detach", "guest", {"order": _nothing}, SPARE),
+    ("volume_detach", "guest", {"undo_order": _nothing}, SPARE),
+    ("volume_detach", "release", {"do": _nothing}, SPARE),
+    ("volume_detach", "release", {"record": None}, SPARE),
+]
+
+
+@pytest.mark.parametrize(("kind", "step", "parts", "shape"), VOLUMES, ids=_name)
+def test_a_missing_part_of_what_volumes_need(
+    kind: str,
+    step: str,
+    parts: dict[str, object],
+    shape: Shape,
+    tmp_path: Path,
+    change: Callable[[str, str, dict[str, object]], None],
+) -> None:
+    """R22: undisturbed, or failing at the end, the ledger notices."""
+    change(kind, step, parts)
+    saga = saga_of(kind)
+    last = saga.steps[-1].name if kind != "volume_detach" else "guest"
+    trigger = Fault(last, "do", "after", "error", skip=1 if last == "finish" else 0)
+    noticed = 0
+    for n, case in enumerate([(), (trigger,)]):
+        world = ServerWorld(tmp_path / str(n), kind, shape)
+        try:
+            check_case(world, saga, case)
+        except (AssertionError, RuntimeError):
+            noticed += 1
+    assert noticed
 
 
 def _without_last_act(monkeypatch: pytest.MonkeyPatch, kind: str, part: str) -> None:

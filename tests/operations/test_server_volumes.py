@@ -137,13 +137,34 @@ def test_a_create_keeps_volumes_until_its_first_host_confirms(tmp_path: Path) ->
     assert ledger == plus(world.before, not_created(BACKED))
 
 
-def test_a_detach_while_the_host_is_down(tmp_path: Path) -> None:
-    """The volume is in use again, and still the guest's."""
+def test_a_host_that_goes_down_during_a_detach(tmp_path: Path) -> None:
+    """The volume is in use again, and still the guest's; nothing is plugged later (S21)."""
     world = ServerWorld(tmp_path, "volume_detach", SPARE)
-    _, after = _after_the_host_is_down(world)
-    clean = world.clean("failed")
+    backs: list[Callable[[], None]] = []
+    faults = Faults(
+        Fault("guest", "do", BEFORE, "pause"),
+        pause=lambda f: backs.append(world.fall_silent(world.row()["host"])),
+    )
+    assert world.run(*world.begin(), faults) == "failed"
+    assert faults.missed == []
+    backs[0]()
+    after, clean = world.ledger(), world.clean("failed")
     world.close()
     assert after == clean
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_host_that_is_down(kind: str, tmp_path: Path) -> None:
+    """Refused at once, and nothing was touched."""
+    world = ServerWorld(tmp_path, kind, SPARE)
+    world.engine().open()
+    back = world.fall_silent(world.row()["host"])
+    with pytest.raises(Conflict, match="unavailable"):
+        world.begin()
+    back()
+    after = world.ledger()
+    world.close()
+    assert after == world.before
 
 
 @pytest.mark.parametrize("when", [BEFORE, AFTER, RECORDED])

@@ -10,6 +10,7 @@ from kilonova.db.engine import Tx
 from kilonova.http.request import Request, Response
 from kilonova.operations.network_events import refresh
 from kilonova.operations.services import CELL0, Services
+from kilonova.operations.volume_events import extended
 
 _REFRESHING = ("network-changed", "network-vif-deleted")
 _TAGGED = ("volume-extended", "power-update", "accelerator-request-bound")
@@ -33,6 +34,9 @@ def create(req: Request) -> Response:
     changed = {e["server_uuid"] for e in out if e["code"] == 200 and e["name"] in _REFRESHING}
     for server_id in sorted(changed):
         refresh(services, server_id)
+    for e in out:
+        if e["code"] == 200 and e["name"] == "volume-extended" and services.has_volumes:
+            extended(services, e["server_uuid"], e["tag"])
     whole = all(e["code"] == 200 for e in out)
     return Response(body={"events": out}, status=200 if whole else 207)
 
