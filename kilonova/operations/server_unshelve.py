@@ -266,8 +266,9 @@ def show_active(tx: Tx, run: Run, output: Output) -> None:
 
 
 def note_image(run: Run) -> Output:
-    """Remember which image goes: the record forgets it with this step."""
+    """Say that the volumes are in use; remember which image goes: the record forgets it with this step."""
     row = guest_orders.server_row(run.services, run.home, run.resource)
+    server_volumes.complete_all(run.services, row)
     return {"image": shelving.shelved_image(row)}
 
 

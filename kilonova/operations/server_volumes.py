@@ -31,10 +31,22 @@ def connect(services: Services, attachment_id: str, host: str) -> Connection:
 
 
 def connect_all(services: Services, row: Row, host: str) -> None:
-    """Let a host reach every volume of a server (unshelve, moves, evacuation). Raises as ``connect``."""
-    for disk in server_disks.volumes(server_disks.read(row)):
+    """Let another host reach every volume of a server (unshelve, say). Raises as ``connect``.
+
+    StepFailed while a host that does not answer may still write them.
+    """
+    attached = [d for d in server_disks.of_row(row) if d.attachment_id is not None]
+    if attached and held(services, row["uuid"]):
+        raise StepFailed("A host that does not answer may still use the volumes of the server.")
+    for disk in attached:
+        connect(services, str(disk.attachment_id), host)
+
+
+def complete_all(services: Services, row: Row) -> None:
+    """The guest has its disks: every volume of a server is in use, those too that were only reserved before."""
+    for disk in server_disks.of_row(row):
         if disk.attachment_id is not None:
-            connect(services, disk.attachment_id, host)
+            services.volumes.complete(disk.attachment_id)
 
 
 def connect_back(services: Services, row: Row, host: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.functional.volumes_kit import Kit
-from tests.whole import Whole, running
+from tests.whole import Whole, running, until
 
 S = "/compute/v2.1/servers"
 
@@ -187,6 +187,38 @@ def crash_dump(s: Subject) -> None:
     s.is_what_it_was()
 
 
+def attach_while_shelved(s: Subject) -> None:
+    """On and off the host, with a volume that comes while it is away."""
+    volume = s.kit.volume()
+    s.kit.act(s.id, "shelve", "SHELVED_OFFLOADED")
+    assert s.kit.attach(s.id, volume).status == 200
+    until(lambda: s.kit.show_volume(volume)["status"] == "reserved" or None)
+    s.kit.act(s.id, "unshelve", "ACTIVE")
+    s.kit.becomes(volume, "in-use")
+    s.root_kept()
+    assert volume in s.kit.guest(s.id).volumes
+    s.kit.delete(s.id)
+    s.kit.becomes(volume, "available")
+
+
+def resize(s: Subject) -> None:
+    """To another flavor, and to stay there."""
+    flavors = s.kit.whole.call("GET", "/compute/v2.1/flavors").json["flavors"]
+    bigger = next(f["id"] for f in flavors if f["name"] == "m1.small")
+    s.kit.act(s.id, "resize", "VERIFY_RESIZE", {"flavorRef": bigger})
+    s.root_kept()
+    s.kit.act(s.id, "confirmResize", "ACTIVE" if s.running else "SHUTOFF")
+    s.is_what_it_was()
+
+
+def resize_reverted(s: Subject) -> None:
+    flavors = s.kit.whole.call("GET", "/compute/v2.1/flavors").json["flavors"]
+    bigger = next(f["id"] for f in flavors if f["name"] == "m1.small")
+    s.kit.act(s.id, "resize", "VERIFY_RESIZE", {"flavorRef": bigger})
+    s.kit.act(s.id, "revertResize", "ACTIVE" if s.running else "SHUTOFF")
+    s.is_what_it_was()
+
+
 FEATURES: tuple[Feature, ...] = (
     create,
     delete,
@@ -202,6 +234,9 @@ FEATURES: tuple[Feature, ...] = (
     rescue,
     shelve,
     crash_dump,
+    resize,
+    resize_reverted,
+    attach_while_shelved,
 )
 
 
