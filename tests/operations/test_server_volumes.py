@@ -187,6 +187,37 @@ def test_a_delete_at_every_moment(kind: str, step: str, when: str, tmp_path: Pat
     assert [k for k in ledger if k.startswith(gone)] == []
 
 
+# -- beside other operations
+
+
+@pytest.mark.parametrize("first", ["attach", "stop"], ids=["it began", "the other came first"])
+def test_a_power_operation_beside_an_attach(first: str, tmp_path: Path) -> None:
+    """Both are accepted, and done in the order in which they were; each host order is of its own epoch."""
+    world = ServerWorld(tmp_path, "volume_attach", SPARE)
+    attach = world.begin()
+    stop = world.accept("server_stop")
+    order = [attach, stop] if first == "attach" else [stop, attach]
+    for one in order:
+        world.engines[-1].nudge(*one)
+    assert [world.run(*one) for one in order] == ["done", "done"]
+    row, guest = world.row(), world.guests.find(world.server)[1]
+    world.close()
+    assert (row["vm_state"], row["task_state"]) == ("stopped", None)
+    assert guest.volumes == (world.spare(),) and guest.power == PowerState.SHUTDOWN
+
+
+def test_an_attach_beside_a_power_operation(tmp_path: Path) -> None:
+    """A server that is being stopped takes no volume: 409, nothing reserved."""
+    world = ServerWorld(tmp_path, "volume_attach", SPARE)
+    stop = world.accept("server_stop")
+    with pytest.raises(Conflict, match="task_state powering-off"):
+        world.begin()
+    assert world.run(*stop) == "done"
+    ledger = world.ledger()
+    world.close()
+    assert ledger["volume:user:available"] == 1 and ledger["attachment:reserved"] == 0
+
+
 # -- a volume service that misbehaves (R12)
 
 

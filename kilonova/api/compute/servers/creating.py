@@ -93,6 +93,8 @@ def asked(req: Request, body: dict[str, Any], hints: dict[str, Any]) -> Asked:
     zone, host, node, force = _destination(req, body)
     if body.get("networks") not in (None, "none"):
         req.authorize("os_compute_api:servers:create:attach_network")
+    if body.get("block_device_mapping") or body.get("block_device_mapping_v2"):
+        req.authorize("os_compute_api:servers:create:attach_volume")
     if body.get("trusted_image_certificates") is not None:
         req.authorize("os_compute_api:servers:create:trusted_certs")
     if body.get("personality"):
