@@ -1,5 +1,7 @@
 """Guests that become others in place, by both drivers; nothing is lost before it is forgotten."""
 
+import xml.etree.ElementTree as ET
+
 import pytest
 
 from kilonova.common.ids import new_uuid
@@ -99,3 +101,28 @@ def test_what_fails_first_touches_nothing(host: Host, build: g.GuestBuild) -> No
         driver_of(host).remake(lost, Change(("root",), "mark"), quiet)
     assert host.driver.guests()[build.server_id] == RUNNING
     assert restore(host, build)[0] == RUNNING
+
+
+def test_what_a_guest_writes_on_its_disk_is_no_format(host: Host, build: g.GuestBuild) -> None:
+    """S5: a raw disk that begins like a qcow2 file stays a raw disk, whatever is done with the guest."""
+    if host.driver.name == "fake":
+        pytest.skip("simulated disks hold nothing")
+    host.build(build)
+    host.power(build, g.PowerAction.STOP, 0.0)
+    (directory,) = host.left(build.server_id)  # type: ignore[misc]
+    disk = directory / "ephemeral0.raw"
+    planted = b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(1000)
+    with disk.open("r+b") as file:
+        file.write(planted)
+    for made in (rescued(build), build):
+        remake(host, made)
+        text = host.driver._find(build.server_id).XMLDesc()  # type: ignore[attr-defined]
+        (found,) = [
+            d
+            for d in ET.fromstring(text).iterfind("devices/disk")
+            if (d.find("source") is not None and d.find("source").get("file") == str(disk))  # type: ignore[union-attr]
+        ]
+        driver = found.find("driver")
+        assert driver is not None and driver.get("type") == "raw"
+    with disk.open("rb") as file:
+        assert file.read(len(planted)) == planted

@@ -99,3 +99,36 @@ def test_rebuild_keeps_the_address_and_takes_the_image(world: World) -> None:
     origin.delete()
     origin.gone()
     world.cloud.check_audit()
+
+
+def test_a_guest_with_an_agent(world: World) -> None:
+    """Its file systems are held while an image is made of it, and its agent sets a password."""
+    cloud = world.cloud
+    client = cloud.client()
+    asked = {
+        "name": "with-agent",
+        "disk_format": "qcow2",
+        "container_format": "bare",
+        "visibility": "public",
+        "hw_qemu_guest_agent": "yes",
+        "os_require_quiesce": "yes",
+    }
+    image = cloud.client("admin").call("POST", "/image/v2/images", asked)["id"]
+    cloud.upload(image, cloud.image)
+    guest = cloud.boot("agent", image="with-agent")
+    guest.status("ACTIVE")
+    guest.ready()
+    before = {i["id"] for i in client.get("/image/v2/images")["images"]}
+    guest.act("createImage", {"name": "held"})
+    (made,) = [i for i in client.get("/image/v2/images")["images"] if i["id"] not in before]
+    image_of(world, made["id"])
+    guest.status("ACTIVE")
+    guest.act("changePassword", {"adminPass": "n3w-pass-1"})
+    guest.status("ACTIVE")
+    actions = client.get(f"{guest.path}/os-instance-actions")["instanceActions"]
+    assert [(a["action"], a["message"]) for a in actions[:2]] == [
+        ("changePassword", None),
+        ("createImage", None),
+    ]
+    guest.delete()
+    guest.gone()
