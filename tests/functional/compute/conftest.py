@@ -21,7 +21,7 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.cells.listing import Lists
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, Conflict, NotFound, Unauthorized
+from kilonova.common.errors import BadRequest, Conflict, NotFound, Unauthorized, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.db import flavors, mappings, servers, versions
 from kilonova.db.engine import SqliteDatabase
@@ -68,7 +68,16 @@ class KnownTokens:
         return project_id in PROJECTS.values()
 
 
-class KnownPorts:
+class Absent:
+    """A part that this half of a cloud does not have."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise Unavailable("This half of a cloud does not have it.", asked=name)
+
+
+class KnownPorts(Absent):
     """A network service that knows what a test told it."""
 
     def __init__(self) -> None:
@@ -261,13 +270,13 @@ def build(root: Path) -> Cloud:
         versions.ensure(db, stores.CELL)
     network: Any = KnownPorts()
     tokens: Any = KnownTokens()
-    nothing: Any = None
+    absent: Any = Absent()
     services = Services(
         world=world,
         cells=cells,
         bus=bus,
         vault=Vault.at(root / "secret.key"),
-        images=nothing,
+        images=absent,
         network=network,
         identity=tokens,
         state_dir=root,
@@ -294,6 +303,7 @@ def build(root: Path) -> Cloud:
         agent.start()
     for agent in agents:
         assert agent.registered.wait(30)
+    services.install(engine=absent)  # after the registrations, which speak to one that is there
     world.write(lambda tx: flavors.add(tx, FLAVOR, clock.now()))
     app = Application([service()], services, tokens.authenticate, URL)
     client = falcon.testing.TestClient(app.wsgi)
