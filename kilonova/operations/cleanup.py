@@ -11,7 +11,7 @@ from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import cleanup as c
 from kilonova.db.sql import P, Q
-from kilonova.objects.base import encode
+from kilonova.objects.base import decode, encode
 from kilonova.objects.guest import GuestAttachNic, GuestDetachNic
 from kilonova.objects.order import Order, unpack
 from kilonova.operations.services import Services
@@ -24,12 +24,16 @@ _ADD = Q(
     .values({x.name: P(x.name) for x in c.columns})
 )
 _OF_HOST = Q(sa.select(c).where(c.c.host == P("host")).order_by(c.c.created_at))
-_OF_SERVER = Q(sa.select(c.c.id).where(c.c.server == P("server")).limit(1))
+_OF_SERVER = Q(sa.select(c.c.order).where(c.c.server == P("server")))
 _ALL = Q(sa.select(c).order_by(c.c.created_at).limit(1000))
 _DONE = Q(sa.delete(c).where(c.c.id == P("id")))
 _TRIED = Q(
     sa.update(c).where(c.c.id == P("id_")).values(tries=c.c.tries + 1, last_error=P("last_error"))
 )
+
+
+EVACUATED = "moved"
+"""The step of an evacuation that leaves its old host a record."""
 
 
 def hold_of(operation: str, host: str) -> str:
@@ -77,9 +81,13 @@ def of_host(tx: Tx, host: str) -> list[Row]:
     return tx.all(_OF_HOST, host=host)
 
 
-def of_server(tx: Tx, server: str) -> bool:
-    """Tell whether a host of the cell still has to clean up after a server."""
-    return tx.one(_OF_SERVER, server=server) is not None
+def may_write(tx: Tx, server: str) -> bool:
+    """Tell whether a host of the cell that still has to clean up after a server may be running its guest.
+
+    Not one that the server was evacuated from: it had been declared dead before (R13).
+    """
+    rows = tx.all(_OF_SERVER, server=server)
+    return any(decode(r["order"], Order).step != EVACUATED for r in rows)
 
 
 def all_records(tx: Tx) -> list[Row]:

@@ -302,7 +302,7 @@ SAGA = register(
                 queue="build",
             ),
             Step(
-                "moved",
+                cleanup.EVACUATED,
                 arrive,
                 NoUndo("only the record changes"),
                 30.0,

@@ -125,7 +125,7 @@ def guest_disk(disk: DiskRequest, connection: Connection) -> FileDisk | NbdDisk:
 def held(services: Services, server_id: str) -> bool:
     """Tell whether a host that does not answer may still have a guest of the server."""
     return any(
-        services.cell(name).read(lambda tx: cleanup.of_server(tx, server_id))
+        services.cell(name).read(lambda tx: cleanup.may_write(tx, server_id))
         for name in services.real_cells()
     )
 

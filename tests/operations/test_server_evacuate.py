@@ -134,3 +134,27 @@ def test_deleted_before_the_host_returns(tmp_path: Path) -> None:
     ledger = world.ledger()
     world.close()
     assert ledger == plus(world.before, history("done"), deleted(ONE))
+
+
+def test_volumes_of_an_evacuated_server_are_free_at_once(tmp_path: Path) -> None:
+    """R13: the dead host was declared so; it keeps nobody from the volumes, and writes none when it is back."""
+    world = ServerWorld(tmp_path, "server_create", Shape(own=1), hosts=3)
+    data = world.spare()
+    found = world.volumes.find(data)
+    assert found is not None
+    world.engine().open()
+    world.hosts.set_service(found.host, disabled=True)  # its data do not die with the server's host
+    assert world.run(*world.accept("server_create")) == "done"
+    host = world.row()["host"]
+    back = world.fall_silent(host)
+    world.guests.reboot(host)  # what fencing does
+    assert world.run(*world.accept("server_evacuate")) == "done"
+    assert world.run(*world.accept("server_delete")) == "done"
+    free = world.volumes.find(data)
+    back()
+    cleanups.run(world.services)
+    ledger = world.ledger()
+    world.close()
+    assert free is not None and free.status == "available"
+    assert ledger["attachment:attached"] == ledger["volume writer"] == ledger["guest"] == 0
+    assert world.guests.second_writers == []
