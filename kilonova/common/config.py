@@ -33,6 +33,7 @@ class Settings:
     "": only guests of this very host reach them, by a unix socket. shelved_offload_time_s: after it a shelved server
     leaves its host; 0: at once, -1: only when it is told to. reclaim_instance_interval_s: a deleted server can be
     restored so long; 0: not at all. image_certificates_dir: ``UUID.pem`` of those who sign images.
+    one_core: whether a simulated cloud stays on one processor (common/cores.py).
     """
 
     synchronous: str = "NORMAL"
@@ -59,6 +60,7 @@ class Settings:
     console_port: int = 6080
     console_url: str | None = None
     dns_servers: tuple[str, ...] = ()
+    one_core: bool = True
     fake_host_vcpus: int = 64
     fake_host_memory_mib: int = 262144
     fake_host_disk_gib: int = 4096
@@ -157,12 +159,14 @@ def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
             raise BadConfig(f"{where}: {key} must be a list of texts")
         return tuple(p.strip() for p in parts if p.strip())
     try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
         if kind in (int, float):
             if isinstance(value, bool):
                 raise ValueError
             return kind(value)
         if not isinstance(value, kind):
             raise ValueError
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         raise BadConfig(f"{where}: {key} must be {kind.__name__}, not {value!r}") from None
     return value

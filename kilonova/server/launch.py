@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kilonova.common import memory
+from kilonova.common import cores, memory
 from kilonova.common.config import Settings
 from kilonova.common.errors import KilonovaError
 from kilonova.server import kvm, privileges, state
@@ -332,6 +332,8 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
 
         plan.helper_socket = helper_socket(start.directory)
         plan.tag = names.tag_of(start.directory)
+    if start.deployment.driver == "fake" and start.settings.one_core:
+        cores.stay_on_one()
     cloud = Cloud(plan)
     try:
         cloud.start()
