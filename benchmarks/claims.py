@@ -14,8 +14,8 @@ from pathlib import Path
 
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import SqliteDatabase, Tx
-from kilonova.db.schema.world import METADATA
 from kilonova.db.versions import ensure
+from kilonova.operations.stores import WORLD
 from kilonova.placement import claims, providers
 from kilonova.placement.candidates import Group
 from kilonova.placement.inventories import Inventory
@@ -62,7 +62,7 @@ def run(sync: str, hosts: int, threads: int, count: int) -> None:
     """Measure one setting."""
     with tempfile.TemporaryDirectory() as folder:
         db = SqliteDatabase(Path(folder) / "world.db", "world", synchronous=sync)
-        ensure(db, METADATA)
+        ensure(db, WORLD)
         uuids = fill(db, hosts)
 
         def claim(rng: random.Random) -> None:
