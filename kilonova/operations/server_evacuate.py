@@ -20,8 +20,8 @@ from kilonova.common.ids import new_uuid
 from kilonova.db import mappings, migrations
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode
-from kilonova.objects.guest import GuestBuilt, GuestDelete
-from kilonova.objects.order import Answer, Direction, Order, unpack
+from kilonova.objects.guest import GuestDelete
+from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import EvacuateParams, FlavorRecord, RequestedServer
 from kilonova.operations import (
     accept,
@@ -32,6 +32,7 @@ from kilonova.operations import (
     states,
 )
 from kilonova.operations.accept import Also, Found, check_lock
+from kilonova.operations.server_create import built, order_unbuild
 from kilonova.operations.services import Services
 from kilonova.saga import journal
 from kilonova.saga.definition import (
@@ -215,16 +216,6 @@ def order_guest(run: Run) -> Order:
     return guest_orders.order(run, host, "guest_build", build, BUILD_S)
 
 
-def made(run: Run, answer: Answer) -> Output:
-    """Keep what the host says."""
-    result = unpack(answer.body, GuestBuilt)
-    return {
-        "power_state": result.power_state,
-        "hardware": _encode(result.hardware).decode(),
-        "devices": _encode(result.devices).decode(),
-    }
-
-
 def failed(run: Run, answer: Answer) -> None:
     """Go to another host when the fault is this one's."""
     message = answer.message or "The host could not build the server."
@@ -232,15 +223,6 @@ def failed(run: Run, answer: Answer) -> None:
         note = {"host": run.outputs["place"]["host"], "why": message}
         raise Retreat(message, to="place", note=note, details=answer.details)
     raise StepFailed(message, details=answer.details)
-
-
-def order_unmake(run: Run) -> Order | None:
-    """Have the new host remove what it made."""
-    where = run.outputs.get("place")
-    if where is None:
-        return None
-    payload = GuestDelete(server_id=run.resource)
-    return guest_orders.order(run, where["host"], "guest_build", payload, 120.0, Direction.UNDO)
 
 
 def arrive(run: Run) -> Output:
@@ -294,8 +276,8 @@ SAGA = register(
             Ask(
                 "guest",
                 order_guest,
-                made,
-                order_unmake,
+                built,
+                order_unbuild,
                 BUILD_S,
                 failed=failed,
                 park_outside=cleanup.park,
