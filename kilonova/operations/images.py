@@ -57,8 +57,18 @@ def record(image: Image) -> ImageRecord:
 
 def check_size(image: Image, flavor: FlavorRecord) -> None:
     """Raise BadRequest, in Nova's words, when an image does not fit into a flavor."""
+    check_memory(image, flavor)
+    check_disk(image, flavor)
+
+
+def check_memory(image: Image, flavor: FlavorRecord) -> None:
+    """Raise BadRequest when an image needs more memory than a flavor has."""
     if image.min_ram > flavor.memory_mib:
         raise BadRequest("Flavor's memory is too small for requested image.")
+
+
+def check_disk(image: Image, flavor: FlavorRecord) -> None:
+    """Raise BadRequest when an image does not fit on a flavor's local disk; one of no size takes any."""
     if flavor.root_gib == 0:
         return
     size, room = max(image.size or 0, image.virtual_size or 0), flavor.root_gib * GIB

@@ -16,7 +16,7 @@ from kilonova.objects.image import Image
 from kilonova.objects.image_properties import ImageProperties
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord
 from kilonova.objects.volume import Volume, VolumeWanted
-from kilonova.operations import server_disks
+from kilonova.operations import images, server_disks
 from kilonova.operations.services import Services
 
 GIB = 1024**3
@@ -419,11 +419,11 @@ def _image(sources: _Sources, wish: Wish, root: AskedDisk, disk: DiskRequest) ->
     flavor = wish.flavor
     if wish.image is not None:
         _check_image(wish.image, flavor, root, disk)
-        return record(wish.image)
+        return images.record(wish.image)
     if root.source == "image":
         image = sources.image(str(root.uuid))
         _check_image(image, flavor, root, disk)
-        return record(image).replace(id="", size=0)
+        return images.record(image).replace(id="", size=0)
     found: Volume | None = None
     if root.source == "volume":
         found = sources.volume(str(root.uuid))
@@ -448,44 +448,11 @@ def _image(sources: _Sources, wish: Wish, root: AskedDisk, disk: DiskRequest) ->
 
 def _check_image(image: Image, flavor: FlavorRecord, root: AskedDisk, disk: DiskRequest) -> None:
     ImageProperties.read(image.properties)
-    if image.min_ram > flavor.memory_mib:
-        raise BadRequest("Flavor's memory is too small for requested image.")
+    images.check_memory(image, flavor)
     if not root.to_volume:
-        _check_disk(image, flavor)
+        images.check_disk(image, flavor)
     elif root.source == "image" and image.min_disk > disk.size_gib:
         raise BadRequest(
             "Volume is smaller than the minimum size specified in image metadata. Volume size is "
             f"{disk.size_gib * GIB} bytes, minimum size is {image.min_disk * GIB} bytes."
         )
-
-
-def _check_disk(image: Image, flavor: FlavorRecord) -> None:
-    if flavor.root_gib == 0:
-        return
-    size = max(image.size or 0, image.virtual_size or 0)
-    room = flavor.root_gib * GIB
-    if size > room:
-        raise BadRequest(
-            "Flavor's disk is too small for requested image. Flavor disk is "
-            f"{room} bytes, image is {size} bytes."
-        )
-    if image.min_disk > flavor.root_gib:
-        raise BadRequest(
-            "Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk "
-            f"is {room} bytes, minimum size is {image.min_disk * GIB} bytes."
-        )
-
-
-def record(image: Image) -> ImageRecord:
-    """Return what a build needs to know of an image."""
-    return ImageRecord(
-        id=image.id,
-        name=image.name or "",
-        disk_format=image.disk_format or "raw",
-        size=image.size or 0,
-        min_disk_gib=image.min_disk,
-        min_ram_mib=image.min_ram,
-        hash_algo=image.os_hash_algo,
-        hash_value=image.os_hash_value,
-        properties=image.properties,
-    )

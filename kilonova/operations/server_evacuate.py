@@ -33,6 +33,7 @@ from kilonova.operations import (
 )
 from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.server_create import built, order_unbuild
+from kilonova.operations.server_unshelve import bind
 from kilonova.operations.services import Services
 from kilonova.saga import journal
 from kilonova.saga.definition import (
@@ -185,16 +186,6 @@ def unplace(run: Run) -> None:
         mappings.place(tx, run.resource, cell=run.home, host=source, now=services.now())
 
     services.world.write(put_back)
-
-
-def bind(run: Run) -> Output:
-    """Bind the ports to the chosen host, and let it reach the volumes. Raises NotYet while that is prepared."""
-    services: Services = run.services
-    host = run.outputs["place"]["host"]
-    services.network.bind_ports(run.resource, host)
-    row = guest_orders.server_row(services, run.home, run.resource)
-    server_volumes.connect_all(services, row, host)
-    return {}
 
 
 def unbind(run: Run) -> None:
