@@ -131,7 +131,8 @@ def conditions(f: Filters) -> list[Any]:
         out.append(
             sa.func.json_extract(s.c.metadata, '$."' + key.replace('"', '""') + '"') == value
         )
-    out.append(s.c.hidden == 0)
+    if f.deleted is not False:  # of live ones the mapping decides which copy is seen
+        out.append(s.c.hidden == 0 if f.deleted else sa.or_(s.c.deleted == 0, s.c.hidden == 0))
     return out + _tag_conditions(f)
 
 
@@ -230,9 +231,11 @@ class Lists:
             where.append(_after(keys, start))
         by = [s.c[n].desc() if desc else s.c[n].asc() for n, desc in keys]
         shown = sa.select(s) if columns is None else _selecting(tuple(columns), keys)
-        statement = shown.where(*where).order_by(*by).limit(limit + 1)
-        found, down = self.ask_cells(lambda tx: tx.select(statement))
-        lists: list[list[Rendered]] = [self._visible(rows, cell) for cell, rows in found.items()]
+        statement = shown.where(*where).order_by(*by)
+        found, down = self.ask_cells(lambda tx: tx.select(statement.limit(limit + 1)))
+        lists: list[list[Rendered]] = [
+            self._filled(statement, cell, rows, limit + 1) for cell, rows in found.items()
+        ]
         if filters.deleted is not True:
             lists.append(self._unplaced(filters, keys, start, limit + 1))
         lists = [rows for rows in lists if rows]
@@ -252,16 +255,21 @@ class Lists:
 
     def find(self, server_id: str) -> Rendered | None:
         """Return a server wherever it is, rendered from its mapping while it has no cell; None if deleted."""
-        mapping = self._world.ask(lambda tx: mappings.find(tx, server_id))
-        if mapping is None:
-            return None
-        if mapping["cell"] is not None:
+        before: Row | None = None
+        while True:
+            mapping = self._world.ask(lambda tx: mappings.find(tx, server_id))
+            if mapping is None:
+                return None
+            if before is not None and before["cell"] == mapping["cell"]:
+                return self._render(mapping)  # it is being made, or unmade, there
+            if mapping["cell"] is None:
+                return self._render(mapping)
             row: Rendered | None = self._cells[mapping["cell"]].ask(
                 lambda tx: servers.find(tx, server_id)
             )
             if row is not None:
                 return row
-        return self._render(mapping)
+            before = mapping  # it moved between the two reads
 
     def _unplaced(
         self, f: Filters, keys: Sequence[tuple[str, bool]], start: Rendered | None, limit: int
@@ -291,6 +299,17 @@ class Lists:
                 break
             after = (found[-1]["created_at"], found[-1]["server"])
         return kept[:limit]
+
+    def _filled(self, statement: Any, cell: str, rows: list[Row], wanted: int) -> list[Rendered]:
+        """Return the seen ones of a cell's rows; as many as a page takes, if there are so many behind hidden copies."""
+        asked = wanted
+        while True:
+            seen = self._visible(rows, cell)
+            if len(rows) < asked or len(seen) >= wanted:
+                return seen[:wanted]
+            asked *= 2
+            more = statement.limit(asked)
+            rows = self._cells[cell].read(lambda tx, more=more: tx.select(more))  # type: ignore[misc]
 
     def _visible(self, rows: list[Row], cell: str) -> list[Rendered]:
         """Drop rows whose mapping names another cell (a move or an unwind is under way)."""

@@ -47,6 +47,8 @@ def find_server(services: Services, ctx: Context, server_id: str) -> Found:
         again = services.world.read(lambda tx: mappings.find(tx, server_id))
         if again is None:
             raise missing
+        if again["cell"] not in (None, cell):
+            return find_server(services, ctx, server_id)  # it moved between the two reads
         return Found(again, None if again["cell"] is None else row)
     return Found(mapping, row)
 

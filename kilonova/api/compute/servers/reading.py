@@ -98,9 +98,12 @@ def extras_for(req: Request, found: Sequence[Mapping[str, Any]]) -> Extras:
     faults: dict[str, Any] = {}
     if broken:
         answers, _ = services.lists.ask_cells(lambda tx: actions.faults_of(tx, broken))
+        newest: dict[str, Any] = {}
         for part in answers.values():
             for server, row in part.items():
-                faults[server] = fault(row, admin=req.ctx.is_admin)
+                if server not in newest or row["created_at"] > newest[server]["created_at"]:
+                    newest[server] = row
+        faults = {s: fault(row, admin=req.ctx.is_admin) for s, row in newest.items()}
     user_data: dict[str, str] = {}
     if req.version >= V(2, 3) and req.may("os_compute_api:os-extended-server-attributes"):
         user_data = metadata.user_data_of(services, found)
