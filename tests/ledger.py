@@ -133,6 +133,7 @@ def _network(tx: Tx, found: Ledger) -> None:
     bound = sa.case((t.c.host != "", "bound"), else_="unbound")
     ours = sa.select(kind, bound, sa.func.count()).where(t.c.device_owner.not_like("network:%"))
     _count(tx, found, "port", ours.group_by(kind, bound))
+    _count(tx, found, "port binding", _all(n.port_binding))
     _count(tx, found, "address", _all(n.address))
     _count(tx, found, "group membership", _all(n.port_group))
 

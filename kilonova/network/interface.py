@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, Conflict
+from kilonova.common.errors import BadRequest, Conflict, KilonovaError
 from kilonova.objects.port import (
     BoundPort,
     GroupInfo,
     NetworkEvent,
     NicPlan,
+    PortBinding,
     PortClaim,
     RequestedNic,
 )
@@ -32,6 +33,18 @@ class AddressTaken(BadRequest):
 
 class NoAddressLeft(Conflict):
     """No address is free. POST /servers answers 409, an interface attach 400."""
+
+
+class PortBindingFailed(KilonovaError):
+    """A port cannot be bound to a host. The wording is Nova's; the host is in the facts only."""
+
+    code = "port_binding_failed"
+
+    def __init__(self, port_id: str, **facts: object) -> None:
+        super().__init__(
+            f"Binding failed for port {port_id}, please check neutron logs for more information.",
+            **facts,
+        )
 
 
 class NetworkService(Protocol):
@@ -92,7 +105,41 @@ class NetworkService(Protocol):
         ...
 
     def bind_ports(self, server_id: str, host: str | None) -> None:
-        """Bind every port of a server to a host, or (None) to none; they stay the server's. Repeatable."""
+        """Bind every port of a server to a host alone, or (None) to none; they stay the server's. Repeatable.
+
+        Inactive bindings are gone after it, and the hosts that had them let go.
+        """
+        ...
+
+    def add_bindings(self, server_id: str, host: str) -> None:
+        """Have a second host prepare for every port of a server: an inactive binding each, no traffic yet. Repeatable.
+
+        A port that is bound there already, actively or not, is left as it is. VIF_PLUGGED with ``host`` tells when
+        the host is ready; ``bindings_of`` too. Raises PortBindingFailed when no such host can have the ports.
+        """
+        ...
+
+    def activate_bindings(self, server_id: str, host: str) -> None:
+        """Switch the traffic of every port of a server to a host that has inactive bindings, in one step. Repeatable.
+
+        The bindings that were active become INACTIVE. Raises PortBindingFailed, having changed nothing, when a port
+        has no binding there; fine when all are active there.
+        """
+        ...
+
+    def delete_bindings(self, server_id: str, host: str) -> int:
+        """Remove the inactive bindings of a server's ports at a host, which lets go; return how many. Repeatable.
+
+        An active binding stays: a guest that runs is never cut off by this call.
+        """
+        ...
+
+    def bindings_of(self, server_ids: Sequence[str]) -> Mapping[str, list[PortBinding]]:
+        """Return every binding of the ports of many servers; servers without ports are absent."""
+        ...
+
+    def inactive_bindings(self, older_than_s: float) -> list[PortBinding]:
+        """Return every inactive binding of servers' ports that was made at least so long ago."""
         ...
 
     def remove_ports_of(self, server_id: str) -> int:

@@ -51,7 +51,12 @@ class RuleState(Versioned, frozen=True, kw_only=True):
 
 
 class PortState(Versioned, frozen=True, kw_only=True, tag="port", tag_field="type"):
-    """One port bound to this host. addresses: (ip, subnet id). pairs: allowed address pairs (cidr, mac or None)."""
+    """One port bound to this host. addresses: (ip, subnet id). pairs: allowed address pairs (cidr, mac or None).
+
+    active: False where the port is bound besides (a move's other end): everything is made ready, no traffic passes.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     id: str
     generation: int
@@ -68,6 +73,7 @@ class PortState(Versioned, frozen=True, kw_only=True, tag="port", tag_field="typ
     dhcp_options: tuple[tuple[str, str], ...] = ()
     admin_up: bool = True
     project_id: str = ""
+    active: bool = since(1, 1, default=True, critical=True)
 
 
 class GroupState(Versioned, frozen=True, kw_only=True, tag="group", tag_field="type"):

@@ -1,6 +1,8 @@
 """What compute knows of networks: NICs asked for and planned, bound ports, and the events that a network sends."""
 
-from kilonova.objects.base import OpenEnum, Versioned
+from typing import ClassVar
+
+from kilonova.objects.base import OpenEnum, Version, Versioned, since
 
 
 class RequestedNic(Versioned, frozen=True, kw_only=True):
@@ -106,6 +108,20 @@ class PortClaim(Versioned, frozen=True, kw_only=True):
     created_at: float
 
 
+class PortBinding(Versioned, frozen=True, kw_only=True):
+    """One port at one host. active: traffic goes there; else the host has prepared, or prepares, and passes none.
+
+    ready: the host has in force what it should have by now. created_at: seconds since the epoch, 0 for an active one.
+    """
+
+    port_id: str
+    server_id: str
+    host: str
+    active: bool
+    ready: bool
+    created_at: float = 0.0
+
+
 class NetworkEventName(OpenEnum):
     VIF_PLUGGED = "network-vif-plugged"
     VIF_UNPLUGGED = "network-vif-unplugged"
@@ -115,9 +131,12 @@ class NetworkEventName(OpenEnum):
 
 
 class NetworkEvent(Versioned, frozen=True, kw_only=True):
-    """An external event as Neutron sends it to Nova. port_id is the event's tag."""
+    """An external event as Neutron sends it to Nova. port_id is the event's tag. host: where it was plugged."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     name: NetworkEventName
     server_id: str
     port_id: str
     status: str = "completed"  # completed or failed
+    host: str = since(1, 1, default="")

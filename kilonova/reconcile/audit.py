@@ -38,6 +38,7 @@ def look(services: Services) -> list[Finding]:
     picture = Picture(services)
     picture.guests  # noqa: B018 - what others have is read before our own records
     picture.claims  # noqa: B018
+    picture.bindings  # noqa: B018
     picture.attachments  # noqa: B018
     found = [f for reconciler in RECONCILERS for f in reconciler.look(picture)]
     found = settled(found, picture)

@@ -21,6 +21,7 @@ from kilonova.db.schema import cell as c
 from kilonova.db.schema import world as w
 from kilonova.db.sql import Q
 from kilonova.objects.base import decode, encode
+from kilonova.objects.port import PortBinding
 from kilonova.objects.query import Guests, GuestsQuery, Query, QueryReply
 from kilonova.objects.volume import VolumeAttachment
 from kilonova.operations.services import CELL0, Services
@@ -224,6 +225,11 @@ class Picture:
     def claims(self) -> list[Any]:
         """Every port that was made or adopted for a key. Read before the mappings."""
         return self.services.network.claims(-1.0)
+
+    @functools.cached_property
+    def bindings(self) -> list[PortBinding]:
+        """Every inactive binding of servers' ports. Read before the cells."""
+        return self.services.network.inactive_bindings(-1.0)
 
     @functools.cached_property
     def attachments(self) -> dict[str, VolumeAttachment]:

@@ -1,8 +1,11 @@
-"""Ports and servers: ports made for what is not there are removed by key; NICs without a port leave the record."""
+"""Ports and servers: ports made for what is not there are removed by key; NICs without a port leave the record.
+
+An inactive binding belongs to a server that moves, or waits for confirm or revert; any other is removed.
+"""
 
 import msgspec
 
-from kilonova.db import mappings, servers
+from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row
 from kilonova.objects.port import PortClaim
 from kilonova.operations import interface_attach, network_events
@@ -36,7 +39,28 @@ def look(picture: Picture) -> list[Finding]:
                     extra=(claim.operation, claim.item, claim.device_id),
                 )
             )
-    return found + _records(picture, claims, known)
+    return found + _records(picture, claims, known) + _bindings(picture)
+
+
+def _bindings(picture: Picture) -> list[Finding]:
+    moving = {m["server"] for cell in picture.cells.values() for m in cell["moves"].values()}
+    found = []
+    for b in picture.bindings:
+        if b.server_id in moving or picture.row_of(b.server_id) is None:
+            continue
+        found.append(
+            Finding(
+                kind="port_binding_left",
+                subject=b.port_id,
+                where="network",
+                message=f"Port {b.port_id} is also bound to {b.host}, and server {b.server_id} does not move.",
+                repair="That binding is removed; the active one stays.",
+                about=(b.server_id,),
+                since=b.created_at,
+                extra=(b.server_id, b.host),
+            )
+        )
+    return found
 
 
 def _records(picture: Picture, claims: list[PortClaim], known: set[str]) -> list[Finding]:
@@ -88,6 +112,11 @@ def mend(services: Services, finding: Finding) -> bool:
     if finding.kind == "port_missing":
         (server,) = finding.extra
         return not _worked_on(services, server) and network_events.refresh(services, server)
+    if finding.kind == "port_binding_left":
+        server, host = finding.extra
+        if _worked_on(services, server) or _moves(services, server):
+            return False
+        return services.network.delete_bindings(server, host) > 0
     operation, item, server = finding.extra
     if _worked_on(services, server, operation):
         return False
@@ -97,6 +126,12 @@ def mend(services: Services, finding: Finding) -> bool:
     if mapping is not None and mapping["cell"] != CELL0:
         return False
     return _sweep(services, operation, item)
+
+
+def _moves(services: Services, server: str) -> bool:
+    """Tell whether a move of the server keeps what it had claimed."""
+    moves = (m for db in services.cells.values() for m in db.read(migrations.holding))
+    return any(m["server"] == server for m in moves)
 
 
 def _worked_on(services: Services, server: str, operation: str = "") -> bool:

@@ -72,8 +72,9 @@ def _ensure_neighbour(db: object) -> None:
         versions.ensure(db, image.metadata)
     elif db.name == "network":
         from kilonova.network.embedded import schema as network
+        from kilonova.network.embedded.upgrades import UPGRADES
 
-        versions.ensure(db, network.metadata)
+        versions.ensure(db, network.metadata, UPGRADES)
     elif db.name == "volume":
         from kilonova.volume.embedded import schema as volume
 

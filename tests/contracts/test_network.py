@@ -18,7 +18,7 @@ from kilonova.common.ids import new_hex, new_uuid
 from kilonova.db.engine import SqliteDatabase
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed
-from kilonova.network.interface import NetworkService
+from kilonova.network.interface import NetworkService, PortBindingFailed
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Applied, Change, PortState
 from kilonova.objects.port import NetworkEvent, NetworkEventName, RequestedNic
@@ -264,3 +264,91 @@ def test_groups_are_put_on_and_taken_off(rig: Rig) -> None:
         rig.service.set_security_group(rig.ctx, server, "default", False)
     with pytest.raises(NotFound):
         rig.service.set_security_group(rig.ctx, new_uuid(), "default", True)
+
+
+def _two(rig: Rig) -> tuple[str, list[str]]:
+    """A server with two ports on host1, ACTIVE."""
+    server, operation, network = new_uuid(), new_uuid(), rig.network()
+    made = [
+        rig.service.ensure_port(
+            (operation, item),
+            project_id=rig.project,
+            device_id=server,
+            host="host1",
+            network_id=network,
+        ).port_id
+        for item in ("nic0", "nic1")
+    ]
+    until(lambda: _active(rig, server))
+    return server, made
+
+
+def _active(rig: Rig, server: str) -> bool:
+    return all(p.status == "ACTIVE" for p in rig.service.ports_of([server])[server])
+
+
+def _bound(rig: Rig, server: str) -> set[tuple[str, bool, bool]]:
+    return {(b.host, b.active, b.ready) for b in rig.service.bindings_of([server])[server]}
+
+
+def test_a_second_host_prepares_and_the_switch_is_one_step(rig: Rig) -> None:
+    """CC-5.2, CC-6.7: an inactive binding at the destination, activated; the source's is kept for a way back."""
+    server, made = _two(rig)
+    rig.events.clear()
+    assert rig.service.binding_extended
+    for _ in range(2):
+        rig.service.add_bindings(server, "host2")
+    until(lambda: _bound(rig, server) == {("host1", True, True), ("host2", False, True)})
+    first, second = rig.hosts["host1"].ports, rig.hosts["host2"].ports
+    assert all(first[p].active and not second[p].active for p in made)
+    told = {(e.name, e.host, e.port_id) for e in rig.events}
+    assert told == {(NetworkEventName.VIF_PLUGGED, "host2", p) for p in made}
+    assert all(p.host == "host1" for p in rig.service.ports_of([server])[server])
+    for _ in range(2):
+        rig.service.activate_bindings(server, "host2")
+    until(lambda: _bound(rig, server) == {("host1", False, True), ("host2", True, True)})
+    assert all(second[p].active and not first[p].active for p in made)
+    assert all(p.host == "host2" for p in rig.service.ports_of([server])[server])
+    assert rig.service.delete_bindings(server, "host2") == 0, "the active one stays"
+    assert [rig.service.delete_bindings(server, "host1") for _ in range(2)] == [2, 0]
+    until(lambda: not any(p in first for p in made))
+    assert _bound(rig, server) == {("host2", True, True)} and all(p in second for p in made)
+
+
+def test_bindings_that_are_not_wanted_any_more_leave_nothing(rig: Rig) -> None:
+    """CC-5.6: a roll-back removes the destination's bindings; so do an unbind and a delete."""
+    server, made = _two(rig)
+    rig.service.add_bindings(server, "host2")
+    until(lambda: all(p in rig.hosts["host2"].ports for p in made))
+    assert len(rig.service.inactive_bindings(-1.0)) == 2
+    assert rig.service.inactive_bindings(3600.0) == []
+    assert rig.service.delete_bindings(server, "host2") == 2
+    until(lambda: not any(p in rig.hosts["host2"].ports for p in made))
+    rig.service.add_bindings(server, "host2")
+    rig.service.bind_ports(server, "host2")
+    until(lambda: _bound(rig, server) == {("host2", True, True)})
+    rig.service.add_bindings(server, "host1")
+    rig.service.bind_ports(server, "host2")
+    until(lambda: _bound(rig, server) == {("host2", True, True)})
+    rig.service.add_bindings(server, "host1")
+    rig.service.bind_ports(server, None)
+    assert rig.service.bindings_of([server]) == {server: []}
+    until(lambda: not any(p in h.ports for h in rig.hosts.values() for p in made))
+    rig.service.bind_ports(server, "host1")
+    rig.service.add_bindings(server, "host2")
+    until(lambda: all(p in rig.hosts["host2"].ports for p in made))
+    rig.service.remove_ports_of(server)
+    until(lambda: not any(p in h.ports for h in rig.hosts.values() for p in made))
+    assert rig.service.bindings_of([server]) == {} and rig.service.inactive_bindings(-1.0) == []
+
+
+def test_a_host_that_cannot_have_the_ports_is_refused(rig: Rig) -> None:
+    """CC-5.2: PortBindingFailed, with nothing changed."""
+    server, _ = _two(rig)
+    with pytest.raises(PortBindingFailed, match="Binding failed for port"):
+        rig.service.add_bindings(server, "nowhere")
+    with pytest.raises(PortBindingFailed):
+        rig.service.activate_bindings(server, "host2")
+    assert _bound(rig, server) == {("host1", True, True)}
+    rig.service.add_bindings(new_uuid(), "host2")
+    rig.service.activate_bindings(new_uuid(), "host2")

@@ -96,6 +96,12 @@ def _port_reserved(x: ServerWorld) -> None:
     )
 
 
+def _port_binding_left(x: ServerWorld) -> None:
+    """The port of a server that does not move, bound to a second host."""
+    other = next(h for h in ("cell1-host1", "cell1-host2") if h != x.row()["host"])
+    x.network.add_bindings(x.server, other)
+
+
 def _port_missing(x: ServerWorld) -> None:
     x.network.remove_port(port_id=x.network.ports_of([x.server])[x.server][0].port_id)
 
@@ -356,6 +362,7 @@ MENDED: dict[str, Plant] = {
     "attachment_unrecorded": _attachment_reserved,
     "port_unrecorded": _port_reserved,
     "port_missing": _port_missing,
+    "port_binding_left": _port_binding_left,
     "allocation_missing": _allocation_missing,
     "allocation_orphan": _allocation_orphan,
     "delete_lost": _delete_lost,

@@ -204,7 +204,7 @@ def _rules(port: PortState, direction: str) -> list[str]:
 def port_chains(port: PortState, slot: int, dhcp_servers: tuple[str, ...]) -> dict[str, list[str]]:
     """Return chain name ("bridge x", "inet y") -> rules of one port."""
     name = _plain(port.id)
-    if not port.admin_up:
+    if not (port.admin_up and port.active):
         return {f"bridge {name}_from": ["drop"], f"bridge {name}_to": ["drop"]}
     low = slot if port.port_security else 0
     chains = {

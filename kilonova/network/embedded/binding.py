@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from kilonova.common.errors import BadRequest, Conflict, QuotaExceeded
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q
-from kilonova.network.embedded import planning
+from kilonova.network.embedded import moving, planning
 from kilonova.network.embedded.faults import Clash, Missing
 from kilonova.network.embedded.schema import port
 from kilonova.network.embedded.store import addresses, bound, networks, ports, quotas, topology
@@ -137,8 +137,8 @@ def bind_all(work: Work, device_id: str, host: str | None) -> None:
     for row in work.tx.all(bound.OF_DEVICES, ids=listed([device_id])):
         if host is None and row["host"]:
             ports.off_host(work, row, {})
-        elif host is not None and row["host"] != host:
-            ports.bind(work, row, host)
+        elif host is not None:
+            moving.only_at(work, row, host)
 
 
 def remove_of(work: Work, device_id: str) -> int:

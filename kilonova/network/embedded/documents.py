@@ -14,6 +14,7 @@ from kilonova.network.embedded.schema import (
     floating,
     network,
     port,
+    port_binding,
     port_group,
     router,
     rule,
@@ -37,8 +38,15 @@ from kilonova.objects.netstate import (
 _member_of = sa.select(sa.func.json_group_array(port_group.c.group_id)).where(
     port_group.c.port_id == port.c.id
 )
-_PORTS = Q(  # with ``member_of``: its groups, as a JSON list
-    sa.select(port, _member_of.scalar_subquery().label("member_of")).where(among(port.c.id, "ids"))
+_bound_too = sa.select(sa.func.json_group_array(port_binding.c.host)).where(
+    port_binding.c.port_id == port.c.id
+)
+_PORTS = Q(  # with ``member_of``: its groups, and ``bound_too``: hosts of inactive bindings, as JSON lists
+    sa.select(
+        port,
+        _member_of.scalar_subquery().label("member_of"),
+        _bound_too.scalar_subquery().label("bound_too"),
+    ).where(among(port.c.id, "ids"))
 )
 _ADDRESSES = Q(
     sa.select(address.c.port_id, address.c.ip, address.c.subnet_id)
@@ -85,18 +93,32 @@ REFERENCED_BY_PORTS = Q(
     .join(port_group, port_group.c.group_id == rule.c.group_id)
     .where(among(port_group.c.port_id, "ids"), rule.c.remote_group.is_not(None))
 )
+_BOUND = port.join(port_binding, port_binding.c.port_id == port.c.id)  # inactive bindings
+_IN_NETWORK = port.c.network_id == P("id")
 HOSTS_OF_NETWORK = Q(
-    sa.select(port.c.host).distinct().where(port.c.network_id == P("id"), port.c.host != "")
+    sa.union(
+        sa.select(port.c.host).where(_IN_NETWORK, port.c.host != ""),
+        sa.select(port_binding.c.host).select_from(_BOUND).where(_IN_NETWORK),
+    )
+)
+_naming = (
+    sa.select(port_group.c.port_id)
+    .join(rule, rule.c.group_id == port_group.c.group_id)
+    .where(rule.c.remote_group == P("id"))
 )
 HOSTS_USING_GROUP = Q(
-    sa.select(port.c.host)
-    .distinct()
-    .join(port_group, port_group.c.port_id == port.c.id)
-    .join(rule, rule.c.group_id == port_group.c.group_id)
-    .where(rule.c.remote_group == P("id"), port.c.host != "")
+    sa.union(
+        sa.select(port.c.host).where(port.c.id.in_(_naming), port.c.host != ""),
+        sa.select(port_binding.c.host).where(port_binding.c.port_id.in_(_naming)),
+    )
 )
 ON_HOST = Q(
-    sa.select(port.c.id, port.c.network_id, port.c.device_owner).where(port.c.host == P("host"))
+    sa.union_all(
+        sa.select(port.c.id, port.c.network_id).where(port.c.host == P("host")),
+        sa.select(port.c.id, port.c.network_id)
+        .select_from(_BOUND)
+        .where(port_binding.c.host == P("host")),
+    )
 )
 ROUTERS_ON_HOST = Q(sa.select(router.c.id).where(router.c.host == P("host")))
 
@@ -122,7 +144,7 @@ def _options(row: Row) -> tuple[tuple[str, str], ...]:
 
 
 def ports(tx: Tx, ids: Iterable[str]) -> list[tuple[str, PortState]]:
-    """Return (host, document) of those of the ports that are bound and carry a guest's traffic."""
+    """Return (host, document) of those of the ports that are bound and carry a guest's traffic, one per binding."""
     wanted_ids = list(ids)
     if not wanted_ids:
         return []
@@ -130,7 +152,7 @@ def ports(tx: Tx, ids: Iterable[str]) -> list[tuple[str, PortState]]:
     rows = [
         r
         for r in tx.all(_PORTS, ids=asked)
-        if r["host"] and not r["device_owner"].startswith("network:")
+        if (r["host"] or r["bound_too"] != "[]") and not r["device_owner"].startswith("network:")
     ]
     if not rows:
         return []
@@ -143,7 +165,12 @@ def ports(tx: Tx, ids: Iterable[str]) -> list[tuple[str, PortState]]:
     }
     out = []
     for r in rows:
-        out.append((r["host"], _port(r, held.get(r["id"], []), member[r["id"]], rules)))
+        state = _port(r, held.get(r["id"], []), member[r["id"]], rules)
+        if r["host"]:
+            out.append((r["host"], state))
+        if r["bound_too"] != "[]":
+            prepared = state.replace(active=False)
+            out += [(host, prepared) for host in json.loads(r["bound_too"])]
     return out
 
 

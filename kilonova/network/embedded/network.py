@@ -9,14 +9,22 @@ from kilonova.common.context import Context
 from kilonova.common.errors import QuotaExceeded
 from kilonova.db.engine import Database, SqliteDatabase
 from kilonova.db.versions import ensure
-from kilonova.network.embedded import binding, planning, servers
+from kilonova.network.embedded import binding, moving, planning, servers
 from kilonova.network.embedded.faults import Clash
 from kilonova.network.embedded.schema import metadata
 from kilonova.network.embedded.state import BATCH_S, Publisher
 from kilonova.network.embedded.store import bound, quotas, routers
 from kilonova.network.embedded.store.work import Work
+from kilonova.network.embedded.upgrades import UPGRADES
 from kilonova.network.interface import Key, Requested
-from kilonova.objects.port import BoundPort, GroupInfo, NetworkEvent, NicPlan, PortClaim
+from kilonova.objects.port import (
+    BoundPort,
+    GroupInfo,
+    NetworkEvent,
+    NicPlan,
+    PortBinding,
+    PortClaim,
+)
 
 T = TypeVar("T")
 SETTLE_S = 60.0
@@ -29,7 +37,7 @@ class EmbeddedNetwork:
     Call ``start`` once the bus is there, ``stop`` before it goes.
     """
 
-    binding_extended = False
+    binding_extended = True
 
     def __init__(
         self,
@@ -41,7 +49,7 @@ class EmbeddedNetwork:
         batch_s: float = BATCH_S,
     ) -> None:
         if isinstance(database, SqliteDatabase):
-            ensure(database, metadata)
+            ensure(database, metadata, UPGRADES)
         self.database = database
         self.clock = clock
         self.hosts = hosts
@@ -146,6 +154,28 @@ class EmbeddedNetwork:
     def bind_ports(self, server_id: str, host: str | None) -> None:
         """See NetworkService."""
         self.write(lambda w: binding.bind_all(w, server_id, host))
+
+    def add_bindings(self, server_id: str, host: str) -> None:
+        """See NetworkService."""
+        live = self.hosts()
+        self.write(lambda w: moving.add_all(w, server_id, host, live))
+
+    def activate_bindings(self, server_id: str, host: str) -> None:
+        """See NetworkService."""
+        self.write(lambda w: moving.activate_all(w, server_id, host))
+
+    def delete_bindings(self, server_id: str, host: str) -> int:
+        """See NetworkService."""
+        return self.write(lambda w: moving.delete_all(w, server_id, host))
+
+    def bindings_of(self, server_ids: Sequence[str]) -> Mapping[str, list[PortBinding]]:
+        """See NetworkService."""
+        return self.database.read(lambda tx: moving.of_servers(tx, server_ids))
+
+    def inactive_bindings(self, older_than_s: float) -> list[PortBinding]:
+        """See NetworkService."""
+        before = self.clock.now() - older_than_s
+        return self.database.read(lambda tx: moving.inactive(tx, before))
 
     def remove_ports_of(self, server_id: str) -> int:
         """See NetworkService."""

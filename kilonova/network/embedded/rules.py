@@ -89,5 +89,14 @@ for _name in ("provider:network_type", "provider:physical_network", "provider:se
 for _name in ("binding:host_id", "binding:profile", "binding:vif_type", "binding:vif_details"):
     _RULES[f"get_port:{_name}"] = _ADMIN_OR_SERVICE
 
+for _name in (
+    "get_port_binding",
+    "create_port_binding",
+    "update_port_binding",
+    "delete_port_binding",
+):
+    _RULES[_name] = _ADMIN_OR_SERVICE
+_RULES["activate"] = _ADMIN_OR_SERVICE
+
 RULES = dict(_RULES)
 POLICY = Policy(RULES)

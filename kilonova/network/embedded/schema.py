@@ -98,6 +98,19 @@ port = Table(
     ),
 )
 
+port_binding = Table(  # beside the active one, which is the port's own row
+    "port_binding",
+    metadata,
+    Column("port_id", Text, sa.ForeignKey("port.id"), primary_key=True),
+    Column("host", Text, primary_key=True),
+    Column("vnic_type", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("applied", Integer, nullable=False),  # generation of the port in force at the host
+    Column("created_at", Float, nullable=False),
+    Index("port_binding_host", "host"),
+    sqlite_with_rowid=False,
+)
+
 address = Table(
     "address",
     metadata,

@@ -7,6 +7,7 @@ from kilonova.http import errors as forms
 from kilonova.http.app import Service
 from kilonova.http.routing import Route
 from kilonova.network.embedded.network import EmbeddedNetwork
+from kilonova.network.embedded.routes.bindings import Bindings
 from kilonova.network.embedded.routes.engine import Engine
 from kilonova.network.embedded.routes.floatingips import FLOATINGIPS
 from kilonova.network.embedded.routes.groups import RULES, GroupEngine
@@ -51,6 +52,7 @@ def service(network: EmbeddedNetwork, public_url: str) -> Service:
     parts: list[_HasRoutes] = [
         Info(network, public_url),
         *(Engine(network, r) for r in (NETWORKS, SUBNETS, PORTS, FLOATINGIPS, RULES)),
+        Bindings(network),
         routers,
         Interfaces(routers),
         GroupEngine(network),

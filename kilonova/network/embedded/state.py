@@ -18,7 +18,7 @@ from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Tx
 from kilonova.db.sql import P, Q
 from kilonova.network.embedded import documents
-from kilonova.network.embedded.schema import port, router, rule
+from kilonova.network.embedded.schema import port, port_binding, router, rule
 from kilonova.network.embedded.store.reports import take_report
 from kilonova.network.embedded.store.work import Work
 from kilonova.objects.base import decode, encode
@@ -32,21 +32,36 @@ RESEND_EVERY_S = 5.0
 WATCH_EVERY_S = 1.0
 BATCH_S = 0.15  # with the sending, members of groups are in force within 0.2 s
 
+_BOUND = port.join(port_binding, port_binding.c.port_id == port.c.id)
 _STILL = Q(
-    sa.select(port.c.id).where(port.c.network_id == P("id"), port.c.host == P("host")).limit(1)
+    sa.union_all(
+        sa.select(port.c.id).where(port.c.network_id == P("id"), port.c.host == P("host")),
+        sa.select(port.c.id)
+        .select_from(_BOUND)
+        .where(port.c.network_id == P("id"), port_binding.c.host == P("host")),
+    ).limit(1)
 )
-_PORT_THERE = Q(sa.select(port.c.id).where(port.c.id == P("id"), port.c.host == P("host")))
-_ROUTER_THERE = Q(sa.select(router.c.id).where(router.c.id == P("id"), router.c.host == P("host")))
-_PENDING = Q(
-    sa.select(port.c.id)
-    .where(
-        sa.text("host <> '' AND applied < generation"),
-        port.c.updated_at < P("before"),
-        port.c.updated_at >= P("since"),
-        port.c.device_owner.not_like("network:%"),
+_PORT_THERE = Q(
+    sa.union_all(
+        sa.select(port.c.id).where(port.c.id == P("id"), port.c.host == P("host")),
+        sa.select(port_binding.c.port_id).where(
+            port_binding.c.port_id == P("id"), port_binding.c.host == P("host")
+        ),
     )
-    .order_by(port.c.updated_at)
-    .limit(500)
+)
+_ROUTER_THERE = Q(sa.select(router.c.id).where(router.c.id == P("id"), router.c.host == P("host")))
+_late = (port.c.updated_at < P("before"), port.c.updated_at >= P("since"))
+_PENDING = Q(
+    sa.union_all(
+        sa.select(port.c.id).where(
+            sa.text("port.host <> '' AND port.applied < port.generation"),
+            *_late,
+            port.c.device_owner.not_like("network:%"),
+        ),
+        sa.select(port.c.id)
+        .select_from(_BOUND)
+        .where(port_binding.c.applied < port.c.generation, *_late),
+    ).limit(500)
 )
 _REMOTE = Q(sa.select(rule.c.remote_group).distinct().where(rule.c.remote_group.is_not(None)))
 _PENDING_ROUTERS = Q(sa.select(router.c.id).where(sa.text("host <> '' AND applied < generation")))
@@ -249,6 +264,7 @@ def _full(tx: Tx, host: str) -> Change:
     rows = tx.all(documents.ON_HOST, host=host)
     out = _with_surroundings(
         tx,
+        host,
         [r["id"] for r in rows],
         {r["network_id"] for r in rows},
         [r[0] for r in tx.all(documents.ROUTERS_ON_HOST, host=host)],
@@ -261,13 +277,15 @@ def _one(tx: Tx, host: str, port_id: str) -> Change:
     return Change(
         host=host,
         documents=tuple(
-            _with_surroundings(tx, [r["id"] for r in rows], {r["network_id"] for r in rows}, [])
+            _with_surroundings(
+                tx, host, [r["id"] for r in rows], {r["network_id"] for r in rows}, []
+            )
         ),
     )
 
 
 def _with_surroundings(
-    tx: Tx, port_ids: list[str], net_ids: set[str], router_ids: Iterable[str]
+    tx: Tx, host: str, port_ids: list[str], net_ids: set[str], router_ids: Iterable[str]
 ) -> list[Document]:
     from kilonova.network.embedded.store.common import listed
 
@@ -277,6 +295,6 @@ def _with_surroundings(
     return [
         *documents.networks(tx, net_ids).values(),
         *documents.group_states(tx, remote),
-        *(p for _, p in documents.ports(tx, port_ids)),
+        *(p for at, p in documents.ports(tx, port_ids) if at == host),
         *(r for _, r, _ in legs),
     ]

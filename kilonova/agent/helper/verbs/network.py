@@ -207,7 +207,7 @@ class HostState:
     def _dhcp(self, network: NetworkState) -> None:
         ports = [
             d for d in self._documents.values()
-            if isinstance(d, PortState) and d.network_id == network.id
+            if isinstance(d, PortState) and d.network_id == network.id and d.active
         ]  # fmt: skip
         dhcp.ensure(self._settings, network, ports)
 

@@ -22,6 +22,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "auto-allocated-topology": ("Auto Allocated Topology Services", "Auto Allocated Topology Services."),
     "availability_zone": ("Availability Zone", "The availability zone extension."),
     "binding": ("Port Binding", "Expose port bindings of a virtual port to external application"),
+    "binding-extended": ("Port Bindings Extended", "Expose port bindings of a virtual port to external application"),
     "dns-integration": ("DNS Integration", "Provides integration with DNS."),
     "empty-string-filtering": ("Empty String Filtering Extension", "Allow filtering by attributes with empty string"),
     "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "Router abstraction for SNAT on the gateway"),

@@ -77,8 +77,8 @@ _OPTIONS: Json = {
         "additionalProperties": False,
     },
 }
-_PROFILE: Json = {"type": ["object", "null"], "maxProperties": 50}
-_VNIC: Json = {"enum": ["normal"]}
+PROFILE: Json = {"type": ["object", "null"], "maxProperties": 50}
+VNIC: Json = {"enum": ["normal"]}
 
 ATTRS = (
     *standard(port),
@@ -95,8 +95,8 @@ ATTRS = (
     Attr("port_security_enabled", port.c.port_security, "bool", FLAG, FLAG),
     Attr("dns_name", port.c.dns_name, post=DNS, put=DNS),
     Attr("binding:host_id", port.c.host, post=MAYBE_TEXT, put=MAYBE_TEXT),
-    Attr("binding:profile", post=_PROFILE, put=_PROFILE),
-    Attr("binding:vnic_type", port.c.vnic_type, post=_VNIC, put=_VNIC),
+    Attr("binding:profile", post=PROFILE, put=PROFILE),
+    Attr("binding:vnic_type", port.c.vnic_type, post=VNIC, put=VNIC),
 )
 _ADDRESSES = Q(
     sa.select(address.c.port_id, address.c.subnet_id, address.c.ip)
@@ -283,7 +283,7 @@ def update(act: Act, row: Row, item: dict[str, Any]) -> None:
             act.work.gone.append((row["host"], "port", row["id"], row["generation"] + 1))
         ports.change(act.work, row, values)
         if values.get("host") == "":
-            ports.leave_host(act.work, row)
+            ports.leave_host(act.work, row, row["host"])
     if {"fixed_ips", "mac_address"} & set(item):
         ports.tell(act.work, row)
         if row["device_owner"] == "network:dhcp":

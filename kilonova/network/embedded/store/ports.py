@@ -17,9 +17,10 @@ from kilonova.network.embedded.schema import (
     floating,
     network,
     port,
+    port_binding,
     router,
 )
-from kilonova.network.embedded.store import addresses, fixed, groups
+from kilonova.network.embedded.store import addresses, bindings, fixed, groups
 from kilonova.network.embedded.store.common import changed, find, forget_tags
 from kilonova.network.embedded.store.fixed import FixedRequest
 from kilonova.network.embedded.store.work import Work
@@ -41,9 +42,12 @@ _UNLEAD = Q(
     .values(port_id=None, fixed_ip=None, router_id=None, status="DOWN", updated_at=P("now"))
 )
 _ELSEWHERE = Q(
-    sa.select(port.c.id)
-    .where(port.c.network_id == P("network_id"), port.c.host == P("host"))
-    .limit(1)
+    sa.union_all(
+        sa.select(port.c.id).where(port.c.network_id == P("network_id"), port.c.host == P("host")),
+        sa.select(port.c.id)
+        .join(port_binding, port_binding.c.port_id == port.c.id)
+        .where(port.c.network_id == P("network_id"), port_binding.c.host == P("host")),
+    ).limit(1)
 )
 OF_DEVICE = Q(sa.select(port).where(port.c.device_id == P("device_id")).order_by(port.c.created_at))
 BY_KEY = Q(sa.select(port).where(port.c.operation == P("operation"), port.c.item == P("item")))
@@ -252,15 +256,17 @@ def change(work: Work, row: Row, values: dict[str, Any], published: bool = True)
 def bind(work: Work, row: Row, host: str, values: dict[str, Any] | None = None) -> None:
     """Bind a port to a host; it is DOWN until that host applied it. The old host, if any, lets go."""
     moved = row["host"] != host
+    if moved:
+        bindings.drop(work.tx, row["id"], host)
     out: dict[str, Any] = {**(values or {}), "host": host}
     if moved:
         out["status"] = "DOWN"
         out["applied"] = 0
         if row["host"]:
-            _let_go(work, row, row["generation"] + 1)
+            let_go(work, row, row["host"], row["generation"] + 1)
     change(work, row, out)
     if moved and row["host"]:
-        leave_host(work, row)
+        leave_host(work, row, row["host"])
 
 
 def unbind(work: Work, row: Row) -> None:
@@ -277,28 +283,34 @@ def unbind(work: Work, row: Row) -> None:
 
 
 def off_host(work: Work, row: Row, values: dict[str, Any]) -> None:
-    """Change a port that has no host from now on; its old host lets go."""
+    """Change a port that has no host from now on; the one that it had, and those that had prepared, let go."""
+    hosts = _all_hosts(work, row)
     change(work, row, {**values, "host": "", "status": "DOWN", "applied": 0})
     work.ports.discard(row["id"])
-    if row["host"]:
-        _let_go(work, row, row["generation"] + 1)
-        leave_host(work, row)
+    for host in hosts:
+        let_go(work, row, host, row["generation"] + 1)
+        leave_host(work, row, host)
     for f in work.tx.all(_FLOATING, port_id=row["id"]):
         if f["router_id"]:
             touch_router(work, f["router_id"])
 
 
-def _let_go(work: Work, row: Row, generation: int) -> None:
-    work.gone.append((row["host"], "port", row["id"], generation))
+def _all_hosts(work: Work, row: Row) -> list[str]:
+    """Return every host where a port is bound, having removed its inactive bindings."""
+    other = bindings.drop_all(work.tx, row["id"])
+    return [row["host"], *other] if row["host"] else other
 
 
-def leave_host(work: Work, row: Row) -> None:
-    """Take the network off the host that a port left, if no other port is there."""
-    if work.tx.one(_ELSEWHERE, network_id=row["network_id"], host=row["host"]) is None:
+def let_go(work: Work, row: Row, host: str, generation: int) -> None:
+    """Take a port off a host."""
+    work.gone.append((host, "port", row["id"], generation))
+
+
+def leave_host(work: Work, row: Row, host: str) -> None:
+    """Take the network off a host that a port left, if no other port is there."""
+    if work.tx.one(_ELSEWHERE, network_id=row["network_id"], host=host) is None:
         net = work.tx.one(_FIND_NETWORK, id=row["network_id"])
-        work.gone.append(
-            (row["host"], "network", row["network_id"], net["generation"] if net else 0)
-        )
+        work.gone.append((host, "network", row["network_id"], net["generation"] if net else 0))
 
 
 def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
@@ -314,12 +326,13 @@ def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
     release_all(work, row)
     groups.leave_all(work, port_id)
     forget_tags(tx, port_id)
+    hosts = _all_hosts(work, row)
     tx.run(_DELETE, id=port_id)
     work.ports.discard(port_id)
-    if row["host"]:
+    for host in hosts:
         if not is_system(row["device_owner"]):
-            _let_go(work, row, row["generation"] + 1)
-        leave_host(work, row)
+            let_go(work, row, host, row["generation"] + 1)
+        leave_host(work, row, host)
     if row["operation"] and not by_compute:
         work.event(NetworkEventName.VIF_DELETED, row["device_id"], port_id)
 

@@ -3,18 +3,33 @@
 import sqlalchemy as sa
 
 from kilonova.common.log import get_logger
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q
-from kilonova.network.embedded.schema import floating, port, router
+from kilonova.network.embedded.schema import floating, port, port_binding, router
+from kilonova.network.embedded.store import bindings
 from kilonova.objects.netstate import Applied
 from kilonova.objects.port import NetworkEvent, NetworkEventName
 
 log = get_logger(__name__)
 
-_PORT = Q(
+_PORT = Q(  # prepared: the generation in force where the host has an inactive binding, else None
     sa.select(
-        port.c.status, port.c.generation, port.c.device_id, port.c.operation, port.c.admin_up
-    ).where(port.c.id == P("id"), port.c.host == P("host"))
+        port.c.host,
+        port.c.status,
+        port.c.generation,
+        port.c.device_id,
+        port.c.operation,
+        port.c.admin_up,
+        port_binding.c.applied.label("prepared"),
+    )
+    .outerjoin(
+        port_binding,
+        sa.and_(port_binding.c.port_id == port.c.id, port_binding.c.host == P("host")),
+    )
+    .where(
+        port.c.id == P("id"),
+        sa.or_(port.c.host == P("host"), port_binding.c.applied.is_not(None)),
+    )
 )
 _PORT_APPLIED = Q(
     sa.update(port)
@@ -76,19 +91,34 @@ def _port(
     row = tx.one(_PORT, id=port_id, host=host)
     if row is None or generation < row["generation"]:
         return None
+    if row["host"] != host:
+        return _prepared(tx, row, host, port_id, error)
     up = row["status"] == "ACTIVE"
     if error is not None:
-        return None if up else _event(row["device_id"], row["operation"], port_id, "failed")
+        return None if up else _event(row, host, port_id, "failed")
     status = "ACTIVE" if row["admin_up"] else "DOWN"
     tx.run(_PORT_APPLIED, id=port_id, generation=row["generation"], status=status)
     if up or status != "ACTIVE":
         return None
-    return _event(row["device_id"], row["operation"], port_id, "completed")
+    return _event(row, host, port_id, "completed")
 
 
-def _event(device_id: str, operation: str, port_id: str, status: str) -> NetworkEvent | None:
-    if not operation:
+def _prepared(tx: Tx, row: Row, host: str, port_id: str, error: str | None) -> NetworkEvent | None:
+    """Note what a host with an inactive binding has in force; compute hears when it has the port for the first time."""
+    if error is None:
+        bindings.applied(tx, port_id, host, row["generation"])
+    if row["prepared"]:
+        return None
+    return _event(row, host, port_id, "completed" if error is None else "failed")
+
+
+def _event(row: Row, host: str, port_id: str, status: str) -> NetworkEvent | None:
+    if not row["operation"]:
         return None
     return NetworkEvent(
-        name=NetworkEventName.VIF_PLUGGED, server_id=device_id, port_id=port_id, status=status
+        name=NetworkEventName.VIF_PLUGGED,
+        server_id=row["device_id"],
+        port_id=port_id,
+        status=status,
+        host=host,
     )

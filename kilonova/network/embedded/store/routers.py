@@ -131,7 +131,7 @@ def place(work: Work, router_id: str, live: Sequence[str]) -> None:
     if host != row["host"] and row["host"]:
         for p in legs:
             if p["host"] == row["host"]:
-                ports.leave_host(work, p)
+                ports.leave_host(work, p, p["host"])
     ports.touch_router(work, router_id)
 
 

@@ -1,0 +1,23 @@
+"""How files of the embedded network of earlier schema versions become what schema.py says (kilonova/db/versions.py)."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+
+def add_port_binding(op: Any) -> None:
+    """Version 2: ports with several bindings."""
+    op.create_table(
+        "port_binding",
+        sa.Column("port_id", sa.Text, sa.ForeignKey("port.id"), primary_key=True),
+        sa.Column("host", sa.Text, primary_key=True),
+        sa.Column("vnic_type", sa.Text, nullable=False),
+        sa.Column("profile", sa.Text, nullable=False),
+        sa.Column("applied", sa.Integer, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("port_binding_host", "port_binding", ["host"])
+
+
+UPGRADES = (add_port_binding,)
