@@ -38,6 +38,9 @@ class Volumes:
             ("volume_make", do): self._make,
             ("volume_make", undo): self._remove,
             ("volume_remove", do): self._remove,
+            ("volume_reimage", do): self._reimage,
+            ("volume_reimage", undo): self._restore,
+            ("volume_forget", do): self._forget_aside,
             ("volume_extend", do): self._extend,
             ("snapshot_make", do): self._snapshot,
             ("snapshot_make", undo): self._remove_snapshot,
@@ -54,6 +57,17 @@ class Volumes:
     def _remove(self, work: Work) -> Versioned:
         gone = payload_of(work, VolumeRemove)
         return VolumeGone(existed=self._store.remove(gone.volume_id, work.say))
+
+    def _reimage(self, work: Work) -> Versioned:
+        return self._store.reimage(payload_of(work, VolumeMake), work.say)
+
+    def _restore(self, work: Work) -> Versioned:
+        gone = payload_of(work, VolumeRemove)
+        return VolumeGone(existed=self._store.restore_aside(gone.volume_id, work.say))
+
+    def _forget_aside(self, work: Work) -> Versioned:
+        gone = payload_of(work, VolumeRemove)
+        return VolumeGone(existed=self._store.forget_aside(gone.volume_id))
 
     def _extend(self, work: Work) -> Versioned:
         """A guest that runs has the file in its hands: its driver lets it grow, the store finds it grown."""

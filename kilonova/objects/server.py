@@ -177,12 +177,18 @@ class UnshelveParams(ServerParams, frozen=True, kw_only=True):
 
 
 class RebuildParams(ServerParams, frozen=True, kw_only=True):
-    """Parameters of a rebuild. columns: JSON, columns of the row that change. password: reference of a secret."""
+    """Parameters of a rebuild. columns: JSON, columns of the row that change. password: reference of a secret.
+
+    reimage: the volume that the server boots from is written anew.
+    """
+
+    VERSION: ClassVar[Version] = (1, 2)
 
     image: ImageRecord
     columns: str
     password: str
     preserve_ephemeral: bool = False
+    reimage: bool = since(1, 2, default=False)
 
 
 class SnapshotParams(ServerParams, frozen=True, kw_only=True):

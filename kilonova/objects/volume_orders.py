@@ -7,6 +7,8 @@ verb of the Order   payload            answer payload
 volume_make         VolumeMake         VolumeMade      empty, or from an image, a snapshot, a volume; undo: VolumeRemove
 volume_remove       VolumeRemove       VolumeGone      the file and what is left of making it; fine when there is none
 volume_extend       VolumeExtend       VolumeMade      also while a guest of this host has it; never shrinks
+volume_reimage      VolumeMake         VolumeMade      its data anew from the image, the old aside; undo: VolumeRemove
+volume_forget       VolumeRemove       VolumeGone      what a reimage put aside
 snapshot_make       SnapshotMake       VolumeMade      one moment, also while a guest writes; undo: SnapshotRemove
 snapshot_remove     SnapshotRemove     VolumeGone
 volume_upload       VolumeUpload       VolumeUploaded  the volume's bytes as an image; undo: nothing stays on the host

@@ -16,7 +16,7 @@ from kilonova.objects.image import Image
 from kilonova.objects.image_properties import ImageProperties
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord
 from kilonova.objects.volume import Volume, VolumeWanted
-from kilonova.operations import images, server_disks
+from kilonova.operations import image_signatures, images, server_disks
 from kilonova.operations.services import Services
 
 GIB = 1024**3
@@ -28,6 +28,7 @@ _NOT_PROPERTIES = frozenset(
     (
         *("image_id", "image_name", "checksum", "container_format", "disk_format"),
         *("min_disk", "min_ram", "size", "signature_verified"),
+        *image_signatures.PROPERTIES,  # the bytes of a volume have gone on since
     )
 )
 
@@ -70,7 +71,10 @@ class AskedDisk:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for. disks None: nothing was said. legacy: by block_device_mapping, the first form."""
+    """What is asked for. disks None: nothing was said. legacy: by block_device_mapping, the first form.
+
+    trusted_certs: what every image must be certified by, those too that volumes are made of.
+    """
 
     flavor: FlavorRecord
     image: Image | None
@@ -80,6 +84,7 @@ class Wish:
     high: int = 1
     may_zero_disk: bool = False
     multiattach: bool = True
+    trusted_certs: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,9 @@ def plan(services: Services, ctx: Context, wish: Wish) -> Plan:
     if wish.high > 1 and any(a.source == "volume" for a in asked):
         raise BadRequest("Cannot attach one or more volumes to multiple instances")
     root = _check_boot_order(wish, asked)
-    sources = _Sources(services, ctx)
+    sources = _Sources(services, ctx, wish.trusted_certs)
     disks = [_resolve(sources, wish, a, i) for i, a in enumerate(asked)]
+    _check_certified(wish, disks)
     _check_local(wish, asked)
     if not root.to_volume and wish.flavor.root_gib == 0 and not wish.may_zero_disk:
         raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
@@ -263,6 +269,14 @@ def _check_local(wish: Wish, asked: list[AskedDisk]) -> None:
         raise invalid("You specified more local devices than the limit allows")
 
 
+def _check_certified(wish: Wish, disks: Iterable[DiskRequest]) -> None:
+    """Images are verified, also those that volumes are made of; what is in a volume or a snapshot cannot be."""
+    if wish.trusted_certs and any(d.volume_id or d.snapshot_id for d in disks):
+        raise BadRequest(
+            "Image certificate validation is not supported with volumes and snapshots that are there already."
+        )
+
+
 def _check_new(services: Services, ctx: Context, wish: Wish, disks: Iterable[DiskRequest]) -> None:
     """Ask the volume service whether all the volumes that the request makes may be made."""
     new = [
@@ -291,9 +305,12 @@ def _check_new(services: Services, ctx: Context, wish: Wish, disks: Iterable[Dis
 class _Sources:
     """Images, volumes and snapshots that a request names, each read once."""
 
-    def __init__(self, services: Services, ctx: Context) -> None:
+    def __init__(
+        self, services: Services, ctx: Context, trusted: Sequence[str] | None = None
+    ) -> None:
         self._services = services
         self._ctx = ctx
+        self._trusted = trusted
         self._seen: dict[tuple[str, str], Any] = {}
 
     def _get(self, kind: str, id_: str, read: Callable[[Context, str], Any]) -> Any:
@@ -309,7 +326,7 @@ class _Sources:
         found: Image = self._get("image", id_, self._services.images.get)
         if found.status != "active":
             raise BadRequest(f"Image {found.id} is not active.")
-        return found
+        return image_signatures.verified(self._services, found, self._trusted)
 
     def volume(self, id_: str) -> Volume:
         found: Volume = self._get("volume", id_, self._services.volumes.get)

@@ -19,7 +19,7 @@ from kilonova.db import flavors, keypairs, quotas, server_groups
 from kilonova.db.engine import Tx
 from kilonova.objects.image import Image
 from kilonova.objects.port import RequestedNic
-from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
+from kilonova.objects.server import FlavorRecord, ImageRecord, RequestedServer
 from kilonova.operations import image_signatures, request_disks, server_create
 from kilonova.operations.request_disks import AskedDisk, Wish
 from kilonova.operations.services import Services
@@ -158,9 +158,9 @@ def resolve(
         high=asked.high,
         may_zero_disk=asked.may_zero_disk,
         multiattach=asked.multiattach,
+        trusted_certs=asked.trusted_certs,
     )
     disks = request_disks.plan(services, ctx, wish)
-    _check_certified(asked, wish.image, disks.disks)
     image = disks.image
     keys = _keys(services, user, asked.key_name)
     _check_sizes(services, project, user, asked)
@@ -227,12 +227,6 @@ def _image(services: Services, ctx: Context, asked: Asked) -> Image | None:
     if image.status != "active":
         raise BadRequest(f"Image {image.id} is not active.")
     return image_signatures.verified(services, image, asked.trusted_certs)
-
-
-def _check_certified(asked: Asked, image: Image | None, disks: Sequence[DiskRequest]) -> None:
-    """Only what a host makes of the image of the request was verified."""
-    if asked.trusted_certs and (image is None or any(d.destination == "volume" for d in disks)):
-        raise BadRequest("Image certificate validation is not supported with volumes.")
 
 
 def _wants_config_drive(image: ImageRecord | None) -> bool:

@@ -1,10 +1,12 @@
 """Make a server anew on its host, of the same or of another image: rebuild.
 
 check     every filter is asked again about the server's host, when the image is another one (RELIABILITY S26)
+off, root, reimage   of a server that boots from a volume, from 2.93 on: rebuild_volume.py
 guest     the host makes new disks, exchanges them, and starts the guest
+in_use    of such a server: its root volume is in use again
 forget    the old disks are removed, and the record says what the server is now
 
-Addresses, ports, volumes, tags, flavor and host stay. Until the guest runs with its new disks everything is taken back:
+Addresses, ports, other volumes, tags, flavor and host stay. Until the guest runs with its new disks all is taken back:
 the old disks are only aside.
 """
 
@@ -15,18 +17,20 @@ from typing import Any
 import msgspec
 
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, NotImplementedHere
+from kilonova.common.errors import BadRequest
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import keypairs, secrets
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestBuild, PowerState
+from kilonova.objects.image import Image
 from kilonova.objects.order import Order
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RebuildParams
 from kilonova.operations import (
     accept,
     guest_orders,
     images,
+    rebuild_volume,
     remakes,
     server_disks,
     settling,
@@ -46,7 +50,7 @@ _encode, _decode = msgspec.json.encode, msgspec.json.decode
 class Rebuild:
     """What a caller asks for. columns: the row's columns that change. user_data: base64, "" takes it away.
 
-    key_name: "" takes the key away. reimage: a volume that the server boots from may be written anew (2.93).
+    key_name: "" takes the key away. reimage: a volume that the server boots from is written anew (2.93).
     """
 
     image_ref: str
@@ -63,10 +67,13 @@ def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dic
     check_lock(ctx, found)
     row = accept.startable(found, TRANSITION)
     trusted = images.trusted_of({**dict(row), **asked.columns})
-    image = images.record(images.usable(services, ctx, asked.image_ref, trusted))
-    _check_volume_root(services, row, image, reimage=asked.reimage)
+    source = images.usable(services, ctx, asked.image_ref, trusted)
+    image = images.record(source)
+    reimages = _reimages(services, row, source, asked)
     flavor = _decode(row["flavor"], type=FlavorRecord)
-    images.check_size(services.images.get(ctx, image.id), flavor)
+    images.check_memory(source, flavor)
+    if not snapshots.is_volume_backed(row):
+        images.check_disk(source, flavor)
     columns = dict(asked.columns)
     if "metadata" in columns:
         snapshots.check_metadata(services, found, columns["metadata"])
@@ -95,20 +102,26 @@ def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dic
         columns=_encode(columns).decode(),
         password=refs["password"],
         preserve_ephemeral=asked.preserve_ephemeral,
+        reimage=reimages,
     )
     return {**columns, "image_id": image.id if row["image_id"] else ""}
 
 
-def _check_volume_root(services: Services, row: Row, image: ImageRecord, *, reimage: bool) -> None:
-    """Raise what a server that boots from a volume cannot have: another image than the volume was made from."""
+def _reimages(services: Services, row: Row, image: Image, asked: Rebuild) -> bool:
+    """Tell whether the server boots from a volume that is to be written anew.
+
+    BadRequest: before 2.93 its image is the one that the volume was made from.
+    """
     root = next((d for d in server_disks.read(row) if server_disks.is_root(d)), None)
     if root is None or root.destination != "volume":
-        return
-    if reimage:
-        raise NotImplementedHere("Writing the volume that a server boots from anew is not offered.")
+        return False
+    if asked.reimage:
+        rebuild_volume.check(services, root, image)
+        return True
     volume = services.volumes.find(str(root.volume_id))
     if volume is None or volume.image.get("image_id") != image.id:
         raise BadRequest("Unable to rebuild with a different image for a volume-backed server.")
+    return False
 
 
 def _key(services: Services, user: str, name: str) -> dict[str, Any]:
@@ -131,17 +144,20 @@ def check(run: Run) -> Output:
     own = guest_orders.system_of(row).image
     if own is None or own.id != run.params.image.id:
         services.scheduling.check_rebuild(row, run.params.image)
-    return {}
+    return {"ran": row["power_state"] == PowerState.RUNNING}
 
 
 def becoming(run: Run, row: Row, generation: int) -> dict[str, Any]:
     """Return the row as it will be."""
     new = {**dict(row), **_decode(run.params.columns)}
     new["metadata_generation"] = row["metadata_generation"] + generation
-    if snapshots.is_volume_backed(row):
-        return new
     image: ImageRecord = run.params.image
     system = guest_orders.system_of(row)
+    if snapshots.is_volume_backed(row):
+        if run.params.reimage:
+            of_volume = msgspec.structs.replace(system, image=image.replace(id="", size=0))
+            new |= {"hardware": "{}", "system_metadata": _encode(of_volume).decode()}
+        return new
     if system.image is None or system.image.id != image.id:
         new["hardware"] = "{}"  # another image may ask for another
     disks = _decode(row["disks"], type=list[DiskRequest])
@@ -178,7 +194,7 @@ def _anew(row: Row, build: GuestBuild, preserve_ephemeral: bool) -> tuple[str, .
 def order_restore(run: Run) -> Order:
     """Have the host make the guest what it was."""
     row = remakes.row_of(run)
-    ran = row["power_state"] == PowerState.RUNNING
+    ran = run.outputs["check"]["ran"]
     before = {**dict(row), "metadata_generation": row["metadata_generation"] + 2}
     build = guest_orders.build_of(run.services, before, start=ran)
     return remakes.restore(run, row, build)
@@ -215,7 +231,13 @@ def fail(tx: Tx, run: Run) -> None:
     """The server is what it was; the guest's document has been told twice."""
     secrets.drop(tx, run.operation)
     row = guest_orders.row_in(tx, run.resource)
-    settling.fail(tx, run, TRANSITION, metadata_generation=row["metadata_generation"] + 2)
+    settling.fail(
+        tx,
+        run,
+        TRANSITION,
+        vm_state=states.ERROR if row["vm_state"] == states.ERROR else None,
+        metadata_generation=row["metadata_generation"] + 2,
+    )
 
 
 SAGA = register(
@@ -226,6 +248,30 @@ SAGA = register(
         steps=(
             Step("check", check, NoUndo("only looks"), 30.0),
             Ask(
+                "off",
+                rebuild_volume.order_off,
+                rebuild_volume.is_off,
+                rebuild_volume.order_on,
+                rebuild_volume.OFF_S,
+                park_outside=park,
+                skip=rebuild_volume.left_out,
+            ),
+            Step(
+                "root",
+                rebuild_volume.detach,
+                rebuild_volume.attach_again,
+                60.0,
+                record=rebuild_volume.put_attachment,
+                skip=rebuild_volume.left_out,
+            ),
+            Step(
+                "reimage",
+                rebuild_volume.reimage,
+                rebuild_volume.end_reimage,
+                rebuild_volume.REIMAGE_S,
+                skip=rebuild_volume.left_out,
+            ),
+            Ask(
                 "guest",
                 order_rebuild,
                 remakes.made,
@@ -234,6 +280,13 @@ SAGA = register(
                 park_outside=park,
                 queue="build",
                 point_of_no_return=True,
+            ),
+            Step(
+                "in_use",
+                rebuild_volume.in_use,
+                NoUndo("forward only from here"),
+                60.0,
+                skip=rebuild_volume.left_out,
             ),
             Ask(
                 "forget",

@@ -26,7 +26,10 @@ SendImage = Callable[[str, Path, Progress], None]
 
 
 class VolumeFile(NamedTuple):
-    """One file of a store. kind: "volume", "snapshot", or "part": of something that is being made, or never was."""
+    """One file of a store. kind: "volume", "snapshot", "aside" or "part".
+
+    aside: a volume's data before it was written anew; part: of something that is being made, or never was.
+    """
 
     kind: str
     id: str
@@ -48,6 +51,21 @@ class VolumeStore(Protocol):
 
         Again while it is exported, or a guest writes it.
         """
+        ...
+
+    def reimage(self, make: VolumeMake, progress: Progress) -> VolumeMade:
+        """Give a volume the data of an image; those before are aside until ``forget_aside`` or ``restore_aside``.
+
+        Again while it is exported, or a guest writes it. DriverError as ``make``; the volume is then what it was.
+        """
+        ...
+
+    def restore_aside(self, volume_id: str, progress: Progress) -> bool:
+        """Make a volume what it was before a reimage; tell whether anything was aside."""
+        ...
+
+    def forget_aside(self, volume_id: str) -> bool:
+        """Remove what a reimage put aside; tell whether there was anything."""
         ...
 
     def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:

@@ -33,6 +33,17 @@ class NotReady(KilonovaError):
     after_s = 0.2
 
 
+class ReimageFailed(KilonovaError):
+    """A volume was not written anew. lost: its data before are gone too."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.CONFLICT
+    code = "reimage_failed"
+
+    def __init__(self, message: str, *, lost: bool, **facts: object) -> None:
+        super().__init__(message, **facts)
+        self.lost = lost
+
+
 class VolumeService(Protocol):
     """The block storage service; safe to use from any thread.
 
@@ -120,6 +131,21 @@ class VolumeService(Protocol):
 
     def attachments_of(self, server_ids: Sequence[str]) -> Mapping[str, list[VolumeAttachment]]:
         """Return the attachments of many servers, oldest first; servers without any are absent."""
+        ...
+
+    def reimage(self, key: Key, *, volume_id: str, image_id: str) -> None:
+        """Have a volume that is reserved, and that no host reaches, written anew from an image.
+
+        Returns once that is done; NotReady while it is under way: call again. Repeatable by its key.
+        ReimageFailed; BadRequest: its status, its size, or the image does not allow it; NotFound.
+        """
+        ...
+
+    def end_reimage(self, key: Key, *, volume_id: str) -> bool:
+        """Give a reimage up, if it is under way; tell whether the volume is not what it was. Repeatable.
+
+        NotReady until nothing writes the volume any more.
+        """
         ...
 
     def ensure_snapshot(

@@ -7,28 +7,20 @@ How a host reaches a volume is taken from ``connection_info``: files and NBD as 
 driver's connection is refused by name. An attachment's host is known only once it is attached.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from kilonova.common.clock import parse_iso
 from kilonova.common.context import Context
 from kilonova.common.errors import (
     BadRequest,
     Conflict,
-    Forbidden,
-    KilonovaError,
     NotFound,
     QuotaExceeded,
-    Unavailable,
 )
 from kilonova.objects.volume import (
     Connection,
     Connector,
-    FileConnection,
-    NbdConnection,
     Volume,
     VolumeAttachment,
     VolumeClaim,
@@ -36,24 +28,22 @@ from kilonova.objects.volume import (
     VolumeSnapshot,
     VolumeWanted,
 )
-from kilonova.volume.interface import Key, NotReady, VolumeService
+from kilonova.volume.interface import Key, NotReady, ReimageFailed, VolumeService
+from kilonova.volume.openstack_shapes import (
+    Json,
+    claim_of,
+    connection_of,
+    error_of,
+    path_id,
+    snapshot_of,
+    volume_of,
+)
 
-VERSION = "3.54"
+VERSION, REIMAGE_VERSION = "3.54", "3.68"
+REIMAGED = "kilonova:reimaged"
 OPERATION, ITEM, ATTACHMENT = "kilonova:operation", "kilonova:item", "kilonova:attachment"
 FREE = ("available", "downloading")
 HELD = ("reserved", "attaching", "in-use", "detaching")
-_ERRORS: dict[int, type[KilonovaError]] = {
-    400: BadRequest,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    413: QuotaExceeded,
-}
-_KINDS: dict[str, type[FileConnection] | type[NbdConnection]] = {
-    "kilonova-file": FileConnection,
-    "kilonova-nbd": NbdConnection,
-}
-Json = dict[str, Any]
 Connect = Callable[[str | None], Any]
 """Project id -> an openstack.connection.Connection of the service user in that project; None: in its own."""
 
@@ -69,13 +59,18 @@ class OpenStackVolumes:
     # -- speaking
 
     def _call(
-        self, method: str, path: str, body: Json | None = None, project: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        project: str | None = None,
+        version: str = VERSION,
     ) -> Any:
         adapter = self._connect(project).block_storage
-        answer = adapter.request(path, method, json=body, microversion=VERSION, raise_exc=False)
+        answer = adapter.request(path, method, json=body, microversion=version, raise_exc=False)
         if answer.status_code < 300:
             return answer.json() if answer.content else {}
-        raise _error(answer.status_code, answer.text)
+        raise error_of(answer.status_code, answer.text)
 
     def _find(self, path: str) -> Any:
         try:
@@ -93,7 +88,7 @@ class OpenStackVolumes:
                 f"/{noun}/detail", "GET", params=query, microversion=VERSION, raise_exc=False
             )
             if answer.status_code >= 300:
-                raise _error(answer.status_code, answer.text)
+                raise error_of(answer.status_code, answer.text)
             page: list[Json] = answer.json()[noun]
             found += page
             if len(page) < 500:
@@ -124,18 +119,18 @@ class OpenStackVolumes:
 
     def find(self, volume_id: str) -> Volume | None:
         """See VolumeService."""
-        found = self._find(f"/volumes/{_id(volume_id)}")
+        found = self._find(f"/volumes/{path_id(volume_id)}")
         if found is None:
             return None
         shown = found["volume"]
         hosts = {a["attachment_id"]: a.get("host_name") or "" for a in shown["attachments"]}
         held = [self._attachment(a) for a in self._list("attachments", volume_id=volume_id)]
-        return _volume(shown, [a.replace(host=hosts.get(a.id, "")) for a in held])
+        return volume_of(shown, [a.replace(host=hosts.get(a.id, "")) for a in held])
 
     def find_snapshot(self, snapshot_id: str) -> VolumeSnapshot | None:
         """See VolumeService."""
-        found = self._find(f"/snapshots/{_id(snapshot_id)}")
-        return None if found is None else _snapshot(found["snapshot"])
+        found = self._find(f"/snapshots/{path_id(snapshot_id)}")
+        return None if found is None else snapshot_of(found["snapshot"])
 
     def check_new(self, ctx: Context, wanted: Sequence[VolumeWanted]) -> None:
         """See VolumeService."""
@@ -182,7 +177,7 @@ class OpenStackVolumes:
         """See VolumeService."""
         there = self._of_key("volumes", key)
         if there:
-            return _volume(there[0], [])
+            return volume_of(there[0], [])
         body = {
             "size": wanted.size_gib,
             "name": wanted.name,
@@ -195,14 +190,14 @@ class OpenStackVolumes:
         }
         given = {k: v for k, v in body.items() if v is not None}
         made = self._call("POST", "/volumes", {"volume": given}, wanted.project_id)
-        return _volume(made["volume"], []).replace(project_id=wanted.project_id)
+        return volume_of(made["volume"], []).replace(project_id=wanted.project_id)
 
     def remove_volume(self, *, key: Key | None = None, volume_id: str | None = None) -> int:
         """See VolumeService."""
         ids = [v["id"] for v in self._of_key("volumes", key)] if key else [volume_id or ""]
         n = 0
         for one in ids:
-            found = self._find(f"/volumes/{_id(one)}")
+            found = self._find(f"/volumes/{path_id(one)}")
             if found is None or self._list("snapshots", volume_id=one):
                 continue
             for held in self._list("attachments", volume_id=one):
@@ -219,27 +214,56 @@ class OpenStackVolumes:
         except NotFound:
             return
 
+    def reimage(self, key: Key, *, volume_id: str, image_id: str) -> None:
+        """See VolumeService. Cinder has no name for one reimage: the volume's metadata say which was asked for."""
+        volume = self._call("GET", f"/volumes/{path_id(volume_id)}")["volume"]
+        asked = volume["metadata"].get(REIMAGED) == f"{key[0]}:{key[1]}"
+        if volume["status"] == "error":
+            raise ReimageFailed("The volume could not be written anew.", lost=True)
+        if volume["status"] != "downloading":
+            if asked and volume["volume_image_metadata"].get("image_id") != image_id:
+                raise ReimageFailed("The volume could not be written anew.", lost=False)
+            if asked:
+                return
+            body = {"os-reimage": {"image_id": image_id, "reimage_reserved": True}}
+            self._call("POST", f"/volumes/{volume_id}/action", body, version=REIMAGE_VERSION)
+        if not asked:  # asked for a second time, if this one is lost: it writes the same again
+            note = {REIMAGED: f"{key[0]}:{key[1]}"}
+            self._call("POST", f"/volumes/{volume_id}/metadata", {"metadata": note})
+        raise NotReady("The volume is being written.")
+
+    def end_reimage(self, key: Key, *, volume_id: str) -> bool:
+        """See VolumeService. Cinder cannot give one up: it is waited for, and what was noted counts as written."""
+        found = self._find(f"/volumes/{path_id(volume_id)}")
+        if found is None:
+            return True
+        volume = found["volume"]
+        if volume["status"] == "downloading":
+            raise NotReady("The volume is being written.")
+        noted = volume["metadata"].get(REIMAGED) == f"{key[0]}:{key[1]}"
+        return bool(noted or volume["status"] == "error")
+
     def ensure_snapshot(
         self, key: Key, *, volume_id: str, name: str, metadata: Mapping[str, str] = {}
     ) -> VolumeSnapshot:
         """See VolumeService."""
         there = self._of_key("snapshots", key)
         if there:
-            return _snapshot(there[0])
+            return snapshot_of(there[0])
         volume = self.find(volume_id)
         if volume is None:
             raise NotFound(f"Volume {volume_id:.64} could not be found.")
         marks = {**metadata, OPERATION: key[0], ITEM: key[1]}
         body = {"volume_id": volume_id, "name": name, "force": True, "metadata": marks}
         made = self._call("POST", "/snapshots", {"snapshot": body}, volume.project_id)
-        return _snapshot(made["snapshot"])
+        return snapshot_of(made["snapshot"])
 
     def remove_snapshot(self, *, key: Key | None = None, snapshot_id: str | None = None) -> int:
         """See VolumeService."""
         ids = [s["id"] for s in self._of_key("snapshots", key)] if key else [snapshot_id or ""]
         n = 0
         for one in ids:
-            found = self._find(f"/snapshots/{_id(one)}")
+            found = self._find(f"/snapshots/{path_id(one)}")
             if found is not None:
                 if found["snapshot"]["status"] != "deleting":
                     self._quietly("DELETE", f"/snapshots/{one}")
@@ -263,7 +287,7 @@ class OpenStackVolumes:
         """Return (volume, attachment id) of what was made for a key."""
         name = f"{ATTACHMENT}:{key[0]}:{key[1]}"
         if volume_id is not None:
-            found = self._find(f"/volumes/{_id(volume_id)}")
+            found = self._find(f"/volumes/{path_id(volume_id)}")
             rows = [] if found is None else [found["volume"]]
         else:
             rows = self._list("volumes")
@@ -277,7 +301,7 @@ class OpenStackVolumes:
         for _, noted in self._noted(key, volume_id):
             if noted in held:
                 return self._attachment(held[noted])
-        volume = self._call("GET", f"/volumes/{_id(volume_id)}")["volume"]
+        volume = self._call("GET", f"/volumes/{path_id(volume_id)}")["volume"]
         others = set(volume["metadata"].values())
         lost = [a for a in held.values() if a["instance"] == server_id and a["id"] not in others]
         made = lost[0] if lost else self._reserve(volume, server_id, mode)
@@ -298,23 +322,23 @@ class OpenStackVolumes:
     def connect(self, attachment_id: str, connector: Connector) -> Connection:
         """See VolumeService."""
         body = {"connector": {"host": connector.host, "ip": connector.ip}}
-        answer = self._call("PUT", f"/attachments/{_id(attachment_id)}", {"attachment": body})
-        found = _connection(answer["attachment"].get("connection_info") or {})
+        answer = self._call("PUT", f"/attachments/{path_id(attachment_id)}", {"attachment": body})
+        found = connection_of(answer["attachment"].get("connection_info") or {})
         if found is None:
             raise NotReady("The volume is being made reachable.")
         return found
 
     def complete(self, attachment_id: str) -> None:
         """See VolumeService."""
-        path = f"/attachments/{_id(attachment_id)}/action"
+        path = f"/attachments/{path_id(attachment_id)}/action"
         self._call("POST", path, {"os-complete": attachment_id})
 
     def _act(self, volume_id: str, action: str) -> None:
-        self._call("POST", f"/volumes/{_id(volume_id)}/action", {action: None})
+        self._call("POST", f"/volumes/{path_id(volume_id)}/action", {action: None})
 
     def begin_detaching(self, volume_id: str, server_id: str) -> None:
         """See VolumeService."""
-        volume = self._call("GET", f"/volumes/{_id(volume_id)}")["volume"]
+        volume = self._call("GET", f"/volumes/{path_id(volume_id)}")["volume"]
         held = self._list("attachments", volume_id=volume_id)
         if not any(a["instance"] == server_id for a in held):
             raise Conflict(f"Volume {volume_id} is not attached to the server.")
@@ -334,7 +358,7 @@ class OpenStackVolumes:
         noted = self._noted(key) if key else [("", attachment_id or "")]
         n = 0
         for volume_id, one in noted:
-            if self._find(f"/attachments/{_id(one)}") is not None:
+            if self._find(f"/attachments/{path_id(one)}") is not None:
                 self._quietly("DELETE", f"/attachments/{one}")
                 n += 1
             if key is not None:
@@ -346,7 +370,7 @@ class OpenStackVolumes:
         """See VolumeService."""
         out: dict[str, Connection] = {}
         for row in self._list("attachments", instance_id=server_id):
-            found = _connection(row.get("connection_info") or {})
+            found = connection_of(row.get("connection_info") or {})
             if found is not None:
                 out[row["id"]] = found
         return out
@@ -379,7 +403,7 @@ class OpenStackVolumes:
         """See VolumeService."""
         held = {a["volume_id"] for a in self._list("attachments")}
         return [
-            _volume(row, [])
+            volume_of(row, [])
             for row in self._list("volumes")
             if row["status"] in HELD and row["id"] not in held
         ]
@@ -396,13 +420,13 @@ class OpenStackVolumes:
             for row in volumes if noun == "volumes" else self._list(noun):
                 marks, at = row["metadata"], parse_iso(row["created_at"])
                 if OPERATION in marks and at <= before:
-                    out.append(_claim(marks[OPERATION], marks.get(ITEM, ""), kind, row["id"], at))
+                    out.append(claim_of(marks[OPERATION], marks.get(ITEM, ""), kind, row["id"], at))
         for row in volumes:
             for name, one in row["metadata"].items():
                 if name.startswith(f"{ATTACHMENT}:") and parse_iso(row["created_at"]) <= before:
                     _, _, operation, item = name.split(":", 3)
                     out.append(
-                        _claim(operation, item, "attachment", one, parse_iso(row["created_at"]))
+                        claim_of(operation, item, "attachment", one, parse_iso(row["created_at"]))
                     )
         return out
 
@@ -418,76 +442,3 @@ class OpenStackVolumes:
 def as_service(made: OpenStackVolumes) -> VolumeService:
     """Return it as what compute knows: the type checker holds it to the whole interface."""
     return made
-
-
-def _id(text: str) -> str:
-    """Return an id as a part of a path; NotFound for what cannot be one."""
-    if not text or not all(c.isalnum() or c == "-" for c in text):
-        raise NotFound(f"{text[:64]!r} could not be found.")
-    return text
-
-
-def _error(status: int, text: str) -> KilonovaError:
-    try:
-        inner = next(iter(json.loads(text).values()))
-        message = str(inner["message"])
-    except (ValueError, KeyError, TypeError, StopIteration, AttributeError):
-        message = "The block storage service does not answer as it should."
-    return _ERRORS.get(status, Unavailable)(message, status=status)
-
-
-def _claim(operation: str, item: str, kind: str, one: str, at: float) -> VolumeClaim:
-    return VolumeClaim(operation=operation, item=item, kind=kind, id=one, made_at=at)
-
-
-def _connection(info: Json) -> Connection | None:
-    """Read connection_info; None while there is none. BadRequest for a driver that no host of ours can use."""
-    if not info:
-        return None
-    kind = info.get("driver_volume_type")
-    data = info.get("data", {k: v for k, v in info.items() if k != "driver_volume_type"})
-    cls = _KINDS.get(str(kind))
-    if cls is None:
-        raise BadRequest(
-            f"This cloud's hosts cannot reach volumes of driver type {str(kind)[:64]!r}."
-        )
-    return msgspec.convert({"type": str(kind).removeprefix("kilonova-"), **data}, cls)
-
-
-def _volume(row: Json, held: Sequence[VolumeAttachment]) -> Volume:
-    marks = {k: v for k, v in row["metadata"].items() if not k.startswith("kilonova:")}
-    readonly = marks.pop("readonly", "False").lower() == "true"
-    return Volume(
-        id=row["id"],
-        project_id=row.get("os-vol-tenant-attr:tenant_id", ""),
-        user_id=row.get("user_id") or "",
-        name=row.get("name") or "",
-        size_gib=row["size"],
-        status=row["status"],
-        volume_type=row.get("volume_type") or "",
-        availability_zone=row.get("availability_zone") or "nova",
-        host=(row.get("os-vol-host-attr:host") or "").partition("@")[0],
-        bootable=str(row.get("bootable")).lower() == "true",
-        multiattach=bool(row.get("multiattach")),
-        encrypted=bool(row.get("encrypted")),
-        readonly=readonly,
-        image=row.get("volume_image_metadata") or {},
-        metadata=marks,
-        snapshot_id=row.get("snapshot_id"),
-        source_volid=row.get("source_volid"),
-        attachments=tuple(held),
-        created_at=parse_iso(row["created_at"]),
-    )
-
-
-def _snapshot(row: Json) -> VolumeSnapshot:
-    return VolumeSnapshot(
-        id=row["id"],
-        volume_id=row["volume_id"],
-        project_id=row.get("os-extended-snapshot-attributes:project_id", ""),
-        name=row.get("name") or "",
-        size_gib=row["size"],
-        status=row["status"],
-        metadata={k: v for k, v in row["metadata"].items() if not k.startswith("kilonova:")},
-        created_at=parse_iso(row["created_at"]),
-    )

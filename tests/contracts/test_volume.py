@@ -218,6 +218,40 @@ def test_snapshots(service: VolumeService, project: str, volume: str) -> None:
     until(lambda: service.find_snapshot(made.id) is None or None)
 
 
+def test_reimage(service: VolumeService, whole: Whole, volume: str) -> None:
+    """A volume that a server reserved is written anew from an image; asked for again, it is done once."""
+    mine, server, image = key(), str(uuid.uuid4()), whole.image()
+    with pytest.raises(
+        BadRequest, match="status must be"
+    ):  # this is what a server that runs would lose
+        held = service.ensure_attachment(key(), volume_id=volume, server_id=server)
+        host = service.find(volume)
+        service.connect(held.id, Connector(host="" if host is None else host.host))
+        service.reimage(mine, volume_id=volume, image_id=image)
+    service.remove_attachment(attachment_id=held.id)
+    held = service.ensure_attachment(mine, volume_id=volume, server_id=server)
+    with pytest.raises(NotReady):
+        service.reimage(mine, volume_id=volume, image_id=image)
+
+    def done() -> bool | None:
+        try:
+            service.reimage(mine, volume_id=volume, image_id=image)
+        except NotReady:
+            return None
+        return True
+
+    until(done)
+    service.reimage(mine, volume_id=volume, image_id=image)
+    found = service.find(volume)
+    assert found is not None
+    assert (found.status, found.image["image_id"], found.bootable) == ("reserved", image, True)
+    assert service.end_reimage(mine, volume_id=volume) is True
+    assert service.end_reimage(key(), volume_id=volume) is False
+    service.remove_attachment(attachment_id=held.id)
+    with pytest.raises((BadRequest, NotFound)):
+        service.reimage(key(), volume_id=volume, image_id=str(uuid.uuid4()))
+
+
 def test_claims_and_sweep(service: VolumeService, project: str) -> None:
     """All that was made for a key is found and removed by it."""
     mine = key()

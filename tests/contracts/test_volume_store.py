@@ -10,6 +10,7 @@ import pytest
 from kilonova.common.ids import new_uuid
 from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import volume_orders as v
+from kilonova.objects.guest import ImageSource
 from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.fake.world import World
 from kilonova.virt.libvirt import storage_daemon
@@ -113,6 +114,30 @@ def test_life_of_a_volume(host: Host) -> None:
     assert host.store.remove_snapshot(snapshot, quiet) is False
     assert {f.id for f in host.store.files()} == {grown, copy}
     host.remove_all()
+    assert host.store.files() == ()
+
+
+def test_a_volume_is_written_anew_and_back(host: Host) -> None:
+    """The old data are aside, also after a restart, until they are back or forgotten; each step twice."""
+    volume = host.make(2)
+    source = ImageSource(image_id="i", url="image:i", disk_format="qcow2", size=1)
+    wanted = v.VolumeMake(volume_id=volume, size_gib=2, image=source)
+    for _ in range(2):
+        assert until_done(lambda: host.store.reimage(wanted, quiet)).size_gib == 2
+    host.store.close()
+    host.store = host.open(host)
+    assert [(f.kind, f.size_gib) for f in host.store.files()] == [("aside", 2), ("volume", 2)]
+    assert host.store.restore_aside(volume, quiet) is True
+    assert host.store.restore_aside(volume, quiet) is False
+    assert [f.kind for f in host.store.files()] == ["volume"]
+    until_done(lambda: host.store.reimage(wanted, quiet))
+    assert (host.store.forget_aside(volume), host.store.forget_aside(volume)) == (True, False)
+    assert [f.kind for f in host.store.files()] == ["volume"]
+    until_done(lambda: host.store.reimage(wanted, quiet))
+    host.remove_all()
+    assert host.store.files() == ()
+    with pytest.raises(DriverError):
+        until_done(lambda: host.store.reimage(wanted, quiet))
     assert host.store.files() == ()
 
 

@@ -25,6 +25,15 @@ class Kit:
         headers = {"OpenStack-API-Version": "volume 3.70"}
         return self.whole.call(method, f"/volume/v3{path}", body, who=who, headers=headers)
 
+    def another_image(self, **properties: str) -> str:
+        """Make an image of a few zeros; return its id."""
+        asked = {"name": "another", "disk_format": "raw", "container_format": "bare", **properties}
+        made = str(self.whole.call("POST", "/image/v2/images", asked).json["id"])
+        head = {"Content-Type": "application/octet-stream"}
+        path = f"/image/v2/images/{made}/file"
+        assert self.whole.call("PUT", path, bytes(8192), headers=head).status == 204
+        return made
+
     def volume(self, size: int = 1, *, who: str = "demo", **more: Any) -> str:
         """Make a volume; return its id when it is available."""
         got = self.block("POST", "/volumes", {"volume": {"size": size, **more}}, who=who)

@@ -193,7 +193,7 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
         w.services, CONTEXT, found
     ),
     "server_unshelve": lambda w, found: server_unshelve.start(w.services, CONTEXT, found),
-    "server_rebuild": lambda w, found: w.rebuild(found),
+    "server_rebuild": lambda w, found: w.rebuild(found, reimage=w.shape.boot),
     "server_rescue": lambda w, found: server_rescue.start(w.services, CONTEXT, found, w.image().id),
     "server_unrescue": lambda w, found: server_unrescue.start(w.services, CONTEXT, found),
     "volume_attach": _attach_volume,

@@ -13,9 +13,10 @@ from tests.operations.server_ledger import plus
 from tests.operations.server_world import CONTEXT, ServerWorld, saga_of
 
 SAGA = saga_of("server_rebuild")
+OF_VOLUMES = frozenset(("off", "root", "reimage", "in_use"))  # test_server_reimage.py
 
 
-@pytest.mark.parametrize("case", points_of(SAGA), ids=case_id)
+@pytest.mark.parametrize("case", points_of(SAGA, skip=OF_VOLUMES), ids=case_id)
 def test_one_fault(case: Case, tmp_path: Path) -> None:
     """R1"""
     check_case(ServerWorld(tmp_path, "server_rebuild"), SAGA, case)

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from kilonova.common.config import Settings
 from kilonova.common.ids import new_uuid
-from tests.whole import Whole, running
+from tests.whole import Whole, running, until
 
 S = "/compute/v2.1/servers"
 BYTES = bytes(8192)
@@ -182,6 +182,63 @@ def test_a_rebuild_asks_again(world: World) -> None:
     assert rebuild(whole.image()) == 400
     assert rebuild(other, trusted_image_certificates=[world.curve.id]) == 202
     assert rebuild(whole.image(), trusted_image_certificates=None) == 202
+    whole.gone(server)
+
+
+def volume_backed(image_id: str) -> dict[str, Any]:
+    """Return a root disk on a volume that is made of an image."""
+    return {
+        "boot_index": 0,
+        "uuid": image_id,
+        "source_type": "image",
+        "destination_type": "volume",
+        "volume_size": 1,
+        "delete_on_termination": True,
+    }
+
+
+def test_volumes_made_of_images(world: World) -> None:
+    """SM-27: what a volume is made of, or written anew from, is verified before; data that are there cannot be."""
+    whole, good = world.whole, image(world.whole, sign(world.below))
+    bad = image(whole, sign(world.below, BYTES + b"!"))
+
+    def create(disk: dict[str, Any], *more: dict[str, Any]) -> Any:
+        body: dict[str, Any] = {"name": "s", "flavorRef": "42", "networks": "none"}
+        body["block_device_mapping_v2"] = [disk, *more]
+        body["trusted_image_certificates"] = [world.root.id]
+        return whole.call("POST", S, {"server": body}, version="2.93")
+
+    assert create(volume_backed(bad)).status == 400
+    assert create(volume_backed(whole.image())).status == 400
+    assert create(volume_backed(good), {**volume_backed(bad), "boot_index": -1}).status == 400
+    server = create(volume_backed(good)).json["server"]["id"]
+    assert whole.settled(server).json["server"]["status"] == "ACTIVE"
+    path = f"{S}/{server}/os-volume_attachments"
+    root = whole.call("GET", path).json["volumeAttachments"][0]["volumeId"]
+    asked = {"volume": {"size": 1, "imageRef": good}}
+    head = {"OpenStack-API-Version": "volume 3.70"}
+    made = whole.call("POST", "/volume/v3/volumes", asked, headers=head).json["volume"]["id"]
+    path = f"/volume/v3/volumes/{made}"
+
+    def made_it() -> bool | None:
+        shown = whole.call("GET", path, headers=head).json["volume"]
+        return shown["status"] == "available" or None
+
+    until(made_it)
+    there = {**volume_backed(made), "source_type": "volume"}
+    assert "there already" in create(there).raw.decode()
+
+    def rebuild(image_id: str, **more: Any) -> int:
+        body = {"rebuild": {"imageRef": image_id, **more}}
+        got = whole.call("POST", f"{S}/{server}/action", body, version="2.93")
+        whole.settled(server)
+        return int(got.status)
+
+    other = image(whole, sign(world.curve))
+    assert [rebuild(i) for i in (bad, other, whole.image())] == [400, 400, 400]
+    assert rebuild(other, trusted_image_certificates=[world.curve.id]) == 202
+    shown = whole.call("GET", f"/volume/v3/volumes/{root}", headers=head).json["volume"]
+    assert shown["volume_image_metadata"]["image_id"] == other
     whole.gone(server)
 
 

@@ -13,7 +13,7 @@ from kilonova.operations.services import CELL0, Services
 from kilonova.operations.volume_events import extended
 
 _REFRESHING = ("network-changed", "network-vif-deleted")
-_TAGGED = ("volume-extended", "power-update", "accelerator-request-bound")
+_TAGGED = ("volume-extended", "power-update", "accelerator-request-bound", "volume-reimaged")
 
 
 def create(req: Request) -> Response:

@@ -25,6 +25,8 @@ A failed build leaves its disks: whoever does not undo it is seen in the ledger.
 Faults of a host's volumes; ``server`` is the volume's id there:
     volume_make_fail, volume_remove_fail, volume_extend_fail, snapshot_fail, snapshot_remove_fail, volume_upload_fail
                           each also with _once; one that makes something leaves a part file
+    volume_reimage_fail …, volume_restore_fail …   the same for a volume that is written anew, and its undo
+    volume_reimage_fail_late   the old data are aside, then it fails
     volume_hang           every order about the volume's data hangs until it is aborted
     export_fail           the volume is not exported
 """

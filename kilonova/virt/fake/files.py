@@ -16,12 +16,13 @@ CLUSTER = 1 << 16
 
 
 class FakeFile(msgspec.Struct, kw_only=True, frozen=True):
-    """One file. kind: "volume", "snapshot", "part"; a part belongs to what its id names."""
+    """One file. kind: "volume", "snapshot", "aside", "part"; the last two belong to what their id names."""
 
     kind: str
     id: str
     size_gib: int
     volume_id: str = ""  # of a snapshot
+    image_id: str = ""  # that its data came from, as far as it was one
 
     def path(self, host: str) -> Path:
         """Return the name that it goes by on its host."""

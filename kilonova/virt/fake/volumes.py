@@ -41,7 +41,10 @@ class FakeVolumes:
             if found is not None:
                 return self._made(found)
             source = self._source(make)
-        wanted = FakeFile(kind="volume", id=make.volume_id, size_gib=make.size_gib)
+        image_id = "" if make.image is None else make.image.image_id
+        wanted = FakeFile(
+            kind="volume", id=make.volume_id, size_gib=make.size_gib, image_id=image_id
+        )
         if source is not None and source.size_gib > make.size_gib:
             raise DriverError("The volume is smaller than its source.", size_gib=source.size_gib)
         return self._make(wanted, "volume_make", make.volume_id, progress, copy)
@@ -50,14 +53,53 @@ class FakeVolumes:
         """Drop the records."""
         self._fail("volume_remove", volume_id, progress)
         with self._world.lock:
-            if self._exported(volume_id):
-                progress("waiting until the volume is not exported any more")
-                raise Again(HANG_S)
-            if self._world.writer(volume_id) is not None:
-                progress("waiting until no server has the volume")
-                raise Again(HANG_S)
+            self._wait_until_free(volume_id, progress)
             self._world.files.drop(self._host, "part", volume_id)
+            self._world.files.drop(self._host, "aside", volume_id)
             return self._world.files.drop(self._host, "volume", volume_id)
+
+    def reimage(self, make: VolumeMake, progress: Progress) -> VolumeMade:
+        """Put the record aside and make another one; volume_reimage_fail_late strikes between the two."""
+        volume_id, image = make.volume_id, make.image
+        if image is None:
+            raise DriverError("There is no image to write.")
+        with self._world.lock:
+            self._wait_until_free(volume_id, progress)
+            before = self._find("aside", volume_id)
+            if before is None:
+                before = msgspec.structs.replace(self._get(volume_id), kind="aside")
+        self._fail("volume_reimage", volume_id, progress)
+        with self._world.lock:
+            self._world.files.put(self._host, before)
+            if self._world.faults.strikes("volume_reimage_fail_late", self._host, volume_id):
+                raise DriverError("The host could not do it.", fault="volume_reimage_fail_late")
+            file = msgspec.structs.replace(before, kind="volume", image_id=image.image_id)
+            self._world.files.put(self._host, file)
+            return self._made(file)
+
+    def restore_aside(self, volume_id: str, progress: Progress) -> bool:
+        """Put it back."""
+        self._fail("volume_restore", volume_id, progress)
+        with self._world.lock:
+            before = self._find("aside", volume_id)
+            if before is None:
+                return False
+            self._world.files.put(self._host, msgspec.structs.replace(before, kind="volume"))
+            return self._world.files.drop(self._host, "aside", volume_id)
+
+    def forget_aside(self, volume_id: str) -> bool:
+        """Drop it."""
+        with self._world.lock:
+            return self._world.files.drop(self._host, "aside", volume_id)
+
+    def _wait_until_free(self, volume_id: str, progress: Progress) -> None:
+        """Raise Again while anybody may have the volume. The lock is held."""
+        if self._exported(volume_id):
+            progress("waiting until the volume is not exported any more")
+            raise Again(HANG_S)
+        if self._world.writer(volume_id) is not None:
+            progress("waiting until no server has the volume")
+            raise Again(HANG_S)
 
     def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:
         """Change the record."""

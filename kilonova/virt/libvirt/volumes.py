@@ -2,6 +2,7 @@
 
 ROOT/volumes/<volume>.qcow2      0660 with QEMU's group, else 0600
 ROOT/snapshots/<snapshot>.qcow2  0600
+ROOT/aside/<volume>.qcow2        0600: what a volume had before it was written anew, until that is certain
 ROOT/parts/<kind>-<id>.qcow2     what is being made; never taken up again once nobody makes it
 ROOT/exports.json                what is to be exported, as last told
 ROOT/daemon, ROOT/public         of the storage daemon (storage_daemon.py)
@@ -67,7 +68,7 @@ class QcowVolumes:
         self._copied: set[Path] = set()  # copies that an upload made whole
         self._begun: set[Path] = set()  # copies that the daemon makes
         self._root = config.root.resolve()
-        for name in ("", "volumes", "snapshots", "parts", "public"):
+        for name in ("", "volumes", "snapshots", "aside", "parts", "public"):
             directory = self._root / name
             directory.mkdir(mode=0o700, exist_ok=True)
             if config.group is not None:
@@ -105,15 +106,58 @@ class QcowVolumes:
     def remove(self, volume_id: str, progress: Progress) -> bool:
         """Remove the file."""
         path = self._path("volume", volume_id)
+        self._wait_until_free(volume_id, path, progress)
+        self._end_part(self._part("volume", volume_id))
+        self._part("image", volume_id).unlink(missing_ok=True)
+        self.forget_aside(volume_id)
+        return _unlink(path)
+
+    def _wait_until_free(self, volume_id: str, path: Path, progress: Progress) -> None:
         if self._exported(volume_id):
             progress("waiting until the volume is not exported any more")
             raise Again(EXPORT_POLL_S)
         if path.exists() and tools.is_written(path):
             progress("waiting until no server has the volume")
             raise Again(EXPORT_POLL_S)
+
+    def reimage(self, make: VolumeMake, progress: Progress) -> VolumeMade:
+        """Make a file of the image beside the old one, then exchange them by two renames."""
+        path, aside = self._path("volume", make.volume_id), self._aside(make.volume_id)
+        self._wait_until_free(make.volume_id, path, progress)
+        if make.image is None:
+            raise DriverError("There is no image to write.")
+        if not aside.exists():
+            self._there("volume", make.volume_id)
+        part = self._part("volume", make.volume_id)
+        with self._giving_up(part):
+            self._from_image(make, part, progress)
+            self._grow(part, make.size_gib * GIB)
+            part.chmod(0o600)
+            tools.sync(part)
+            if not aside.exists():
+                os.replace(path, aside)
+            os.replace(part, path)
+            self._owner.give(path, write=True)
+        return self._made(path)
+
+    def restore_aside(self, volume_id: str, progress: Progress) -> bool:
+        """Rename the old file back; what is being made instead of it goes."""
+        path, aside = self._path("volume", volume_id), self._aside(volume_id)
         self._end_part(self._part("volume", volume_id))
         self._part("image", volume_id).unlink(missing_ok=True)
-        return _unlink(path)
+        if not aside.exists():
+            return False
+        progress("making the volume what it was")
+        os.replace(aside, path)
+        self._owner.give(path, write=True)
+        return True
+
+    def forget_aside(self, volume_id: str) -> bool:
+        """Remove the old file."""
+        return _unlink(self._aside(volume_id))
+
+    def _aside(self, volume_id: str) -> Path:
+        return self._root / "aside" / self._path("volume", volume_id).name
 
     def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:
         """Grow the file, unless it has that size: a guest that runs grew it, then."""
@@ -256,6 +300,10 @@ class QcowVolumes:
             VolumeFile(kind, path.stem, tools.virtual_size(path) // GIB)
             for kind in ("volume", "snapshot")
             for path in (self._root / f"{kind}s").glob("*.qcow2")
+        ]
+        found += [
+            VolumeFile("aside", path.stem, tools.virtual_size(path) // GIB)
+            for path in (self._root / "aside").glob("*.qcow2")
         ]
         found += [
             VolumeFile("part", path.stem.partition("-")[2], 0)

@@ -17,7 +17,7 @@ from kilonova.volume.embedded.faults import invalid_volume, missing
 from kilonova.volume.embedded.store import attachments, volumes
 from kilonova.volume.interface import Key, NotReady
 
-FREE = ("available", "downloading")
+FREE = ("available",)  # Cinder's "downloading" is here a volume that is written anew
 _SHOWN = (("attached", "in-use"), ("attaching", "attaching"), ("reserved", "reserved"))
 HELD = ("reserved", "attaching", "in-use", "detaching")
 
@@ -105,6 +105,8 @@ def connection(tx: Tx, row: Row) -> Connection | None:
     """
     volume = volumes.get(tx, row["volume_id"])
     state = state_of(tx, volume["host"])
+    if volume["status"] == "downloading":  # it is being written anew
+        return None
     pending = volume["export_generation"]
     if pending and (state is None or state["applied"] < pending):
         return None

@@ -19,6 +19,7 @@ GONE = 1 << 40  # above every epoch that a volume ever had
 _ADD = insert(c)
 _FIND = Q(sa.select(c).where(c.c.id == P("id")))
 _ALL = Q(sa.select(c).order_by(c.c.created_at).limit(1000))
+_OF_OPERATION = Q(sa.select(c.c.id).where(c.c.id >= P("first"), c.c.id < P("after")).limit(1))
 _DONE = Q(sa.delete(c).where(c.c.id == P("id")))
 _TRIED = Q(
     sa.update(c).where(c.c.id == P("the_id")).values(tries=c.c.tries + 1, last_error=P("why"))
@@ -45,6 +46,11 @@ def put(tx: Tx, order: Order, size_gib: int, now: float) -> None:
 def all_records(tx: Tx) -> list[Row]:
     """Return at most 1000 records, oldest first."""
     return tx.all(_ALL)
+
+
+def of_operation(tx: Tx, operation: str) -> bool:
+    """Tell whether a host still owes anything of an operation."""
+    return tx.one(_OF_OPERATION, first=f"{operation}:", after=f"{operation};") is not None
 
 
 def renewed(tx: Tx, row: Row) -> Order:

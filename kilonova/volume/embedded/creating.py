@@ -185,13 +185,18 @@ def _size(new: NewVolume, source: Row | None, image: Image | None) -> int:
             f"They must be >= original {noun} size."
         )
     if image is not None:
-        needed = -(-max(image.size or 0, image.virtual_size or 0) // GIB)
-        if needed > size:
-            raise invalid_input(
-                f"Size of specified image {needed}GB is larger than volume size {size}GB."
-            )
-        if image.min_disk > size:
-            raise invalid_input(
-                f"Volume size {size}GB cannot be smaller than the image minDisk size {image.min_disk}GB."
-            )
+        check_fits(image, size)
     return size
+
+
+def check_fits(image: Image, size_gib: int) -> None:
+    """Raise BadRequest, in Cinder's words, when a volume is too small for an image."""
+    needed = -(-max(image.size or 0, image.virtual_size or 0) // GIB)
+    if needed > size_gib:
+        raise invalid_input(
+            f"Size of specified image {needed}GB is larger than volume size {size_gib}GB."
+        )
+    if image.min_disk > size_gib:
+        raise invalid_input(
+            f"Volume size {size_gib}GB cannot be smaller than the image minDisk size {image.min_disk}GB."
+        )

@@ -37,7 +37,8 @@ _WRITES = (
     "volume:attachment_create", "volume:attachment_update", "volume:attachment_delete",
     "volume:attachment_complete", "volume:multiattach_bootable_volume", "backup:create", "backup:restore",
     "backup:delete", "backup:update", "volume:create_transfer", "volume:accept_transfer",
-    "volume:delete_transfer", "volume:revert_to_snapshot", "message:delete",
+    "volume:delete_transfer", "volume:revert_to_snapshot", "message:delete", "volume:reimage",
+    "volume:reimage_reserved",
 )  # fmt: skip
 _ADMINS = (
     "volume:force_delete", "volume_extension:volume_admin_actions:force_delete",

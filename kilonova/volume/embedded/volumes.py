@@ -23,7 +23,14 @@ from kilonova.objects.volume import (
 )
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
-from kilonova.volume.embedded import attaching, backing, cleanups, creating, snapshotting
+from kilonova.volume.embedded import (
+    attaching,
+    backing,
+    cleanups,
+    creating,
+    reimaging,
+    snapshotting,
+)
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.exporting import Exports
 from kilonova.volume.embedded.faults import missing
@@ -33,7 +40,7 @@ from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.schema import metadata
 from kilonova.volume.embedded.snapshotting import NewSnapshot
 from kilonova.volume.embedded.store import attachments, quotas, snapshots, types, volumes
-from kilonova.volume.interface import Key, VolumeService
+from kilonova.volume.interface import Key, ReimageFailed, VolumeService
 
 T = TypeVar("T")
 Nudge = Callable[[str, str], None]
@@ -233,6 +240,29 @@ class EmbeddedVolumes:
             return n
 
         return self.db.write(remove)
+
+    def reimage(self, key: Key, *, volume_id: str, image_id: str) -> None:
+        """See VolumeService."""
+        if self.db.read(lambda tx: reimaging.look(tx, key, volume_id)):
+            return
+        ctx = service_context()
+        image = creating.image_of(ctx, self.images, image_id)
+
+        def put(tx: Tx) -> None:
+            if not reimaging.look(tx, key, volume_id) and image is not None:
+                row, operation = volumes.get(tx, volume_id), reimaging.operation_of(key)
+                reimaging.accept(tx, ctx, self, row, image, reserved=True, operation=operation)
+
+        self.db.write(put)
+        self.db.read(lambda tx: reimaging.look(tx, key, volume_id))
+
+    def end_reimage(self, key: Key, *, volume_id: str) -> bool:
+        """See VolumeService."""
+        self.db.write(lambda tx: reimaging.give_up(tx, self, key))
+        try:
+            return self.db.read(lambda tx: reimaging.look(tx, key, volume_id))
+        except ReimageFailed as exc:
+            return exc.lost
 
     # -- snapshots
 

@@ -160,3 +160,32 @@ def test_unknown_actions(api: Client) -> None:
     assert act(api, volume, {"os-migrate_volume": {"host": "x"}}, who="admin") in (400, 404)
     assert act(api, volume, {}) == 400
     api.delete(volume)
+
+
+def test_reimage(api: Client) -> None:
+    """3.68: the volume is written from an image; a reserved one only if that is said, one in use never."""
+    volume, server, image = api.make(), str(uuid.uuid4()), api.whole.image()
+    path, body = f"/volumes/{volume}/action", {"os-reimage": {"image_id": image}}
+    assert api.call("POST", path, body, version="3.67").status in (400, 404)
+    assert act(api, volume, {"os-reimage": {"image_id": str(uuid.uuid4())}}) == 400
+    assert act(api, volume, {"os-reimage": {"image_id": "no"}}) == 400
+    assert act(api, volume, body, who="reader") == 403
+    assert act(api, volume, body, who="other") == 404
+    assert act(api, volume, body) == 202
+    shown = api.becomes(volume, "available")
+    assert (shown["bootable"], shown["volume_image_metadata"]["image_id"]) == ("true", image)
+    service = api.whole.cloud.volumes
+    held = service.ensure_attachment((str(uuid.uuid4()), "v"), volume_id=volume, server_id=server)
+    assert act(api, volume, body) == 400
+    heard: list[VolumeEvent] = []
+    service.on_event(heard.append)
+    said = {"os-reimage": {"image_id": image, "reimage_reserved": True}}
+    assert act(api, volume, said) == 202
+    api.becomes(volume, "reserved")
+    until(
+        lambda: [(e.server_id, str(e.kind)) for e in heard] == [(server, "volume-reimaged")] or None
+    )
+    service.connect(held.id, Connector(host=shown["os-vol-host-attr:host"].partition("@")[0]))
+    assert act(api, volume, said) == 400
+    service.remove_attachment(attachment_id=held.id)
+    api.delete(volume)

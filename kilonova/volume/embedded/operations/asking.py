@@ -41,9 +41,13 @@ def accept(
     params: VolumeParams,
     *,
     first: bool = False,
+    operation: str | None = None,
 ) -> str:
-    """Journal an operation on a volume, with the next epoch; the commit of ``tx`` is the acceptance. Return its id."""
-    operation = new_uuid()
+    """Journal an operation on a volume, with the next epoch; the commit of ``tx`` is the acceptance. Return its id.
+
+    operation: the id, where it was minted before.
+    """
+    operation = operation or new_uuid()
     if not first:
         tx.run(_NEXT_EPOCH, the_id=params.volume_id)
     row = volumes.get(tx, params.volume_id)

@@ -12,7 +12,7 @@ from kilonova.http.request import Request
 from kilonova.http.routing import Route
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
-from kilonova.volume.embedded import attaching, reverting, view
+from kilonova.volume.embedded import attaching, creating, reimaging, reverting, view
 from kilonova.volume.embedded.faults import invalid_input, invalid_volume, missing
 from kilonova.volume.embedded.operations import asking, volume_extend, volume_upload
 from kilonova.volume.embedded.routes.common import (
@@ -81,7 +81,9 @@ _BODIES = {
     "os-volume_upload_image": _UPLOAD,
     "os-reset_status": _RESET,
     "revert": action_of("revert", {"snapshot_id": ID}, ["snapshot_id"]),
+    "os-reimage": action_of("os-reimage", {"image_id": ID, "reimage_reserved": FLAG}, ["image_id"]),
 }
+_SINCE = {"revert": V(3, 40), "os-reimage": V(3, 68)}
 _UPLOADED = ("qcow2", "raw")
 
 
@@ -107,10 +109,11 @@ class ActionRoutes:
             ("os-reset_status", self.reset, _A + "reset_status", 202),
             ("os-force_delete", self.force_delete, _A + "force_delete", 202),
             ("revert", self.revert, "volume:revert_to_snapshot", 202),
+            ("os-reimage", self.reimage, "volume:reimage", 202),
         )
         show, rows = "/volumes/{volume_id}/encryption", list[Route]()
         for name, handler, rule, success in table:
-            since, body = (V(3, 40) if name == "revert" else LOW), _BODIES.get(name)
+            since, body = _SINCE.get(name, LOW), _BODIES.get(name)
             rows += both(
                 "POST", path, handler, rule, success, errors, since=since, body=body, action=name
             )
@@ -377,6 +380,22 @@ class ActionRoutes:
             row = self._at(tx, req, _A + "force_delete")
             self.volumes.check_delete(tx, row, force=True)
             self.of.delete_in(tx, req.ctx, row)
+
+        self.of.db.write(write)
+
+    def reimage(self, req: Request) -> None:
+        """Write a volume anew from an image; a reserved one only if that is said."""
+        body = req.body["os-reimage"]
+        reserved = truth(body.get("reimage_reserved", False))
+        row = self.of.db.read(lambda tx: self._at(tx, req, "volume:reimage"))
+        if row["status"] == "reserved":
+            req.authorize("volume:reimage_reserved", {"project_id": row["project_id"]})
+        image = creating.image_of(req.ctx, self.of.images, body["image_id"])
+
+        def write(tx: Tx) -> None:
+            row = self._at(tx, req, "volume:reimage")
+            if image is not None:
+                reimaging.accept(tx, req.ctx, self.of, row, image, reserved=reserved)
 
         self.of.db.write(write)
 
