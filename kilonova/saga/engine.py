@@ -5,18 +5,15 @@ answer, by its time, or, when all of these were lost, by the sweep. Each is run 
 """
 
 import heapq
-import queue
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
-from kilonova.common.errors import Conflict, NotFound
-from kilonova.common.ids import new_uuid
+from kilonova.common.errors import Conflict
 from kilonova.common.log import get_logger, operation_id, request_id
 from kilonova.db.engine import Database, Row
 from kilonova.objects.base import IncompatibleVersion, decode, encode
@@ -24,9 +21,12 @@ from kilonova.objects.order import Answer, OperationEnded, Order
 from kilonova.saga import journal
 from kilonova.saga.faults import Faults, Killed
 from kilonova.saga.journal import Fenced
+from kilonova.saga.ownership import Ownership, SoleOwner
 from kilonova.saga.queues import HostQueues, Key, Ready
 from kilonova.saga.runner import Runner
 from kilonova.saga.state import ANSWER, Live
+from kilonova.saga.stepping import Stepping
+from kilonova.saga.tending import Tending
 from kilonova.saga.transition import Observer, Recorder
 
 log = get_logger(__name__)
@@ -35,14 +35,16 @@ SWEEP_LIMIT = 500
 KEPT = 2000  # operations that wait for an answer are kept as they were written: it finds them without a read
 UNKNOWN_S = 60.0  # an operation whose definition this release does not know is left alone so long
 HURRY_S = 0.2  # a host that registered takes orders once it has read the reply
+RETRY_S = 1.0
 JUMP_S = 5.0  # a wall clock that moved so far against the monotonic one has jumped
 
 
-class Engine:
-    """Runs the operations of its databases; the only owner of them (who makes one holds the state directory's lock).
+class Engine(Tending, Stepping):
+    """Runs the operations of its databases, as far as it owns them.
 
-    databases: name -> home database with the journal's tables. services: passed to steps as ``run.services``; if it has
-    ``host_is_down(host) -> bool``, that is believed, from ``grace_s`` seconds after the start on (before, no host
+    ownership: which operations are this engine's (None: all; who makes one holds the state directory's lock).
+    databases: name -> home database with the journal's tables. services: passed to steps as ``run.services``; if it
+    has ``host_is_down(host) -> bool``, that is believed, from ``grace_s`` seconds after the start on (before, no host
     had the time to report). observer(kind, step, outcome, seconds): for metrics, called after
     commits, must not raise; step "" is the operation's end. recorder(tx, run, event): called in the transaction that
     ends a try of a step (instance action events). limits: queue name -> orders at a time per host.
@@ -61,13 +63,14 @@ class Engine:
         recorder: Recorder | None = None,
         limits: Mapping[str, int] | None = None,
         grace_s: float = 15.0,
+        ownership: Ownership | None = None,
     ) -> None:
         self.databases: Mapping[str, Database] = dict(databases)
         self.services = services
         self.faults = faults
         self.recorder = recorder
         self.queues = HostQueues(limits)
-        self.owner = f"conductor-{new_uuid()}"
+        self.ownership: Ownership = ownership or SoleOwner()
         self.crashed: BaseException | None = None
         self._bus = bus
         self._clock = clock
@@ -76,9 +79,9 @@ class Engine:
         self._runner = Runner(self)
         self._offset = clock.now() - clock.monotonic()
         self._trust_at = clock.monotonic() + grace_s
-        self._fences: dict[str, int] = {}
         self._silent: set[str] = set()
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._ready = Ready()
@@ -101,13 +104,6 @@ class Engine:
         """
         self.sweep(limit=0)
 
-    def _open(self, name: str) -> None:
-        db, now = self.databases[name], self.now()
-        self._fences[name] = db.write(lambda tx: journal.take_over(tx, self.owner, now))
-        subscribe = self._bus.subscribe
-        self._subscriptions.append(subscribe(f"answer.{name}", self._answer, "conductors"))
-        self._subscriptions.append(subscribe(f"nudge.{name}", self._nudged, "conductors"))
-
     def add_database(self, db: Database) -> None:
         """Own one more home database (a cell that was added)."""
         with self._lock:
@@ -115,6 +111,8 @@ class Engine:
                 raise Conflict(f"The database {db.name} is there already.")
             self.databases = {**self.databases, db.name: db}
         self._open(db.name)
+        if self._threads and self.ownership.shared:
+            self._spawn(f"lease-{db.name}", partial(self._keep, db.name))
 
     def start(self) -> None:
         """Own, sweep, and run operations on threads until ``stop``."""
@@ -122,6 +120,9 @@ class Engine:
         for n in range(self._workers):
             self._spawn(f"saga-{n}", self._work)
         self._spawn("saga-timer", self._tick)
+        if self.ownership.shared:
+            for name in self.databases:
+                self._spawn(f"lease-{name}", partial(self._keep, name))
 
     def _spawn(self, name: str, target: Callable[[], None]) -> None:
         t = threading.Thread(target=target, name=name, daemon=True)
@@ -129,10 +130,11 @@ class Engine:
         t.start()
 
     def stop(self) -> None:
-        """Finish the steps that run, start none, let go of the databases. Operations go on at the next start."""
-        self.stopping = True
-        for s in self._subscriptions:
-            s.close()
+        """Finish the steps that run, start none, let go of the databases.
+
+        Operations go on at the next start, or at once with another conductor.
+        """
+        self.abandon()
         for _ in self._threads:
             self._ready.put(None, urgent=True)
         with self._timer:
@@ -144,15 +146,17 @@ class Engine:
         if self.crashed is None:
             now = self.now()
             for db in self._answering():
-                db.write(partial(journal.retire, fence=self._fences[db.name], now=now))
+                self._offer(db.name, self.ownership.retire(db, now))
         with self._endings:
             self._endings.notify_all()
 
     def abandon(self) -> None:
         """Do what a kill does: hear and start nothing more, write nothing. For tests."""
         self.stopping = True
-        for s in self._subscriptions:
-            s.close()
+        self._over.set()
+        for heard in list(self._subscriptions.values()):
+            for s in heard:
+                s.close()
 
     # -- time
 
@@ -193,7 +197,7 @@ class Engine:
                 if again:
                     self._held[key] = True
                 return False
-            if key[0] not in self._fences or self.stopping:
+            if not self.ownership.is_open(key[0]) or self.stopping:
                 return False
             self._held[key] = False
         self._ready.put(key, urgent=urgent)
@@ -207,7 +211,7 @@ class Engine:
                 self.nudge(name, operation)
 
     def _nudged(self, subject: str, body: bytes) -> None:
-        self.nudge(subject.partition(".")[2], body.decode())
+        self.nudge(subject.split(".")[1], body.decode())
 
     def _answer(self, subject: str, body: bytes) -> None:
         try:
@@ -217,8 +221,8 @@ class Engine:
                 "an answer that cannot be read", extra={"subject": subject, "why": exc.message}
             )
             return
-        key = (subject.partition(".")[2], answer.operation)
-        if key[0] not in self._fences:
+        key = (subject.split(".")[1], answer.operation)
+        if not self.ownership.is_open(key[0]):
             return
         with self._lock:
             box = self._inbox.setdefault(key, [])
@@ -226,21 +230,27 @@ class Engine:
                 box.append(answer)
         self._enqueue(key, again=True, urgent=True)
 
-    def sweep(self, limit: int = SWEEP_LIMIT) -> int:
-        """Find what is ready, due or forgotten, in every database; return how many operations it woke."""
-        by = self._jump()
-        return sum(self._sweep(name, limit, by) for name in list(self.databases))
+    def sweep(self, limit: int = SWEEP_LIMIT, *, paced: bool = False) -> int:
+        """Find what is ready, due or forgotten, in every database; return how many operations it woke.
+
+        ``paced``: where another conductor sweeps every second, this one does it now and then.
+        """
+        by, at = self._jump(), self._clock.monotonic()
+        turns = self.ownership.sweeps
+        names = [n for n in self.databases if by or not paced or turns(n, at)]
+        return sum(self._sweep(name, limit, by) for name in names)
 
     def _sweep(self, name: str, limit: int, by: float) -> int:
         """Sweep one database; one that is dead stops no other, and is opened once it answers."""
         db = self.databases[name]
         try:
-            if name not in self._fences:
+            if not self.ownership.is_open(name):
                 self._open(name)
+            self._tend(name)
             if by:
-                db.write(lambda tx: journal.shift(tx, by))
+                db.write(lambda tx: self.ownership.shift(tx, by))
             now = self.now()
-            found = db.read(lambda tx: journal.due(tx, now, limit))
+            found = db.read(lambda tx: self.ownership.due(tx, now, limit))
         except Exception as exc:
             if name not in self._silent:
                 self._silent.add(name)
@@ -252,7 +262,9 @@ class Engine:
     def _answering(self) -> list[Database]:
         """Return the databases that answered at the last sweep."""
         return [
-            db for name, db in self.databases.items() if name in self._fences.keys() - self._silent
+            db
+            for name, db in self.databases.items()
+            if name not in self._silent and self.ownership.is_open(name)
         ]
 
     def _later(self, key: Key, at: float) -> None:
@@ -290,7 +302,7 @@ class Engine:
                 if wait > 0:
                     self._timer.wait(wait)
             if self._clock.monotonic() - swept >= pause and not self.stopping:
-                self.sweep()
+                self.sweep(paced=True)
                 swept = self._clock.monotonic()
                 pause = SWEEP_S * random.uniform(0.9, 1.1)  # noqa: S311
 
@@ -329,7 +341,7 @@ class Engine:
             log.info("the operation has another owner")
         except Exception:
             log.exception("an operation could not go on; it is tried again in a second")
-            self._later(key, self.now() + 1.0)
+            self._later(key, self.now() + RETRY_S)
         finally:
             operation_id.reset(token)
         with self._lock:
@@ -358,8 +370,12 @@ class Engine:
                 at = self.now() + UNKNOWN_S
                 db.write(lambda tx: journal.postpone(tx, operation, at))
             return
-        if live.ended or not self._mine(db, live):
+        if live.ended:
             return
+        if not self.ownership.holds(database):
+            return self._later(key, self.now() + RETRY_S)
+        if not self.ownership.own(db, live):
+            return self._forward(live)
         token = request_id.set(live.context.request_id)
         try:
             self._runner.proceed(live, answers)
@@ -367,22 +383,12 @@ class Engine:
             request_id.reset(token)
         if live.ended:
             self._ended(key)
+        elif not self.holds(live):
+            self._later(key, self.now() + RETRY_S)
         elif live.state.wake_at is not None:
             self._later(key, live.state.wake_at)
             if live.state.waits_for == ANSWER and len(self._kept) < KEPT:
                 self._kept[key] = live
-
-    def _mine(self, db: Database, live: Live) -> bool:
-        """Own an operation of an older incarnation by compare-and-swap; False when a newer one has it."""
-        mine = self._fences[live.database]
-        if live.fence > mine:
-            raise Fenced("a newer incarnation owns the operation")
-        if live.fence < mine:
-            seen = live.fence
-            if not db.write(lambda tx: journal.claim(tx, live.id, seen=seen, fence=mine)):
-                return False
-            live.fence = mine
-        return True
 
     def _ended(self, key: Key) -> None:
         with self._lock:
@@ -425,76 +431,3 @@ class Engine:
         """Tell the observer."""
         if self._observer is not None:
             self._observer(kind, step, outcome, seconds)
-
-    # -- being looked at, and tests
-
-    def depth(self) -> dict[str, int]:
-        """Return how many operations run (or are about to), wait, and stand in line for a host."""
-        with self._lock:
-            running = len(self._held)
-        rows = sum(db.read(journal.waiting) for db in self._answering())
-        return {"running": running, "waiting": rows, "queued": sum(self.queues.depth().values())}
-
-    def wait(self, database: str, operation: str, timeout_s: float = 30.0) -> str:
-        """Return the final state of an operation once it has ended, for tests and the command line.
-
-        Raises TimeoutError after ``timeout_s`` real seconds, NotFound; Killed when a fault killed this engine.
-        """
-        end = time.monotonic() + timeout_s
-        db = self.databases[database]
-        while True:
-            row = db.read(lambda tx: journal.find_row(tx, operation))
-            if row is None:
-                raise NotFound(f"Operation {operation} could not be found.")
-            if row["ended_at"] is not None:
-                state: str = row["state"]
-                return state
-            if self.crashed is not None:
-                raise self.crashed
-            with self._endings:
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(
-                        f"operation {operation} is {row['state']} at {row['step']!r}"
-                    )
-                self._endings.wait(min(left, 0.05))
-
-    def step_once(self) -> bool:
-        """Run one operation on this thread as far as it goes; False when none is ready. For tests without threads."""
-        try:
-            key = self._ready.get(block=False)
-        except queue.Empty:
-            return False
-        if key is not None:
-            self._run(key)
-        return True
-
-    def run_until_idle(self, *, advance: bool = True, limit: int = 100_000) -> None:
-        """Run everything on this thread until nothing is live, or nothing can move without time passing.
-
-        With a bus that has ``pump``, its messages are delivered here too. ``advance``: let a ManualClock go on to the
-        next wake-up; operations that never end then raise RuntimeError after ``limit`` rounds.
-        """
-        pump: Callable[[], int] = getattr(self._bus, "pump", lambda: 0)
-        for _ in range(limit):
-            if self.step_once() or pump() or self.sweep():
-                continue
-            if not advance or not self._advance():
-                return
-        raise RuntimeError("the engine does not come to rest")
-
-    def _advance(self) -> bool:
-        """Move a ManualClock to the next event; False when there is none."""
-        move: Callable[[float], None] | None = getattr(self._clock, "advance", None)
-        if move is None:
-            return False
-        next_due: Callable[[], float | None] = getattr(self._bus, "next_due", lambda: None)
-        wakes = [db.read(journal.next_wake) for db in self._answering()]
-        waits = [at - self.now() for at in wakes if at is not None]
-        message = next_due()
-        if message is not None:
-            waits.append(message - self._clock.monotonic())
-        if not waits:
-            return False
-        move(max(0.001, min(waits) + 0.001))
-        return True

@@ -43,7 +43,7 @@ _LOAD = Q(
     sa.select(
         *(O.c[n] for n in STATE_COLUMNS),
         *(O.c[n] for n in ("id", "kind", "version", "resource", "epoch", "fence", "ends_by")),
-        *(O.c[n] for n in ("accepted_at", "cancel_requested", "context", "params")),
+        *(O.c[n] for n in ("accepted_at", "cancel_requested", "context", "params", "owner")),
     ).where(O.c.id == P("id"))
 )
 _SAVE = Q(
@@ -119,7 +119,14 @@ _FENCE = Q(
         ),
     )
 )
-_NEWEST_FENCE = Q(sa.select(_NEWEST))
+_NEWEST_FENCE = Q(
+    sa.select(
+        _NEWEST,
+        sa.select(sa.func.coalesce(sa.func.max(O.c.fence), 0))
+        .where(O.c.wake_at.isnot(None))
+        .scalar_subquery(),
+    )
+)
 _BORN = insert(I)
 _OLDER_DIE = Q(
     sa.update(I).where(I.c.fence < P("mine"), I.c.ended_at.is_(None)).values(ended_at=P("now"))
@@ -312,7 +319,7 @@ def take_over(tx: Tx, name: str, now: float) -> int:
     Only for who holds the lock on the state directory. Steps in doubt are repeated: all live operations become due,
     with at least 30 s until their deadline, because their answers could not reach anybody.
     """
-    mine: int = tx.value(_NEWEST_FENCE) + 1
+    mine: int = max(tx.one(_NEWEST_FENCE) or (0,)) + 1
     tx.run(_OLDER_DIE, mine=mine, now=now)
     tx.run(_FORGET_OLD, mine=mine, before=now - 30 * 86400)
     tx.run(_BORN, fence=mine, name=name, started_at=now, renewed_at=now, ended_at=None)
@@ -343,7 +350,7 @@ def load(tx: Tx, id: str) -> Live | Row | None:
     return live
 
 
-def save(tx: Tx, live: Live, state: State, owner: str, now: float) -> bool:
+def save(tx: Tx, live: Live, state: State, now: float) -> bool:
     """Write a transition; False when somebody asked to cancel meanwhile (nothing is written then).
 
     Raises Fenced when the operation is not ours any more.
@@ -355,7 +362,7 @@ def save(tx: Tx, live: Live, state: State, owner: str, now: float) -> bool:
         the_id=live.id,
         the_fence=live.fence,
         the_cancel=1 if live.cancelled else 0,
-        owner=owner,
+        owner=live.owner,
         updated_at=now,
         **values,
     )

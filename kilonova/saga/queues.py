@@ -1,6 +1,7 @@
 """Queues in the conductor's memory: what is ready to run, and per-host limits (10 builds, 1 live migration out).
 
-The limits are a courtesy to hosts, not a truth: after a restart operations in doubt enter again when they send again.
+The limits are a courtesy to hosts, not a truth: after a restart operations in doubt enter again when they send again,
+and several conductors share a limit evenly without asking each other (docs/decisions/several-conductors.md).
 """
 
 import collections
@@ -21,6 +22,19 @@ class HostQueues:
         self._inside: dict[tuple[str, str], set[Key]] = {}
         self._line: dict[tuple[str, str], collections.deque[Key]] = {}
         self._where: dict[Key, tuple[str, str]] = {}
+        self._conductors = 1
+
+    def share(self, conductors: int) -> None:
+        """Use this process's part of each limit: one of ``conductors``, at least one place."""
+        self._conductors = max(1, conductors)
+
+    def _limit(self, name: str) -> int:
+        return max(1, self._limits.get(name, 10) // self._conductors)
+
+    def of_database(self, database: str) -> list[Key]:
+        """Return who of a database has a place or stands in line."""
+        with self._lock:
+            return [key for key in self._where if key[0] == database]
 
     def enter(self, name: str, host: str, key: Key, *, force: bool = False) -> bool:
         """Take a place, or stand in line (False). ``force``: its order is out already, it counts in any case."""
@@ -33,7 +47,7 @@ class HostQueues:
             if key in inside:
                 return True
             line = self._line.setdefault(place, collections.deque())
-            if force or len(inside) < self._limits.get(name, 10):
+            if force or len(inside) < self._limit(name):
                 if key in line:
                     line.remove(key)
                 inside.add(key)
@@ -58,7 +72,7 @@ class HostQueues:
             line.remove(key)
         inside.discard(key)
         moved: list[Key] = []
-        while line and len(inside) < self._limits.get(place[0], 10):
+        while line and len(inside) < self._limit(place[0]):
             moved.append(line.popleft())
             inside.add(moved[-1])
         if not inside and not line:

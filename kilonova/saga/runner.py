@@ -32,7 +32,7 @@ class Runner(Transitions):
         """Run ``live`` until it waits or ends. Raises Fenced when it has another owner; what the database raises."""
         if not self._wake(live, answers):
             return
-        while not live.ended and not self._office.stopping:
+        while not live.ended and not self._office.stopping and self._office.holds(live):
             if live.fresh:
                 self._send(live, journaled=True)
             elif live.state.state != RUNNING:
@@ -242,7 +242,7 @@ class Runner(Transitions):
             direction=Direction(s.direction),
             fence=live.fence,
             seq=s.seq,
-            answer_to=live.database,
+            answer_to=self._office.address(live.database),
         )
 
     def _answered(self, live: Live, a: Answer) -> None:

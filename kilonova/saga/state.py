@@ -61,6 +61,7 @@ class Live:
         "fresh",
         "id",
         "kind",
+        "owner",
         "params",
         "resource",
         "saga",
@@ -76,6 +77,7 @@ class Live:
         self.resource: str = row["resource"]
         self.epoch: int = row["epoch"]
         self.fence: int = row["fence"]
+        self.owner: str | None = row["owner"]
         self.ends_by: float | None = row["ends_by"]
         self.accepted_at: float = row["accepted_at"]
         self.cancelled = bool(row["cancel_requested"])

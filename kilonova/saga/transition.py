@@ -44,13 +44,14 @@ class Office(Protocol):
 
     databases: Mapping[str, Database]
     services: Any
-    owner: str
     faults: f.Faults | None
     queues: HostQueues
     recorder: Recorder | None
     stopping: bool
 
     def now(self) -> float: ...
+    def holds(self, live: Live) -> bool: ...
+    def address(self, database: str) -> str: ...
     def send(self, key: Key, order: Order) -> None: ...
     def asked(self, key: Key) -> str | None: ...
     def forget(self, key: Key) -> None: ...
@@ -109,7 +110,7 @@ class Transitions:
 
         def write(tx: Tx) -> tuple[list[str], list[str]]:
             state = decided[0]
-            if not journal.save(tx, live, state, office.owner, now):
+            if not journal.save(tx, live, state, now):
                 raise _CancelSeen
             if outcome is not None:
                 journal.add_step(tx, live, outcome, now, error)

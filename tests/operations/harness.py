@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kilonova.common.clock import ManualClock
 from kilonova.saga.definition import Ask, NoUndo, Saga, Step
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import (
@@ -21,6 +22,7 @@ from kilonova.saga.faults import (
     ERROR,
     KILL,
     LOST,
+    PAUSE,
     RECORDED,
     SENT,
     TWICE,
@@ -29,6 +31,7 @@ from kilonova.saga.faults import (
     Faults,
     Killed,
 )
+from kilonova.saga.leases import LEASE_S
 from kilonova.saga.state import DO, DONE, FAILED, UNDO
 
 Case = tuple[Fault, ...]
@@ -36,7 +39,10 @@ INCARNATIONS = 10
 
 
 class World(Protocol):
-    """What one case runs in; made anew for each."""
+    """What one case runs in; made anew for each. shared: its engines own operations by lease."""
+
+    clock: ManualClock
+    shared: bool
 
     def engine(self, faults: Faults | None) -> Engine:
         """Return a new engine on this world's databases, bus and ManualClock, not opened yet."""
@@ -124,6 +130,23 @@ def points_of(saga: Saga, skip: frozenset[str] = frozenset()) -> list[Case]:
     return cases
 
 
+def zombies_of(saga: Saga, skip: frozenset[str] = frozenset()) -> list[Case]:
+    """Return a case per point where a conductor sleeps beyond its lease, wakes up, and goes on (R8)."""
+    steps = [s for s in saga.steps if s.name not in skip]
+    whens = (BEFORE, AFTER, RECORDED)
+    cases: list[Case] = [(Fault(s.name, DO, when, PAUSE),) for s in steps for when in whens]
+    if saga.forward_only:
+        return cases
+    last = last_reversible(saga)
+    trigger = Fault(last, DO, AFTER, ERROR)
+    for step in steps:
+        if _undoable(step):
+            cases += [(trigger, Fault(step.name, UNDO, when, PAUSE)) for when in whens]
+        if step.name == last:
+            break
+    return [*cases, *((trigger, Fault(UNWOUND, UNDO, when, PAUSE)) for when in whens)]
+
+
 def random_pair(saga: Saga, seed: int) -> Case:
     """Return two faults (R1b), the second often during recovery or unwind; the same ones for the same seed."""
     rng = random.Random(seed)
@@ -144,8 +167,9 @@ def expected_state(saga: Saga, case: Case) -> str:
 
 
 def run_case(world: World, case: Case) -> Outcome:
-    """Run the operation to its end, with a new engine after every kill."""
-    faults = Faults(*case)
+    """Run the operation to its end, with a new engine after every kill, and another one in every pause."""
+    others: list[Engine] = []
+    faults = Faults(*case, pause=lambda _: others.append(_taker(world, faults)))
     engine = world.engine(faults)
     engine.open()
     database, operation = world.begin()
@@ -162,8 +186,19 @@ def run_case(world: World, case: Case) -> Outcome:
     else:
         raise AssertionError(f"killed {n} times")
     outcome = Outcome(state, n, faults.missed, dict(world.ledger()))
-    engine.stop()
+    for e in (engine, *others):
+        e.stop()
     return outcome
+
+
+def _taker(world: World, faults: Faults) -> Engine:
+    """A conductor fell asleep: let another one do everything once that lease is over."""
+    assert world.shared, "only a conductor with a lease can be overtaken"
+    taker = world.engine(faults)
+    taker.open()
+    world.clock.advance(LEASE_S + 1.0)
+    taker.run_until_idle()
+    return taker
 
 
 def check_case(

@@ -31,6 +31,7 @@ from kilonova.saga import journal
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Faults
+from kilonova.saga.leases import LeaseOwner
 from kilonova.saga.schema import add_tables
 
 HOME = sa.MetaData()
@@ -254,6 +255,8 @@ SAMPLE = register(
 class SampleWorld:
     """Two real SQLite files, a neighbour, two hosts. disturbed: seed of a bus that loses, doubles and delays."""
 
+    shared = False
+
     def __init__(self, path: Path, saga: Saga = SAMPLE, disturbed: int | None = None) -> None:
         self.saga = saga
         self.clock = ManualClock()
@@ -281,6 +284,7 @@ class SampleWorld:
             self.services,
             clock=self.clock,
             faults=faults,
+            ownership=LeaseOwner(self.clock) if self.shared else None,
             observer=lambda kind, step, outcome, s: self.events.append((kind, step, outcome)),
             **kw,
         )

@@ -71,6 +71,7 @@ from kilonova.saga import definition, journal
 from kilonova.saga.definition import Saga
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Faults
+from kilonova.saga.leases import LeaseOwner
 from kilonova.virt.fake.world import World
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.placing import HostRoom
@@ -240,6 +241,7 @@ class ServerWorld:
     """One case's cloud. ``kind``: the operation that ``begin`` accepts."""
 
     pick = -1
+    shared = False  # whether its engines own operations by lease
 
     def __init__(
         self,
@@ -362,7 +364,10 @@ class ServerWorld:
         if self.engines:
             self._restart_conductor()
         homes = self.services.homes()
-        engine = Engine(homes, self.bus, self.services, clock=self.clock, faults=faults)
+        ownership = LeaseOwner(self.clock) if self.shared else None
+        engine = Engine(
+            homes, self.bus, self.services, clock=self.clock, faults=faults, ownership=ownership
+        )
         self.services.install(engine=engine)
         self.engines.append(engine)
         return engine

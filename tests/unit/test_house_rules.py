@@ -109,6 +109,7 @@ LOOPS = {
     "saga/runner.py": "saga step",
     "saga/transition.py": "saga step",
     "saga/engine.py": "saga step",
+    "saga/tending.py": "a lease: a database that does not answer stops no other one",
     "bus/memory.py": "RPC dispatch",
     "agent/orders.py": "RPC dispatch",
     "agent/queries.py": "RPC dispatch",

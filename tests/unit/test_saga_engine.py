@@ -594,7 +594,7 @@ def test_new_incarnation_has_a_higher_fence_and_another_name(case: Case) -> None
     engines = [opened(w) for _ in range(3)]
     rows = w.home.read(lambda tx: tx.select(sa.select(TABLES.incarnation)))
     assert [r["fence"] for r in rows] == [1, 2, 3]
-    assert len({e.owner for e in engines}) == 3
+    assert len({e.ownership.name_in("global") for e in engines}) == 3
     assert [r["ended_at"] is None for r in rows] == [False, False, True]
 
 
@@ -669,7 +669,7 @@ def test_dead_database_stops_no_other(case: Case) -> None:
     engine.databases = {**engine.databases, "cell9": back}
     engine.run_until_idle()
     rows = back.read(lambda tx: tx.select(sa.select(TABLES.incarnation)))
-    assert [r["name"] for r in rows] == [engine.owner]
+    assert [r["name"] for r in rows] == [engine.ownership.name_in("global")]
     back.close()
 
 
