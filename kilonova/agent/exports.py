@@ -47,7 +47,7 @@ class Exports:
             return
         request = encode(ExportsRequest(host=self._host))
         try:
-            reply = self._bus.request("volume.state", request, ASK_S)
+            reply = self._bus.request(f"volume.state.{self._host}", request, ASK_S)
             wanted = decode(reply, VolumeExports)
         except KilonovaError as exc:
             log.debug("exports not received", extra={"host": self._host, "why": exc.message})

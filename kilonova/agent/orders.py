@@ -6,6 +6,7 @@ from collections.abc import Callable
 from kilonova.agent.guests import Guests, Work
 from kilonova.agent.journal import Journal
 from kilonova.agent.workers import Workers
+from kilonova.bus import answers
 from kilonova.common.clock import Clock
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
@@ -192,4 +193,4 @@ class Orders:
         )
 
     def _send(self, order: Order, answer: Answer) -> None:
-        self._publish(f"answer.{order.answer_to}", encode(answer))
+        self._publish(answers.subject(self._host, order.answer_to), encode(answer))

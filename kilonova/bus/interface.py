@@ -2,12 +2,14 @@
 
 Nothing depends on a message: what must be done is in a database, a message only wakes somebody up.
 Subjects (dots separate words):
-    agent.<host>.order        conductor -> agent   an encoded Order; the answer comes on answer.<home database>
+    agent.<host>.order        conductor -> agent   an encoded Order; the answer comes on answer.<host>.<home database>
     agent.<host>.query        api -> agent         read-only request with an immediate reply
     agent.<host>.state        control plane -> agent   desired state of ports, routers, metadata documents
-    answer.<database>         agent -> conductors  an encoded Answer
+    answer.<host>.<database>  agent -> conductors  an encoded Answer; of another host than its subject's it is dropped
     nudge.<database>          anyone -> conductors an operation id that is ready
-    volume.state              agent -> volume service   asks for what a host is to export; replied at once
+    network.state.<host>      agent -> network service  asks for a host's network state; replied at once
+    network.report.<host>     agent -> network service  what is in force there now
+    volume.state.<host>       agent -> volume service   asks for what a host is to export; replied at once
     volume.report.<host>      agent -> volume service   what it exports now
     report.<host>             agent -> conductors  registration, heartbeat, events
 """

@@ -1,6 +1,6 @@
 """Desired state of the embedded network on one host: one versioned document per network, port, router, group.
 
-The network service publishes a Change on ``agent.<host>.state`` and answers a StateRequest on ``network.state``
+The network service publishes a Change on ``agent.<host>.state`` and answers a StateRequest on ``network.state.<host>``
 (full state, at start and on reconnect). The agent applies a document atomically and reports on
 ``network.report.<host>`` which generation is in force. Documents of a lower generation than the one in force are
 dropped.

@@ -14,7 +14,7 @@ snapshot_remove     SnapshotRemove     VolumeGone
 volume_upload       VolumeUpload       VolumeUploaded  the volume's bytes as an image; undo: nothing stays on the host
 
 Exports are desired state, not orders: the service publishes VolumeExports on ``agent.<host>.state`` (generation grows)
-and answers an ExportsRequest on ``volume.state``; the agent applies it and reports ExportsApplied on
+and answers an ExportsRequest on ``volume.state.<host>``; the agent applies it and reports ExportsApplied on
 ``volume.report.<host>``.
 """
 

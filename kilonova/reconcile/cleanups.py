@@ -5,12 +5,13 @@ Done, the record goes, and with it what it held: claim and volumes of a server t
 
 import msgspec
 
+from kilonova.bus import answers
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.db import mappings
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.objects.base import decode, encode
-from kilonova.objects.order import Answer, AnswerState, Order
+from kilonova.objects.order import AnswerState, Order
 from kilonova.operations import cleanup, server_volumes
 from kilonova.operations.services import Services
 from kilonova.reconcile.finding import Finding
@@ -86,10 +87,10 @@ def renewed(services: Services, order: Order, tries: int) -> Order:
     return order.replace(seq=order.seq + 1 + tries, epoch=epoch, answer_to=ANSWERS)
 
 
-def answered(services: Services, body: bytes) -> None:
+def answered(services: Services, subject: str, body: bytes) -> None:
     """Take a host's answer; one that belongs to no record means nothing."""
-    answer = decode(body, Answer)
-    if answer.state == AnswerState.RUNNING:
+    answer = answers.read(subject, body)
+    if answer is None or answer.state == AnswerState.RUNNING:
         return
     try:
         cell = services.cell(services.hosts.cell_of(answer.host))

@@ -1,10 +1,12 @@
 """The thread that runs reconcilers, one after another, each at its own pace."""
 
+import functools
 import random
 import threading
 import time
 from collections.abc import Callable
 
+from kilonova.bus import answers
 from kilonova.common import memory
 from kilonova.common.log import get_logger
 from kilonova.operations.services import Services
@@ -62,8 +64,8 @@ class Reconcilers:
         self._thread: threading.Thread | None = None
         self.found: dict[str, list[Finding]] = {}
         self._subscription = services.bus.subscribe(
-            f"answer.{cleanups.ANSWERS}",
-            lambda _, body: cleanups.answered(services, body),
+            answers.of_all_hosts(cleanups.ANSWERS),
+            functools.partial(cleanups.answered, services),
             "conductors",
         )
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from kilonova.bus import answers
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.errors import Conflict
 from kilonova.common.log import get_logger, operation_id, request_id
 from kilonova.db.engine import Database, Row
-from kilonova.objects.base import IncompatibleVersion, decode, encode
+from kilonova.objects.base import encode
 from kilonova.objects.order import Answer, OperationEnded, Order
 from kilonova.saga import journal
 from kilonova.saga.faults import Faults, Killed
@@ -214,14 +215,10 @@ class Engine(Tending, Stepping):
         self.nudge(subject.split(".")[1], body.decode())
 
     def _answer(self, subject: str, body: bytes) -> None:
-        try:
-            answer = decode(body, Answer)
-        except IncompatibleVersion as exc:
-            log.warning(
-                "an answer that cannot be read", extra={"subject": subject, "why": exc.message}
-            )
+        answer = answers.read(subject, body)
+        if answer is None:
             return
-        key = (subject.split(".")[1], answer.operation)
+        key = (subject.split(".")[2], answer.operation)
         if not self.ownership.is_open(key[0]):
             return
         with self._lock:

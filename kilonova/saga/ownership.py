@@ -49,7 +49,7 @@ class Ownership(Protocol):
         ...
 
     def address(self, database: str) -> str:
-        """Return what follows ``answer.`` on the subject that answers to this incarnation come on."""
+        """Return what follows ``answer.<host>.`` on the subject that answers to this incarnation come on."""
         ...
 
     def holds(self, database: str) -> bool:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kilonova.bus import answers
 from kilonova.bus.interface import Bus, Handler, Subscription
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Database
@@ -51,7 +52,7 @@ class Tending:
         mine = own.name_in(name)
         group = None if own.shared else CONDUCTORS
         heard = [
-            subscribe(f"answer.{own.address(name)}", self._answer, group),
+            subscribe(answers.of_all_hosts(own.address(name)), self._answer, group),
             subscribe(f"nudge.{name}", self._nudged, CONDUCTORS),
         ]
         if own.shared:

@@ -9,6 +9,8 @@ import pytest
 from kilonova.bus.disturbed import Disturbed
 from kilonova.bus.interface import Bus, NobodyListens
 from kilonova.bus.memory import MemoryBus
+from kilonova.server.nats_server import NatsServer
+from tests.nats import connect, nats_server
 
 GUARD_S = 30.0
 
@@ -21,10 +23,16 @@ def undisturbed() -> Bus:
     return Disturbed(MemoryBus(workers=2), 1, duplicate=1, delay_s=0.0)
 
 
-@pytest.fixture(params=[memory, undisturbed])
+@pytest.fixture(scope="module")
+def server() -> Iterator[NatsServer]:
+    with nats_server() as running:
+        yield running
+
+
+@pytest.fixture(params=[memory, undisturbed, "nats"])
 def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    make: Callable[[], Bus] = request.param
-    b = make()
+    make: Callable[[], Bus] | str = request.param
+    b = connect(request.getfixturevalue("server")) if isinstance(make, str) else make()
     yield b
     b.close()
 

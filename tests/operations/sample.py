@@ -91,7 +91,7 @@ class Agent:
         order = decode(body, Order)
         stored = self._answers.get((order.operation, f"{order.step}:{order.direction}", order.seq))
         if stored is not None and self.remembers:
-            self._bus.publish(f"answer.{order.answer_to}", encode(stored))
+            self._bus.publish(f"answer.{order.host}.{order.answer_to}", encode(stored))
             return
         if (order.fence, order.seq) < self._last.get(order.operation, (0, 0)) and self.remembers:
             self._answer(order, AnswerState.REFUSED)
@@ -122,7 +122,7 @@ class Agent:
             message=None if state == AnswerState.DONE else "It did not work.",
         )
         self._answers[order.operation, f"{order.step}:{order.direction}", order.seq] = a
-        self._bus.publish(f"answer.{order.answer_to}", encode(a))
+        self._bus.publish(f"answer.{order.host}.{order.answer_to}", encode(a))
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ Everything is the real thing but time and threads. A world is copied from a temp
 so that each case has fresh state for a few milliseconds.
 """
 
+import functools
 import random
 import shutil
 import tempfile
@@ -305,7 +306,7 @@ class ServerWorld:
         self.network.start()
         self.volumes.start(thread=False)
         self._cleanups = self.bus.subscribe(
-            "answer.cleanup", lambda _, body: cleanups.answered(self.services, body), "conductors"
+            "answer.*.cleanup", functools.partial(cleanups.answered, self.services), "conductors"
         )
         self.taps: dict[str, FakeHostNetwork] = {}
         self.agents = [self._agent(f"cell1-host{k + 1}") for k in range(hosts)]

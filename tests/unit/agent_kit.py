@@ -66,7 +66,7 @@ class Conductor:
         self.answers: list[Answer] = []
         self._news = threading.Condition()
         bus.subscribe("report.*", self._report)
-        bus.subscribe("answer.*", self._answer)
+        bus.subscribe("answer.*.*", self._answer)
 
     def _report(self, subject: str, body: bytes) -> bytes | None:
         report = decode(body, Report)

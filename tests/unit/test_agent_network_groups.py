@@ -68,7 +68,7 @@ def test_a_port_whose_group_is_unknown_is_asked_for() -> None:
         documents = (GroupState(id="g", generation=7), port("a", "g"))
         return encode(Change(host="h", documents=documents, seq=2))
 
-    bus.subscribe("network.state", answer)
+    bus.subscribe("network.state.*", answer)
     network = RealHostNetwork(helper, "h", bus)
     network._on_state("agent.h.state", encode(Change(host="h", documents=(port("a", "g"),), seq=1)))
     assert asked == ["a"]

@@ -21,7 +21,7 @@ def test_an_overtaken_full_state_is_asked_for_again() -> None:
             return encode(Change(host="h", documents=(group("old"),), full=True, seq=1))
         return encode(Change(host="h", documents=(group("old"), group("new")), full=True, seq=2))
 
-    bus.subscribe("network.state", answer)
+    bus.subscribe("network.state.h", answer)
     network = FakeHostNetwork("h", bus)
     network.apply(Change(host="h", documents=(group("new"),), seq=2))
     network.resync()

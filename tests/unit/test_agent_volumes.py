@@ -266,7 +266,7 @@ class Exporter:
         self.wanted = v.VolumeExports(host="host1", generation=1)
         self.heard: list[v.ExportsApplied] = []
         self.bus = bus
-        bus.subscribe("volume.state", lambda _, body: encode(self.wanted))
+        bus.subscribe("volume.state.*", lambda _, body: encode(self.wanted))
         bus.subscribe(
             "volume.report.*", lambda _, body: self.heard.append(decode(body, v.ExportsApplied))
         )

@@ -1,7 +1,8 @@
 """The test switches of the bus, and the single-threaded form."""
 
+from kilonova.bus.delivery import BACKLOG
 from kilonova.bus.disturbed import Disturbed
-from kilonova.bus.memory import BACKLOG, MemoryBus
+from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import ManualClock
 
 

@@ -110,7 +110,7 @@ LOOPS = {
     "saga/transition.py": "saga step",
     "saga/engine.py": "saga step",
     "saga/tending.py": "a lease: a database that does not answer stops no other one",
-    "bus/memory.py": "RPC dispatch",
+    "bus/delivery.py": "RPC dispatch",
     "agent/orders.py": "RPC dispatch",
     "agent/queries.py": "RPC dispatch",
     "agent/workers.py": "RPC dispatch",

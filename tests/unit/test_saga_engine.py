@@ -448,15 +448,16 @@ def test_only_the_current_order_of_the_right_host_is_answered(case: Case) -> Non
         good.replace(direction=Direction.UNDO),
     ]
     for a in bad:
-        w.bus.publish("answer.global", encode(a))
-    w.bus.publish("answer.global", b"not an answer")
+        w.bus.publish(f"answer.{a.host}.global", encode(a))
+    w.bus.publish("answer.h2.global", encode(good))  # on another host's subject
+    w.bus.publish("answer.h1.global", b"not an answer")
     engine.run_until_idle(advance=False)
     assert row_of(w, op)["state"] == "waiting"
     running = good.replace(state=AnswerState.RUNNING, progress="50 %")
-    w.bus.publish("answer.global", encode(running))
+    w.bus.publish("answer.h1.global", encode(running))
     engine.run_until_idle(advance=False)
     assert row_of(w, op)["progress"] == "50 %"
-    w.bus.publish("answer.global", encode(good))
+    w.bus.publish("answer.h1.global", encode(good))
     engine.run_until_idle(advance=False)
     assert row_of(w, op)["state"] == "done"
 
@@ -475,7 +476,7 @@ def test_host_that_says_running_is_not_parked(case: Case) -> None:
             seq=1,
             state=AnswerState.RUNNING,
         )
-        w.bus.publish("answer.global", encode(a))
+        w.bus.publish("answer.h1.global", encode(a))
         engine.run_until_idle(advance=False)
         w.clock.advance(31)
         engine.run_until_idle(advance=False)

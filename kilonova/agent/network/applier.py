@@ -108,7 +108,7 @@ class RealHostNetwork:
             return
         body = encode(StateRequest(host=self.host, port_id=port_id))
         try:
-            self._report(ask_until_newest(self._bus, body, self.apply))
+            self._report(ask_until_newest(self._bus, self.host, body, self.apply))
         except (NobodyListens, IncompatibleVersion, Unavailable) as exc:
             log.warning("network state not received", extra={"host": self.host, "why": str(exc)})
 

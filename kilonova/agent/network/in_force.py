@@ -98,9 +98,12 @@ class InForce:
             self._ask(port_id)
 
 
-def ask_until_newest(bus: Bus, request: bytes, apply: Callable[[Change], Applied]) -> Applied:
+def ask_until_newest(
+    bus: Bus, host: str, request: bytes, apply: Callable[[Change], Applied]
+) -> Applied:
     """Ask the network service and apply its answer; again (5 times at most) while changes overtake the answer."""
+    subject = f"network.state.{host}"
     for _ in range(4):
         with contextlib.suppress(Overtaken):
-            return apply(decode(bus.request("network.state", request, ASK_TIMEOUT_S), Change))
-    return apply(decode(bus.request("network.state", request, ASK_TIMEOUT_S), Change))
+            return apply(decode(bus.request(subject, request, ASK_TIMEOUT_S), Change))
+    return apply(decode(bus.request(subject, request, ASK_TIMEOUT_S), Change))

@@ -70,7 +70,7 @@ Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
 
 
 class Publisher:
-    """The embedded network's side of ``agent.<host>.state``, ``network.state`` and ``network.report.<host>``.
+    """The embedded network's side of ``agent.<host>.state``, ``network.state.<host>`` and ``network.report.<host>``.
 
     emit: called with every external event, after the commit. watch: called every second (routers follow hosts).
     """
@@ -103,7 +103,7 @@ class Publisher:
     def start(self) -> None:
         """Listen to hosts and start the one thread that sends groups and repeats what was lost."""
         self._subscriptions = [
-            self.bus.subscribe("network.state", self._asked, queue="network"),
+            self.bus.subscribe("network.state.*", self._asked, queue="network"),
             self.bus.subscribe("network.report.*", self._reported, queue="network"),
         ]
         self._dirty |= {r[0] for r in self.database.read(lambda tx: tx.all(_REMOTE))}
@@ -238,6 +238,9 @@ class Publisher:
 
     def _asked(self, subject: str, body: bytes) -> bytes | None:
         request = decode(body, StateRequest)
+        if subject != f"network.state.{request.host}":
+            log.warning("a host asked for another's state", extra={"subject": subject})
+            return None
         with self._order:
             if request.port_id is None:
                 return encode(self.full(request.host))

@@ -61,9 +61,8 @@ def renewed(tx: Tx, row: Row) -> Order:
     return order.replace(seq=order.seq + 1 + row["tries"], epoch=epoch, answer_to=ANSWERS)
 
 
-def answered(tx: Tx, body: bytes) -> None:
+def answered(tx: Tx, answer: Answer) -> None:
     """Take a host's answer; one that belongs to no record means nothing."""
-    answer = decode(body, Answer)
     record = f"{answer.operation}:{answer.step}"
     row = tx.one(_FIND, id=record)
     if row is None or row["host"] != answer.host or answer.state == AnswerState.RUNNING:

@@ -71,7 +71,7 @@ def state_of(tx: Tx, host: str) -> Row | None:
 
 
 class Exports:
-    """The volume service's side of ``agent.<host>.state``, ``volume.state`` and ``volume.report.<host>``.
+    """The volume service's side of ``agent.<host>.state``, ``volume.state.<host>`` and ``volume.report.<host>``.
 
     chore: called at every pass of the thread that repeats what was lost (cleanup records are sent there).
     """
@@ -91,7 +91,7 @@ class Exports:
     def listen(self) -> None:
         """Listen to hosts; no thread."""
         self._subscriptions = [
-            self.bus.subscribe("volume.state", self._asked, queue="volume"),
+            self.bus.subscribe("volume.state.*", self._asked, queue="volume"),
             self.bus.subscribe("volume.report.*", self._reported, queue="volume"),
         ]
 
@@ -164,6 +164,9 @@ class Exports:
 
     def _asked(self, subject: str, body: bytes) -> bytes | None:
         request = decode(body, ExportsRequest)
+        if subject != f"volume.state.{request.host}":
+            log.warning("a host asked for another's exports", extra={"subject": subject})
+            return None
         with self._order:
             return encode(self.wanted(request.host))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from kilonova.bus import answers
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context, service_context
@@ -91,14 +92,19 @@ class EmbeddedVolumes:
     def start(self, *, thread: bool = True) -> None:
         """Listen to hosts and keep them informed. thread: repeat by itself what was lost."""
         self._subscription = self.bus.subscribe(
-            f"answer.{cleanups.ANSWERS}",
-            lambda _, body: self.db.write(lambda tx: cleanups.answered(tx, body)),
+            answers.of_all_hosts(cleanups.ANSWERS),
+            self._cleaned,
             "conductors",
         )
         if thread:
             self.exports.start()
         else:
             self.exports.listen()
+
+    def _cleaned(self, subject: str, body: bytes) -> None:
+        answer = answers.read(subject, body)
+        if answer is not None:
+            self.db.write(lambda tx: cleanups.answered(tx, answer))
 
     def stop(self) -> None:
         """Stop; safe to repeat."""

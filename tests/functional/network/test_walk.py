@@ -194,13 +194,13 @@ def test_a_host_asks_for_everything_that_it_should_have(seeded: Cloud) -> None:
     made = net.ensure_port(
         ("op", "0"), project_id=DEMO, device_id="s", host="h1", network_id=plan[0].network_id
     )
-    reply = seeded.bus.request("network.state", encode(StateRequest(host="h1")), 1)
+    reply = seeded.bus.request("network.state.h1", encode(StateRequest(host="h1")), 1)
     change = decode(reply, Change)
     kinds = {type(d).__struct_config__.tag for d in change.documents}
     assert change.full and {"network", "port", "group"} <= kinds
     one = decode(
         seeded.bus.request(
-            "network.state", encode(StateRequest(host="h1", port_id=made.port_id)), 1
+            "network.state.h1", encode(StateRequest(host="h1", port_id=made.port_id)), 1
         ),
         Change,
     )
@@ -210,7 +210,7 @@ def test_a_host_asks_for_everything_that_it_should_have(seeded: Cloud) -> None:
         "group",
     }
     nothing = decode(
-        seeded.bus.request("network.state", encode(StateRequest(host="hx")), 1), Change
+        seeded.bus.request("network.state.hx", encode(StateRequest(host="hx")), 1), Change
     )
     assert nothing.full and nothing.documents == ()
 
