@@ -72,8 +72,9 @@ def _global(tx: Tx, found: Ledger) -> None:
     m = w.server_mapping
     _count(tx, found, "mapping", sa.select(m.c.cell, sa.func.count()).group_by(m.c.cell))
     _count(tx, found, "delete_requested", sa.select(sa.func.sum(m.c.delete_requested)))
-    _count(tx, found, "quota:vcpus", sa.select(sa.func.sum(m.c.vcpus)))
-    _count(tx, found, "quota:memory_mib", sa.select(sa.func.sum(m.c.memory_mib)))
+    counts = m.c.soft_deleted == 0
+    _count(tx, found, "quota:vcpus", sa.select(sa.func.sum(m.c.vcpus)).where(counts))
+    _count(tx, found, "quota:memory_mib", sa.select(sa.func.sum(m.c.memory_mib)).where(counts))
     _count(tx, found, "secret:global", _all(w.secret))
     _count(tx, found, "consumer", _all(p.consumer))
     a = p.allocation

@@ -12,7 +12,7 @@ from kilonova.common.log import get_logger
 from kilonova.objects import query as q
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.virt.consoles import ConsoleDriver
-from kilonova.virt.driver import Driver
+from kilonova.virt.whole import HostDriver
 
 log = get_logger(__name__)
 
@@ -29,7 +29,7 @@ class Queries:
         self,
         host: str,
         boot_id: str,
-        driver: Driver,
+        driver: HostDriver,
         verbs: tuple[str, ...],
         password: Callable[[str], str] = lambda server_id: "",
         uptime: Callable[[], float | None] = machine_uptime,
@@ -72,6 +72,8 @@ class Queries:
                 return q.GuestPresence(power_state=driver.guests().get(what.server_id))
             case q.GuestsQuery():
                 return q.Guests(guests=list_guests(driver))
+            case q.GuestPartsQuery():
+                return self._parts()
             case q.CapabilitiesQuery():
                 return q.Capabilities(
                     driver=driver.name,
@@ -82,3 +84,11 @@ class Queries:
                     uptime_s=self._uptime(),
                 )
         return q.QueryFailed(code="unknown_query", message="This host does not know that question.")
+
+    def _parts(self) -> Versioned:
+        driver = self._driver
+        parts = [
+            (server_id, tuple(sorted(driver.disk_serials(server_id))), driver.ports(server_id))
+            for server_id in sorted(driver.guests())
+        ]
+        return q.GuestParts(guests=tuple(parts))

@@ -34,17 +34,22 @@ _SIZE = Q(
     .where(m.c.server == P("server_"))
     .values(vcpus=P("vcpus"), memory_mib=P("memory_mib"), updated_at=P("updated_at"))
 )
+_SOFT_DELETED = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"))
+    .values(soft_deleted=P("soft_deleted"), updated_at=P("updated_at"))
+)
 _REMOVE = Q(sa.delete(m).where(m.c.server == P("server")))
 _IN_GROUP = Q(sa.select(m.c.server, m.c.host).where(m.c.server_group == P("group")))
 _ON_HOST = Q(sa.select(m).where(m.c.host == P("host")))
 _USED = Q(
     sa.select(sa.func.count(), sa.func.sum(m.c.vcpus), sa.func.sum(m.c.memory_mib)).where(
-        m.c.project_id == P("project")
+        m.c.project_id == P("project"), m.c.soft_deleted == 0
     )
 )
 _USED_BY_USER = Q(
     sa.select(sa.func.count(), sa.func.sum(m.c.vcpus), sa.func.sum(m.c.memory_mib)).where(
-        m.c.project_id == P("project"), m.c.user_id == P("user")
+        m.c.project_id == P("project"), m.c.user_id == P("user"), m.c.soft_deleted == 0
     )
 )
 
@@ -120,6 +125,7 @@ def add(
         epoch=1,
         requested=requested,
         delete_requested=0,
+        soft_deleted=0,
         create_operation=operation,
         created_at=now,
         updated_at=now,
@@ -156,6 +162,12 @@ def set_size(tx: Tx, server: str, vcpus: int, memory_mib: int, now: float) -> bo
     return tx.run(_SIZE, server_=server, vcpus=vcpus, memory_mib=memory_mib, updated_at=now) == 1
 
 
+def set_soft_deleted(tx: Tx, server: str, now: float, *, soft_deleted: bool) -> bool:
+    """Say whether a server is only waiting for its end, which no quota counts; False when its mapping is gone."""
+    value = int(soft_deleted)
+    return tx.run(_SOFT_DELETED, server_=server, soft_deleted=value, updated_at=now) == 1
+
+
 def remove(tx: Tx, server: str) -> bool:
     """Forget a server; the last act of its delete."""
     return tx.run(_REMOVE, server=server) == 1
@@ -172,7 +184,7 @@ def on_host(tx: Tx, host: str) -> list[Row]:
 
 
 def used(tx: Tx, project: str, user: str | None = None) -> tuple[int, int, int]:
-    """Count (servers, vcpus, MiB) of a project, or of one user in it. Counted, never kept."""
+    """Count (servers, vcpus, MiB) of a project, or of one user in it, but for soft-deleted ones. Never kept."""
     row = (
         tx.one(_USED, project=project)
         if user is None

@@ -40,7 +40,9 @@ _SET = Q(
 )
 _DROP = Q(sa.delete(q).where(q.c.project_id == P("project_id"), q.c.user_id == P("user_id")))
 _GROUPS = Q(sa.select(sa.func.count()).where(g.c.project_id == P("project_id")))
-_MEMBERS = Q(sa.select(sa.func.count()).where(m.c.server_group == P("group")))
+_MEMBERS = Q(
+    sa.select(sa.func.count()).where(m.c.server_group == P("group"), m.c.soft_deleted == 0)
+)
 
 
 def limits(tx: Tx, project_id: str, user_id: str = "") -> dict[str, int]:
@@ -74,16 +76,19 @@ def members_used(tx: Tx, group: str) -> int:
     return int(tx.value(_MEMBERS, group=group))
 
 
-def check_growth(tx: Tx, project_id: str, user_id: str, *, vcpus: int, memory_mib: int) -> None:
+def check_growth(
+    tx: Tx, project_id: str, user_id: str, *, vcpus: int, memory_mib: int, servers: int = 0
+) -> None:
     """Check that a project may have so many cores and MiB more; the caller enlarges in the same transaction.
 
     Raises QuotaExceeded, in Nova's words. What does not grow is not asked for.
     """
     have = limits(tx, project_id, user_id)
-    _, cores, ram = mappings.used(tx, project_id)
+    count, cores, ram = mappings.used(tx, project_id)
+    wanted = (("instances", servers, count), ("cores", vcpus, cores), ("ram", memory_mib, ram))
     over = [
         (name, more, used, have[name])
-        for name, more, used in (("cores", vcpus, cores), ("ram", memory_mib, ram))
+        for name, more, used in wanted
         if more > 0 and 0 <= have[name] < used + more
     ]
     if over:

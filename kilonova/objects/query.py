@@ -38,6 +38,10 @@ class GuestsQuery(Versioned, frozen=True, kw_only=True, tag="guests", tag_field=
     """Every domain of the host. Answer: Guests."""
 
 
+class GuestPartsQuery(Versioned, frozen=True, kw_only=True, tag="guest_parts", tag_field="type"):
+    """What every guest of ours on the host is made of. Answer: GuestParts."""
+
+
 class CapabilitiesQuery(Versioned, frozen=True, kw_only=True, tag="capabilities", tag_field="type"):
     """What the host is and can do. Answer: Capabilities."""
 
@@ -51,7 +55,7 @@ class PasswordQuery(Versioned, frozen=True, kw_only=True, tag="password", tag_fi
 class Query(Versioned, frozen=True, kw_only=True):
     """Envelope of every question. The reply is a QueryReply."""
 
-    VERSION: ClassVar[Version] = (1, 2)
+    VERSION: ClassVar[Version] = (1, 3)
 
     host: str
     body: Union[  # noqa: UP007 - msgspec reads the union as tagged
@@ -62,6 +66,7 @@ class Query(Versioned, frozen=True, kw_only=True):
         GuestsQuery,
         CapabilitiesQuery,
         PasswordQuery,
+        GuestPartsQuery,
     ]
 
 
@@ -93,6 +98,12 @@ class Guests(Versioned, frozen=True, kw_only=True, tag="guests", tag_field="type
     guests: tuple[tuple[str, int, bool], ...]
 
 
+class GuestParts(Versioned, frozen=True, kw_only=True, tag="guest_parts", tag_field="type"):
+    """(server id, serials of its volumes, its ports)."""
+
+    guests: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+
+
 class Capabilities(Versioned, frozen=True, kw_only=True, tag="capabilities", tag_field="type"):
     """uptime_s: of the host, None when simulated. verbs: orders that this agent performs."""
 
@@ -120,7 +131,7 @@ class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field=
 class QueryReply(Versioned, frozen=True, kw_only=True):
     """Envelope of every answer."""
 
-    VERSION: ClassVar[Version] = (1, 2)
+    VERSION: ClassVar[Version] = (1, 3)
 
     host: str
     body: Union[  # noqa: UP007
@@ -132,4 +143,5 @@ class QueryReply(Versioned, frozen=True, kw_only=True):
         Capabilities,
         PostedPassword,
         QueryFailed,
+        GuestParts,
     ]

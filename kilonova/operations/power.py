@@ -15,7 +15,7 @@ from kilonova.operations import accept, guest_orders, settling, states
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
-from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, register
+from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 
 DEADLINE_S = 300.0
 REBUILDS = (PowerAction.START, PowerAction.REBOOT_HARD, PowerAction.RESUME, PowerAction.REBOOT_SOFT)
@@ -28,8 +28,12 @@ POWER_OF = {
 }
 
 
-def power_saga(kind: str, action: PowerAction, back: PowerAction | None = None) -> Saga:
+def power_saga(
+    kind: str, action: PowerAction, back: PowerAction | None = None, *before: Step
+) -> Saga:
     """Register the saga of one power action: a single order, whose result is recorded with its end.
+
+    before: steps that come first.
 
     back: the action that undoes it (START only for a guest that ran before); None: the record follows the guest.
     """
@@ -63,6 +67,7 @@ def power_saga(kind: str, action: PowerAction, back: PowerAction | None = None) 
             version=1,
             params=ServerParams,
             steps=(
+                *before,
                 Ask(
                     "guest",
                     order,

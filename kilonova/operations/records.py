@@ -134,6 +134,9 @@ def reset_state(services: Services, found: Found, vm_state: str) -> None:
         servers.set_columns(tx, found.id, vm_state=vm_state, updated_at=services.now())
 
     services.cell(found.mapping["cell"]).write(put)
+    services.world.write(
+        lambda tx: mappings.set_soft_deleted(tx, found.id, services.now(), soft_deleted=False)
+    )
 
 
 def _change_unplaced(services: Services, found: Found, values: dict[str, Any], now: float) -> None:

@@ -8,6 +8,7 @@ from kilonova.reconcile import (
     allocations,
     attachments,
     cleanups,
+    guest_parts,
     guests,
     hosts,
     live,
@@ -24,6 +25,7 @@ RECONCILERS: tuple[ModuleType, ...] = (
     mappings,
     allocations,
     guests,
+    guest_parts,
     ports,
     attachments,
     cleanups,
@@ -37,6 +39,7 @@ def look(services: Services) -> list[Finding]:
     """Look once with every reconciler."""
     picture = Picture(services)
     picture.guests  # noqa: B018 - what others have is read before our own records
+    picture.parts  # noqa: B018
     picture.claims  # noqa: B018
     picture.bindings  # noqa: B018
     picture.attachments  # noqa: B018

@@ -11,7 +11,7 @@ from kilonova.reconcile.finding import Finding, repaired
 from kilonova.reconcile.picture import Picture
 
 EVERY_S = 60.0
-_HAVE_A_GUEST = (
+HAVE_A_GUEST = (
     states.ACTIVE,
     states.STOPPED,
     states.PAUSED,
@@ -45,7 +45,7 @@ def plan(
     found = []
     for server, row in placed.items():
         if server not in domains:
-            if row["vm_state"] in _HAVE_A_GUEST:
+            if row["vm_state"] in HAVE_A_GUEST:
                 found.append(
                     Finding(
                         kind="guest_missing",
@@ -57,7 +57,7 @@ def plan(
                         since=row["updated_at"] or 0.0,
                     )
                 )
-        elif domains[server][0] != row["power_state"] and row["vm_state"] in _HAVE_A_GUEST:
+        elif domains[server][0] != row["power_state"] and row["vm_state"] in HAVE_A_GUEST:
             found.append(
                 Finding(
                     kind="guest_power",

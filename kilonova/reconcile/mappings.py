@@ -79,8 +79,10 @@ def of_row(cell: str, server: str, row: Any, mapping: Any) -> list[Finding]:
         )
     counted = (mapping["vcpus"], mapping["memory_mib"])
     resized = row["vm_state"] == states.RESIZED  # the larger of both sizes counts
-    if flavor_amounts(row["flavor"]) != counted and not resized:
-        text = f"Server {server} counts in the quota with another flavor than it has."
+    away = row["vm_state"] == states.SOFT_DELETED
+    other = flavor_amounts(row["flavor"]) != counted and not resized
+    if other or away != bool(mapping["soft_deleted"]):
+        text = f"Server {server} counts in the quota as another flavor or state than it has."
         found.append(
             Finding(
                 kind="quota_differs",

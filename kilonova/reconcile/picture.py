@@ -22,7 +22,14 @@ from kilonova.db.schema import world as w
 from kilonova.db.sql import Q
 from kilonova.objects.base import decode, encode
 from kilonova.objects.port import PortBinding
-from kilonova.objects.query import Guests, GuestsQuery, Query, QueryReply
+from kilonova.objects.query import (
+    GuestParts,
+    GuestPartsQuery,
+    Guests,
+    GuestsQuery,
+    Query,
+    QueryReply,
+)
 from kilonova.objects.volume import VolumeAttachment
 from kilonova.operations.services import CELL0, Services
 from kilonova.placement import schema as p
@@ -118,6 +125,14 @@ class Held:
     project: str
     since: float
     amounts: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a guest has: ids of its volumes, and of its ports."""
+
+    volumes: frozenset[str]
+    ports: frozenset[str]
 
 
 class Picture:
@@ -258,6 +273,27 @@ class Picture:
                 log.warning("a host does not answer", extra={"host": host, "why": exc.message})
                 self.unread.append(host)
         return found
+
+    @functools.cached_property
+    def parts(self) -> dict[str, dict[str, Parts]]:
+        """Host -> server -> what its guest is made of, of every host that answers. Read before the cells."""
+        found = {}
+        for host in self.guests:
+            try:
+                found[host] = ask_parts(self.services, host)
+            except KilonovaError as exc:
+                log.warning("a host does not answer", extra={"host": host, "why": exc.message})
+                self.unread.append(host)
+        return found
+
+
+def ask_parts(services: Services, host: str) -> dict[str, Parts]:
+    """Ask a host what its guests are made of; {} of one that is too old to know. Raises Unavailable."""
+    body = encode(Query(host=host, body=GuestPartsQuery()))
+    reply = decode(services.bus.request(f"agent.{host}.query", body, ASK_S), QueryReply)
+    if not isinstance(reply.body, GuestParts):
+        return {}
+    return {s: Parts(frozenset(v), frozenset(p)) for s, v, p in reply.body.guests}
 
 
 def ask_guests(services: Services, host: str) -> dict[str, tuple[int, bool]]:

@@ -48,6 +48,33 @@ def test_deleted_restored_and_deleted_for_good(whole: Whole) -> None:
     until(lambda: whole.call("GET", f"{S}/{server}").status == 404 or None)
 
 
+def test_a_soft_deleted_server_is_not_counted(whole: Whole) -> None:
+    """As in Nova: its quota is free at once, and a restore asks whether there is room again."""
+    path = f"/compute/v2.1/os-quota-sets/{whole.project('demo')}"
+
+    def used() -> tuple[int, int]:
+        found = whole.call("GET", f"{path}/detail").json["quota_set"]
+        return found["instances"]["in_use"], found["cores"]["in_use"]
+
+    before = used()
+    server = whole.server()
+    assert used() == (before[0] + 1, before[1] + 1)
+    whole.call("DELETE", f"{S}/{server}")
+    assert (status(whole, server), used()) == ("SOFT_DELETED", before)
+    limit = {"quota_set": {"instances": before[0]}}
+    assert whole.call("PUT", path, limit, who="admin").status == 200
+    got = whole.call("POST", f"{S}/{server}/action", {"restore": None})
+    assert got.status == 403 and "Quota exceeded for instances: Requested 1" in got.raw.decode()
+    assert (status(whole, server), used()) == ("SOFT_DELETED", before)
+    limit = {"quota_set": {"instances": before[0] + 1}}
+    assert whole.call("PUT", path, limit, who="admin").status == 200
+    assert act(whole, server, {"restore": None}) == 202
+    assert (status(whole, server), used()) == ("ACTIVE", (before[0] + 1, before[1] + 1))
+    assert act(whole, server, {"forceDelete": None}) == 202
+    until(lambda: used() == before or None)
+    assert whole.call("DELETE", path, who="admin").status == 202
+
+
 def test_reclaimed_after_a_time() -> None:
     with running(settings=Settings(reclaim_instance_interval_s=0.001)) as cloud:
         server = cloud.server()

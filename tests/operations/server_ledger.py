@@ -114,8 +114,8 @@ def deleted(shape: "Shape", vm_state: str = "active") -> dict[str, int]:
         f"server:cell1:{vm_state}:None": -1,
         "deleted:cell1": 1,
         "mapping:cell1": -1,
-        "quota:vcpus": -1,
-        "quota:memory_mib": -512,
+        "quota:vcpus": 0 if vm_state == "soft-delete" else -1,
+        "quota:memory_mib": 0 if vm_state == "soft-delete" else -512,
         "consumer": -1,
         "held:VCPU": -1,
         "held:MEMORY_MB": -512,
@@ -137,6 +137,9 @@ def deleted(shape: "Shape", vm_state: str = "active") -> dict[str, int]:
     }
 
 
+_COUNTS = {"server_soft_delete": -1, "server_restore": 1}  # in the quota
+
+
 def powered(kind: str, state: str, power: int | None) -> dict[str, int]:
     """What a power operation changes. Unwound it leaves a fault, a failed action, and the state that the guest is in.
 
@@ -148,6 +151,8 @@ def powered(kind: str, state: str, power: int | None) -> dict[str, int]:
     if state == "done" or power == POWER_OF.get(new):
         out[f"server:cell1:{old}:None"] -= 1
         out[f"server:cell1:{new}:None"] += 1
+    if state == "done" and kind in _COUNTS:
+        out.update({"quota:vcpus": _COUNTS[kind], "quota:memory_mib": 512 * _COUNTS[kind]})
     result, outcome = ("ok", "Success") if state == "done" else ("Error", "Error")
     out.update({f"action:{action}:{result}": 1, f"{event}:{outcome}": 1})
     out.update({f"operation:{kind}:{state}": 1})

@@ -58,6 +58,16 @@ def _guest_elsewhere(x: ServerWorld) -> None:
     x.guests.put("cell1-host2" if host == "cell1-host1" else "cell1-host1", guest)
 
 
+def _guest_disks(x: ServerWorld) -> None:
+    host, guest = x.guests.find(x.server)
+    x.guests.put(host, msgspec.structs.replace(guest, volumes=(*guest.volumes, new_uuid())))
+
+
+def _guest_nics(x: ServerWorld) -> None:
+    host, guest = x.guests.find(x.server)
+    x.guests.put(host, msgspec.structs.replace(guest, nics=()))
+
+
 def _guest_power(x: ServerWorld) -> None:
     host, guest = x.guests.find(x.server)
     x.guests.put(host, msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN)))
@@ -375,6 +385,8 @@ MENDED: dict[str, Plant] = {
 LISTED: dict[str, Plant] = {
     "guest_missing": _guest_missing,
     "guest_unknown": _guest_unknown,
+    "guest_disks": _guest_disks,
+    "guest_nics": _guest_nics,
     "guest_elsewhere": _guest_elsewhere,
     "port_unrecorded": _port_unrecorded,
     "allocation_orphan": _allocation_of_a_stranger,

@@ -11,7 +11,6 @@ from kilonova.common.errors import Unavailable
 from kilonova.http.request import Request
 from kilonova.objects import query as q
 from kilonova.operations import (
-    power,
     server_clear_password,
     server_crash_dump,
     server_password,
@@ -51,7 +50,7 @@ def crash_dump(req: Request) -> None:
 
 def restore(req: Request) -> None:
     """Bring a soft-deleted server back."""
-    power.start(req.cloud, req.ctx, server_restore.SAGA, found(req, _RESTORE))
+    server_restore.start(req.cloud, req.ctx, found(req, _RESTORE))
 
 
 _PASSWORD_BODY: Json = {

@@ -48,6 +48,9 @@ server_mapping = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("requested", sa.LargeBinary, nullable=False),
     sa.Column("delete_requested", sa.Integer, nullable=False),
+    sa.Column(
+        "soft_deleted", sa.Integer, nullable=False, server_default="0"
+    ),  # then no quota counts it
     sa.Column("create_operation", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
