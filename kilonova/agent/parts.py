@@ -1,7 +1,8 @@
 """Which kinds of orders a host performs beyond building, deleting and powering guests: one line per part."""
 
 from kilonova.agent.guest_disks import GuestDisks
-from kilonova.agent.guest_images import GuestImages
+from kilonova.agent.guest_images import CopyFiles, GuestImages
+from kilonova.agent.guest_moves import DiskMoves, GuestMoves
 from kilonova.agent.guest_nics import GuestNics
 from kilonova.agent.guest_remaking import GuestRemakes
 from kilonova.agent.guest_resize import GuestResizes
@@ -13,9 +14,10 @@ from kilonova.agent.volumes import Volumes
 def parts_of(bench: Bench) -> list[Part]:
     """Return the parts of one host."""
     parts: list[Part] = [GuestNics(bench), GuestDisks(bench), GuestResizes(bench)]
-    parts += [GuestRemakes(bench), GuestTools(bench)]
+    parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench)]
     if bench.volumes is not None:
         parts.append(Volumes(bench.driver, bench.volumes))
     if bench.files is not None:
-        parts.append(GuestImages(bench, bench.files))
+        copies = CopyFiles(bench, bench.files)
+        parts += [GuestImages(copies), DiskMoves(copies)]
     return parts

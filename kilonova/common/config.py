@@ -33,6 +33,7 @@ class Settings:
     "": only guests of this very host reach them, by a unix socket. shelved_offload_time_s: after it a shelved server
     leaves its host; 0: at once, -1: only when it is told to. reclaim_instance_interval_s: a deleted server can be
     restored so long; 0: not at all. image_certificates_dir: ``UUID.pem`` of those who sign images.
+    allow_resize_to_same_host: whether a resize may leave a server where it is; a cloud of one host needs it.
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
     """
 
@@ -55,6 +56,7 @@ class Settings:
     resize_confirm_window_s: float = 0.0
     shelved_offload_time_s: float = 0.0
     reclaim_instance_interval_s: float = 0.0
+    allow_resize_to_same_host: bool = True
     image_certificates_dir: str | None = None
     nbd_address: str = ""
     console_port: int = 6080

@@ -10,6 +10,16 @@ from kilonova.db.sql import P, Q
 
 ENDED = frozenset(("confirmed", "reverted", "error", "completed", "failed", "cancelled", "done"))
 """Statuses of a migration that keeps nothing any more."""
+HOLDING = (
+    "accepted",
+    "pre-migrating",
+    "migrating",
+    "post-migrating",
+    "finished",
+    "confirming",
+    "reverting",
+)
+"""Statuses of one that may keep a claim, or a guest that is off, at its source."""
 _COLUMNS = tuple(c.name for c in m.columns if c.name != "id")
 _ADD = Q(
     sa.insert(m).prefix_with("OR IGNORE", dialect="sqlite").values({n: P(n) for n in _COLUMNS})
@@ -34,9 +44,9 @@ _OLD = Q(
     sa.select(m).where(m.c.status == "finished", m.c.updated_at <= P("before")).limit(P("most"))
 )
 _HOLDING = Q(
-    sa.select(m.c.uuid, m.c.server, m.c.status).where(
-        m.c.status.in_(("accepted", "migrating", "finished", "confirming", "reverting"))
-    )
+    sa.select(
+        m.c.uuid, m.c.server, m.c.status, m.c.source_host, m.c.dest_host, m.c.old_vm_state
+    ).where(m.c.status.in_(HOLDING))
 )
 
 
@@ -76,7 +86,7 @@ def finished_before(tx: Tx, before: float, most: int = 100) -> list[Row]:
 
 
 def holding(tx: Tx) -> list[Row]:
-    """Return (uuid, server, status) of the migrations that may keep an old claim."""
+    """Return the migrations that may keep an old claim."""
     return tx.all(_HOLDING)
 
 

@@ -147,11 +147,20 @@ class AttachParams(ServerParams, frozen=True, kw_only=True):
 
 
 class ResizeParams(ServerParams, frozen=True, kw_only=True):
-    """Parameters of a resize, its confirm and its revert. migration: its uuid, minted before everything else."""
+    """Parameters of a resize or cold migration, its confirm and its revert. migration: its uuid, minted before it.
+
+    to_host: where to, if asked. elsewhere: never on the host where it is. from_host: of a confirm or a revert, where
+    the server was before.
+    """
+
+    VERSION: ClassVar[Version] = (1, 2)
 
     migration: str = ""
     new_flavor: FlavorRecord | None = None
     old_flavor: FlavorRecord | None = None
+    to_host: str | None = since(1, 2, default=None)
+    elsewhere: bool = since(1, 2, default=False)
+    from_host: str | None = since(1, 2, default=None)
 
 
 class RescueParams(ServerParams, frozen=True, kw_only=True):

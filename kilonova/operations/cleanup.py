@@ -34,6 +34,8 @@ _TRIED = Q(
 
 EVACUATED = "moved"
 """The step of an evacuation that leaves its old host a record."""
+KEPT, DROPPED = "kept", "drop"
+"""Steps that remove a guest which was seen to be off: at the source of a move, or at its destination after a revert."""
 
 
 def hold_of(operation: str, host: str) -> str:
@@ -84,10 +86,17 @@ def of_host(tx: Tx, host: str) -> list[Row]:
 def may_write(tx: Tx, server: str) -> bool:
     """Tell whether a host of the cell that still has to clean up after a server may be running its guest.
 
-    Not one that the server was evacuated from: it had been declared dead before (R13).
+    Not one that the server was evacuated from: it had been declared dead before (R13). Nor one that had said that the
+    guest is off.
     """
-    rows = tx.all(_OF_SERVER, server=server)
-    return any(decode(r["order"], Order).step != EVACUATED for r in rows)
+    orders = [decode(r["order"], Order) for r in tx.all(_OF_SERVER, server=server)]
+    off = {EVACUATED, KEPT, DROPPED}
+    return any(o.verb != "guest_delete" or o.step not in off for o in orders)
+
+
+def hosts_of_server(tx: Tx, server: str) -> set[str]:
+    """Return the hosts of the cell that still have to clean up after a server."""
+    return {decode(r["order"], Order).host for r in tx.all(_OF_SERVER, server=server)}
 
 
 def all_records(tx: Tx) -> list[Row]:
@@ -109,12 +118,12 @@ def still_wanted(services: Services, order: Order) -> bool | None:
     """Tell whether a parked order is to be sent: None not now, False never, as the server has changed since.
 
     An undo that puts a NIC in or takes one out asks: the record may have gained or lost that very NIC meanwhile. So
-    does the removal of a guest whose server left that host: it may be back. What a rebuild or rescue left behind is
-    taken back only while nothing else was done with the server.
+    does the removal of a guest whose server left that host: it may be back. What a rebuild, a rescue or a move left
+    behind is taken back only while nothing else was done with the server.
     """
     if order.verb == "guest_delete":
         return _is_elsewhere(services, order)
-    if order.verb == "guest_remake":
+    if order.verb in ("guest_remake", "guest_leave", "guest_return"):
         return _is_untouched(services, order)
     if order.verb not in ("guest_attach_nic", "guest_detach_nic"):
         return True

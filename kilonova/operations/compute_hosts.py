@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kilonova.common.errors import BadRequest, Conflict, NotFound
-from kilonova.db import aggregates, host_usage, mappings
+from kilonova.db import aggregates, host_usage, mappings, migrations
 from kilonova.db import hosts as db
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.query import Capabilities, CapabilitiesQuery
@@ -109,6 +109,12 @@ def remove(services: Services, found: ComputeHost) -> None:
     Raises Conflict while servers are on it. An agent that still runs there is a new host when it registers again.
     """
     host, now = found.host, services.now()
+    for name in services.real_cells():
+        moves = services.cell(name).read(migrations.holding)
+        if any(host in (m["source_host"], m["dest_host"]) for m in moves):
+            raise Conflict(
+                "Unable to delete compute service that has in-progress migrations. Complete the migrations first."
+            )
 
     def drop_world(tx: Tx) -> None:
         if mappings.on_host(tx, host):

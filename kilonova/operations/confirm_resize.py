@@ -11,11 +11,12 @@ from kilonova.objects.base import decode, encode
 from kilonova.objects.guest import GuestResizeConfirm, PowerState
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import RequestedServer, ResizeParams
-from kilonova.operations import accept, guest_orders, resizing, settling, states
+from kilonova.operations import accept, cleanup, guest_orders, resizing, settling, states
 from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
-from kilonova.saga import journal
+from kilonova.placement import allocations
+from kilonova.saga import definition, journal
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 
 NO_UNDO = NoUndo("a confirm is the point of no return of its resize")
@@ -34,16 +35,24 @@ def confirmed(run: Run, answer: Answer) -> Output:
 
 
 def release(run: Run) -> Output:
-    """Give the old claim back; what the server asked for is its new size from now on."""
+    """Give the old claim back; what the server asked for is its new size from now on.
+
+    What is held of a source that owes a cleanup stays held until it has done that.
+    """
     services: Services = run.services
     params: ResizeParams = run.params
     new = params.new_flavor
     if new is None:
         return {}
+    owes = run.outputs.get(cleanup.KEPT, {}).get("parked") is True
+    keeper = cleanup.hold_of(run.operation, params.from_host or "")
 
     def put(tx: Tx) -> None:
         journal.fence_foreign(tx, run.operation, run.fence, run.seq)
-        services.scheduling.release(tx, params.migration)
+        if not owes:
+            services.scheduling.release(tx, params.migration)
+        elif allocations.held_by(tx, params.migration):
+            services.scheduling.hand_over(tx, params.migration, keeper, "INSTANCE")
         mapping = mappings.find(tx, run.resource)
         if mapping is not None:
             asked = decode(mapping["requested"], RequestedServer).replace(flavor=new)
@@ -93,10 +102,12 @@ def start(services: Services, ctx: Context, found: Found) -> str:
     if found.row is None or found.row["vm_state"] != states.RESIZED or found.row["task_state"]:
         raise accept.wrong_state(found.id, transition.verb, found.row)
     migration = resizing.waiting_migration(services, found)
+    source = resizing.source_of(migration, found.row)
+    saga = SAGA if source is None else definition.of_kind("confirm_move")
     return accept.on_server(
         services,
         ctx,
-        SAGA,
+        saga,
         found,
         transition,
         Also(
@@ -107,4 +118,5 @@ def start(services: Services, ctx: Context, found: Found) -> str:
         migration=migration["uuid"],
         new_flavor=resizing.flavor_of(migration["new_flavor"]),
         old_flavor=resizing.flavor_of(migration["old_flavor"]),
+        from_host=source,
     )

@@ -4,11 +4,11 @@ Between a resize and its confirm or revert the server holds its new size and the
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from kilonova.common.errors import BadRequest
+from kilonova.common.errors import BadRequest, Conflict
 from kilonova.db import mappings, migrations
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.server import DiskRequest, FlavorRecord
@@ -30,6 +30,48 @@ def waiting_migration(services: Services, found: Found) -> Row:
     if row is None:
         raise BadRequest("Instance has not been resized.")
     return row
+
+
+def check_host(services: Services, row: Row) -> None:
+    """Raise Conflict, in Nova's words, when the server's host is down: its disks cannot be had."""
+    if not services.hosts.is_up(row["host"]):
+        raise Conflict("Service is unavailable at this time.")
+
+
+def source_of(migration: Row, row: Row) -> str | None:
+    """Return the host that a server came from, None when it is still there."""
+    source: str = migration["source_host"]
+    return None if source == row["host"] else source
+
+
+class Move(NamedTuple):
+    """What a migration record says of a move. kind: "resize" or "migration", as the API has it."""
+
+    uuid: str
+    kind: str
+    flavor: FlavorRecord
+
+
+def remember(tx: Tx, found: Found, row: Row, move: Move, *, operation: str, now: float) -> None:
+    """Write the migration, with what the server was."""
+    migrations.add(
+        tx,
+        uuid=move.uuid,
+        server=found.id,
+        project_id=found.mapping["project_id"],
+        user_id=found.mapping["user_id"],
+        operation=operation,
+        kind=move.kind,
+        status="pre-migrating",
+        source_host=row["host"],
+        source_node=row["node"] or row["host"],
+        old_flavor=row["flavor"],
+        new_flavor=_encode(move.flavor).decode(),
+        old_disks=row["disks"],
+        old_vm_state=row["vm_state"],
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def flavor_of(text: str) -> FlavorRecord:
@@ -90,15 +132,17 @@ def as_row(row: Row, flavor: FlavorRecord, disks: Sequence[DiskRequest]) -> dict
 
 
 def give_back(run: Run) -> None:
-    """Let the server hold what it held before; fine when nothing was claimed. The quota follows."""
+    """Let the server hold what it held before, where it was; fine when nothing was claimed. The quota follows."""
     services: Services = run.services
     migration, old = run.params.migration, run.params.old_flavor
+    back = run.params.from_host or run.params.host
 
     def put(tx: Tx) -> None:
         journal.fence_foreign(tx, run.operation, run.fence, run.seq)
         if allocations.held_by(tx, migration):
             services.scheduling.release(tx, run.resource)
             services.scheduling.hand_over(tx, migration, run.resource, "INSTANCE")
+        mappings.place(tx, run.resource, cell=run.home, host=back, now=services.now())
         mappings.set_size(tx, run.resource, old.vcpus, old.memory_mib, services.now())
 
     services.world.write(put)

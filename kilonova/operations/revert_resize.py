@@ -27,13 +27,15 @@ from kilonova.operations import accept, guest_orders, resizing, settling, states
 from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
+from kilonova.saga import definition
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, StepFailed, register
 
 NO_UNDO = NoUndo("comes after the point of no return")
 _encode = msgspec.json.encode
 
 
-def _migration(run: Run, tx: Tx) -> Row:
+def migration_of(run: Run, tx: Tx) -> Row:
+    """Return the migration. Raises StepFailed."""
     row = migrations.find(tx, run.params.migration)
     if row is None:
         raise StepFailed("The migration of the server is gone.")
@@ -44,7 +46,7 @@ def order_revert(run: Run) -> Order:
     """Describe the guest as it was."""
     services: Services = run.services
     row = guest_orders.server_row(services, run.home, run.resource)
-    migration = services.cell(run.home).read(lambda tx: _migration(run, tx))
+    migration = services.cell(run.home).read(lambda tx: migration_of(run, tx))
     disks = resizing.merged_disks(migration["old_disks"], row["disks"])
     build = guest_orders.build_of(
         services,
@@ -94,7 +96,7 @@ def exchange(run: Run) -> Output:
 def settle(tx: Tx, run: Run, output: Output) -> None:
     """The server is what it was before the resize."""
     now, guest = run.services.now(), run.outputs["guest"]
-    row, migration = servers.find(tx, run.resource), _migration(run, tx)
+    row, migration = servers.find(tx, run.resource), migration_of(run, tx)
     columns = {}
     if row is not None:
         disks = resizing.merged_disks(migration["old_disks"], row["disks"])
@@ -156,11 +158,13 @@ def start(services: Services, ctx: Context, found: Found) -> str:
         "migration": migration["uuid"],
         "new_flavor": resizing.flavor_of(migration["new_flavor"]),
         "old_flavor": resizing.flavor_of(migration["old_flavor"]),
+        "from_host": resizing.source_of(migration, found.row),
     }
+    saga = SAGA if params["from_host"] is None else definition.of_kind("revert_move")
     return accept.on_server(
         services,
         ctx,
-        SAGA,
+        saga,
         found,
         transition,
         Also(

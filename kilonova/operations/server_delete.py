@@ -1,6 +1,7 @@
 """Delete a server, in whatever state it is: accepted at once, and it always ends.
 
     guest    wait until the operation that ran before has ended or unwound; then the host removes the guest
+    kept     so does the host from which it moved, if that was never confirmed (left out when there is none)
     volumes  end its attachments, delete the volumes that were to end with it (left out when there are none)
     ports    remove its ports; the user's own are only let go
     forget   claim, secrets, group membership, mapping: gone; the row stays as a compact record
@@ -20,7 +21,14 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestDelete
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import ServerParams
-from kilonova.operations import guest_orders, server_disks, server_volumes, shelving, states
+from kilonova.operations import (
+    cleanup,
+    guest_orders,
+    server_disks,
+    server_volumes,
+    shelving,
+    states,
+)
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -135,7 +143,32 @@ def order_delete(run: Run) -> Order | None:
 def gone(run: Run, answer: Answer) -> Output:
     """The host has no guest of this server any more."""
     _, row = _where(run)
-    return {"volumes": row is None or '"destination":"volume"' in row["disks"]}
+    return {
+        "volumes": row is None or '"destination":"volume"' in row["disks"],
+        "kept": row is None or row["vm_state"] == states.RESIZED,
+    }
+
+
+def none_kept(params: ServerParams, outputs: Mapping[str, Output]) -> bool:
+    """Tell whether no other host is known to keep the server's guest."""
+    return outputs["guest"].get("kept", True) is False
+
+
+def order_delete_kept(run: Run) -> Order | None:
+    """Have the source of a move that nobody confirmed remove what it kept."""
+    cell, row = _where(run)
+    if cell is None or row is None or row["deleted"] or row["vm_state"] != states.RESIZED:
+        return None
+    waiting = run.services.cell(cell).read(lambda tx: migrations.waiting(tx, run.resource))
+    if waiting is None or waiting["source_host"] == row["host"]:
+        return None
+    payload = GuestDelete(server_id=run.resource)
+    return guest_orders.order(run, waiting["source_host"], "guest_delete", payload, DEADLINE_S)
+
+
+def none_left(run: Run, answer: Answer) -> Output:
+    """It has none any more."""
+    return {}
 
 
 def no_volumes(params: ServerParams, outputs: Mapping[str, Output]) -> bool:
@@ -179,6 +212,7 @@ def forget(run: Run) -> Output:
             journal.fence_foreign(tx, run.operation, run.fence, run.seq)
         if not parked:
             services.scheduling.release(tx, run.resource)
+        if not parked and run.outputs.get(cleanup.KEPT, {}).get("parked") is not True:
             for migration in kept:
                 services.scheduling.release(tx, migration)
         secrets.drop(tx, run.resource)
@@ -237,6 +271,15 @@ SAGA = register(
         params=ServerParams,
         steps=(
             Ask("guest", order_delete, gone, NO_UNDO, DEADLINE_S, park_outside=park),
+            Ask(
+                cleanup.KEPT,
+                order_delete_kept,
+                none_left,
+                NO_UNDO,
+                DEADLINE_S,
+                park_outside=park,
+                skip=none_kept,
+            ),
             Step("volumes", release_volumes, NO_UNDO, 60.0, skip=no_volumes),
             Step("ports", remove_ports, NO_UNDO, 60.0),
             Step("forget", forget, NO_UNDO, 60.0, record=end_row),

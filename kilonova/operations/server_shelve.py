@@ -12,6 +12,7 @@ Undone, the guest runs again if it ran, and there is no image.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from kilonova.common.context import Context
 from kilonova.common.errors import KilonovaError
@@ -99,7 +100,9 @@ def uploaded(run: Run, answer: Answer) -> Output:
 def show_shelved(tx: Tx, run: Run, output: Output) -> None:
     """Keep the image in the record; a server that stays on its host is SHELVED."""
     row = guest_orders.row_in(tx, run.resource)
-    kept = {"system_metadata": shelving.with_shelved(row, run.params.image_id or None)}
+    kept: dict[str, Any] = {
+        "system_metadata": shelving.with_shelved(row, run.params.image_id or None)
+    }
     if run.params.offload:
         settling.keep(tx, run, **kept)
         settling.task(tx, run, "shelving_offloading")

@@ -16,6 +16,7 @@ _EVENTS = {
     "shelveOffload": "shelve_offload",
     "createImage": "snapshot",
     "createBackup": "backup",
+    "migrate": "resize",
 }
 _WHOLE = {"confirmResize": "compute_confirm_resize", "revertResize": "compute_revert_resize"}
 
@@ -28,12 +29,17 @@ def succeed(
     vm_state: str | None = None,
     power_state: int | None = None,
     step: str = "guest",
+    told: bool = False,
     **columns: Any,
 ) -> None:
-    """End an operation that worked. vm_state None: the one before it; power_state None: as it is. columns: set too."""
+    """End an operation that worked. vm_state None: the one before it; power_state None: as it is. columns: set too.
+
+    told: its steps wrote their events themselves.
+    """
     now = run.services.now()
     row = servers.find(tx, run.resource)
-    event(tx, run, transition, step=step, ok=True)
+    if not told:
+        event(tx, run, transition, step=step, ok=True)
     actions.finish(tx, run.operation, now)
     if row is None or row["deleted"]:
         return

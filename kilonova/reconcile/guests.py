@@ -29,11 +29,18 @@ def look(picture: Picture) -> list[Finding]:
         for row in cell["servers"].values():
             if row["host"] is not None and not row["hidden"]:
                 placed.setdefault(row["host"], {})[row["uuid"]] = row
+    left = {  # off, and kept until the move is confirmed or reverted
+        (move[end], move["server"])
+        for cell in picture.cells.values()
+        for move in cell["moves"].values()
+        for end in ("source_host", "dest_host")
+    }
     found: list[Finding] = []
     for host, domains in guests.items():
         found += plan(host, domains, placed.get(host, {}))
         for name, (_, ours) in domains.items():
-            if ours and name not in placed.get(host, {}) and not _cleaned(picture, host, name):
+            known = name in placed.get(host, {}) or _cleaned(picture, host, name)
+            if ours and not known and (host, name) not in left:
                 found.append(_unknown(picture, host, name))
     return found
 

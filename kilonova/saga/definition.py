@@ -225,6 +225,11 @@ def find(kind: str, version: int) -> Saga | None:
     return _KINDS.get((kind, version))
 
 
+def of_kind(kind: str, version: int = 1) -> Saga:
+    """Return a definition of this release. KeyError when there is none, which is a bug."""
+    return _KINDS[kind, version]
+
+
 def known() -> Mapping[tuple[str, int], Saga]:
     """Return every definition."""
     return dict(_KINDS)

@@ -43,6 +43,11 @@ REMADE = {  # kind -> (vm_state before, vm_state after, action, disks more)
     "server_rescue": ("active", "rescued", "rescue", 1),
     "server_unrescue": ("rescued", "active", "unrescue", -1),
 }
+MOVES = {  # kind -> (action, event)
+    "server_migrate": ("migrate", "compute_resize_instance"),
+    "confirm_move": ("confirmResize", "compute_confirm_resize"),
+    "revert_move": ("revertResize", "compute_revert_resize"),
+}
 IMAGES = {  # kind -> (action, event)
     "server_snapshot": ("createImage", "snapshot"),
     "server_backup": ("createBackup", "backup"),
@@ -237,6 +242,38 @@ RESIZES: dict[str, dict[str, dict[str, int]]] = {
 """What a resize, its confirm and its revert change, by how they ended."""
 
 
+def moved(kind: str, state: str, shape: "Shape") -> dict[str, int]:
+    """What a move to another host changes, its confirm and its revert, by how they ended.
+
+    The guest that was left stands at the source, off, with its disks and its claim, until the confirm or the revert.
+    """
+    action, event = MOVES[kind]
+    away = kind == "server_migrate"
+    ok, result = ("ok", "Success") if state == "done" else ("Error", "Error")
+    out = {f"action:{action}:{ok}": 1, f"operation:{kind}:{state}": 1}
+    if state != "done":
+        out |= {f"event:{event}:{result}": 1, "fault:cell1": 1 if state == "failed" else 0}
+        return {**out, "migration:error": 1 if away else 0}
+    way = 1 if away else -1
+    out |= {
+        "server:cell1:active:None": -way,
+        "server:cell1:resized:None": way,
+        "consumer": way,
+        "held:VCPU": way,
+        "held:MEMORY_MB": 512 * way,
+        "held:DISK_GB": (1 - shape.made) * way,
+        "guest": way,
+        "disk": (DISKS - shape.made) * way,
+        "nic": shape.nics * way,
+        "migration:finished": way,
+    }
+    if away:
+        names = ("prep_resize", "resize_instance", "finish_resize")
+        return {**out, **{f"event:compute_{n}:Success": 1 for n in names}}
+    ended = "confirmed" if kind == "confirm_move" else "reverted"
+    return {**out, f"event:{event}:Success": 1, f"migration:{ended}": 1}
+
+
 def interface(kind: str, state: str, shape: "Shape") -> dict[str, int]:
     """What attaching or detaching a NIC changes; unwound it leaves a fault and a failed action."""
     verb, mine = kind.removeprefix("interface_"), shape.attach_user_port
@@ -364,6 +401,8 @@ def expected(
         return plus(before, imaged(kind, state))
     if kind in RESIZES:
         return plus(before, RESIZES[kind][state])
+    if kind in MOVES:
+        return plus(before, moved(kind, state, shape))
     if kind.startswith("interface_"):
         return plus(before, interface(kind, state, shape))
     return plus(before, powered(kind, state, power))

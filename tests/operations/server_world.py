@@ -51,6 +51,7 @@ from kilonova.operations import (
     server_delete,
     server_disks,
     server_evacuate,
+    server_migrate,
     server_password,
     server_rebuild,
     server_rescue,
@@ -109,6 +110,9 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_resize": (),
     "confirm_resize": ("server_resize",),
     "revert_resize": ("server_resize",),
+    "server_migrate": (),
+    "confirm_move": ("server_migrate",),
+    "revert_move": ("server_migrate",),
     "interface_attach": (),
     "interface_detach": ("interface_attach",),
     "server_soft_delete": (),
@@ -183,6 +187,10 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
     "server_resize": _resize,
     "confirm_resize": lambda w, found: confirm_resize.start(w.services, CONTEXT, found),
     "revert_resize": lambda w, found: revert_resize.start(w.services, CONTEXT, found),
+    "server_migrate": lambda w, found: server_migrate.start(w.services, CONTEXT, found),
+    "resize_away": lambda w, found: w.resize_away(found),
+    "confirm_move": lambda w, found: confirm_resize.start(w.services, CONTEXT, found),
+    "revert_move": lambda w, found: revert_resize.start(w.services, CONTEXT, found),
     "interface_attach": _attach,
     "interface_detach": _detach,
     "server_password": lambda w, found: server_password.start(
@@ -320,12 +328,13 @@ class ServerWorld:
             self._last_resend = 0.0
             self.bus.chores.append(self._resend)
 
-    def _agent(self, host: str) -> Agent:
+    def _agent(self, host: str, boot: str = BOOT) -> Agent:
         self.taps[host] = FakeHostNetwork(host, self.bus)
         for guest in self.guests.guests(host).values():  # the taps of a host outlive its agent
-            self.taps[host].plugged.update(port for port, _ in guest.nics)
+            ports = self.network.ports_of([guest.server]).get(guest.server, [])
+            self.taps[host].plugged.update(p.port_id for p in ports if p.host == host)
         return Agent(
-            Identity(host=host, host_id=f"fake-{host}", cell="cell1", boot_id=BOOT),
+            Identity(host=host, host_id=f"fake-{host}", cell="cell1", boot_id=boot),
             self.guests.driver(host),
             self.taps[host],
             self.bus,
@@ -421,6 +430,13 @@ class ServerWorld:
         """Accept a shelve of a server that stays on its host; return the operation."""
         self.services.settings = {"settings": Settings(shelved_offload_time_s=-1)}
         operation = server_shelve.start(self.services, CONTEXT, found)
+        self.services.settings = {}
+        return operation
+
+    def resize_away(self, found: Any) -> str:
+        """Accept a resize that takes a server to another host; return the operation."""
+        self.services.settings = {"settings": Settings(allow_resize_to_same_host=False)}
+        operation = _resize(self, found)
         self.services.settings = {}
         return operation
 
@@ -562,7 +578,13 @@ class ServerWorld:
         """Return the server's row where its mapping points, or None."""
         return accept.find_server(self.services, CONTEXT, self.server).row
 
-    def fall_silent(self, host: str) -> Callable[[], None]:
+    def reboot(self, host: str) -> None:
+        """Let a host go down and up again: its guests are off, its agent is of another boot."""
+        back = self.fall_silent(host, boot=new_uuid())
+        self.guests.reboot(host)
+        back()
+
+    def fall_silent(self, host: str, boot: str = BOOT) -> Callable[[], None]:
         """Let a host be down: it hears and says nothing, and is known to be. Returns what brings it back."""
         agent = next(a for a in self.agents if a.identity.host == host)
         agent.close()
@@ -571,7 +593,7 @@ class ServerWorld:
 
         def back() -> None:
             self.agents.remove(agent)
-            self.agents.append(self._agent(host))
+            self.agents.append(self._agent(host, boot))
             self.agents[-1].start()
             self.taps[host].resync()
             self.hosts.set_service(host, forced_down=False)

@@ -13,7 +13,6 @@ _MANAGER = "rule:project_manager_or_admin"
 _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
-    "migrate": ("Migrating a server", "os-migrate-server:migrate", _MANAGER, 1, None),
     "os-migrateLive": (
         "Migrating a server live",
         "os-migrate-server:migrate_live",
@@ -96,7 +95,6 @@ RULES: dict[str, Any] = {
     **{R + rule: role for _, rule, role, _, _ in ACTIONS.values()},
     **{R + rule: role for _, _, _, rule, role, _ in PARTS},
     R + "servers:gone": MEMBER,
-    R + "os-migrate-server:migrate:host": ADMIN,
     R + "os-migrate-server:migrate_live:host": ADMIN,
     "compute:servers:resize:cross_cell": "!",
 }

@@ -32,6 +32,7 @@ from kilonova.api.compute import (
     server_images,
     server_inside,
     server_metadata,
+    server_migrate,
     server_queries,
     server_rebuild,
     server_rescue,
@@ -90,6 +91,7 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
     server_resize,
     server_consoles,
     server_evacuate,
+    server_migrate,
     server_unbuilt,
     proxies,
 )

@@ -194,11 +194,13 @@ class World:
                     self.put(host, msgspec.structs.replace(guest, power=int(PowerState.SHUTDOWN)))
 
     def find(self, server_id: str) -> tuple[str, FakeGuest]:
-        """Return (host, guest); GuestMissing when no host has it."""
+        """Return (host, guest), the one that runs if two hosts have it; GuestMissing when no host has it."""
         with self.lock:
-            for host, guests in self._guests.items():
-                if server_id in guests:
-                    return host, guests[server_id]
+            found = [
+                (h, guests[server_id]) for h, guests in self._guests.items() if server_id in guests
+            ]
+        for host, guest in sorted(found, key=lambda f: f[1].power not in RUNS):
+            return host, guest
         raise GuestMissing("The server has no guest on any host.", server=server_id)
 
     def close(self) -> None:

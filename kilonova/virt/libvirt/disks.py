@@ -200,7 +200,9 @@ class Disks:
         part = file.path.with_name(f"{file.path.name}.part")
         part.unlink(missing_ok=True)
         size = disk.size_mib * MIB or disk.size_gib * GIB
-        if file.format == "raw":
+        if file.format == "raw" and disk.image_id is not None:
+            self._unpack(disk, part, images, size)
+        elif file.format == "raw":
             with part.open("xb") as f:
                 os.truncate(f.fileno(), size)
             if disk.name == "swap":
@@ -210,9 +212,7 @@ class Disks:
         elif disk.image_id is None:
             self._create(part, size)
         else:
-            source = images.get(disk.image_id)
-            if source is None:
-                raise DriverError("The order names no source of the image.", image=disk.image_id)
+            source = _source(images, disk.image_id)
             base = file.path.with_name(f"{disk.name}{mark}{BASE}")
             virtual = self._images.link(source, base, _nobody).virtual_size
             if size and size < virtual:
@@ -221,6 +221,24 @@ class Disks:
                 )
             self._create(part, max(size, virtual), base)
         os.replace(part, file.path)
+
+    def _unpack(
+        self, disk: LocalDisk, part: Path, images: dict[str, ImageSource], size: int
+    ) -> None:
+        """Make a raw file of an image: an ephemeral disk that comes from another host."""
+        base = part.with_name(f"{disk.name}{BASE}")
+        base.unlink(missing_ok=True)
+        self._images.link(_source(images, disk.image_id), base, _nobody)
+        try:
+            run_tool(
+                *("qemu-img", "convert", "-q", "-f", "qcow2", "-O", "raw"),
+                *("--", base.name, part.name),
+                cwd=part.parent,
+            )
+        finally:
+            base.unlink(missing_ok=True)
+        if size > part.stat().st_size:
+            os.truncate(part, size)
 
     @staticmethod
     def _create(part: Path, size: int, base: Path | None = None) -> None:
@@ -237,6 +255,13 @@ class Disks:
             str(size),
             cwd=part.parent,
         )
+
+
+def _source(images: dict[str, ImageSource], image_id: str | None) -> ImageSource:
+    source = images.get(image_id or "")
+    if source is None:
+        raise DriverError("The order names no source of the image.", image=image_id)
+    return source
 
 
 def _backing(path: Path) -> str:

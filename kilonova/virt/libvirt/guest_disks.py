@@ -94,7 +94,8 @@ class LibvirtDisks(Domains):
         try:
             if not is_active(domain):
                 self._copies.end(server_id, None, target)
-                self._tools.convert(_file_of(element), target, progress)
+                source = _file_of(element)
+                self._tools.convert(source, target, progress, source_format=_format_of(element))
                 return
             self._copies.copy(server_id, domain, element, target, progress)
         except DriverError:
@@ -131,6 +132,11 @@ def _now(domain: Any) -> str:
     with telling("The guest cannot be looked at."):
         text: str = domain.XMLDesc(0)
     return text
+
+
+def _format_of(element: ET.Element) -> str:
+    driver = element.find("driver")
+    return "qcow2" if driver is None else driver.get("type", "qcow2")
 
 
 def _file_of(element: ET.Element) -> Path:

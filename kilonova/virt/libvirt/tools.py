@@ -45,9 +45,15 @@ class Tools:
         self._jobs: dict[Path, _Job] = {}
 
     def convert(
-        self, source: Path, target: Path, progress: Progress, *, target_format: str = "qcow2"
+        self,
+        source: Path,
+        target: Path,
+        progress: Progress,
+        *,
+        source_format: str = "qcow2",
+        target_format: str = "qcow2",
     ) -> None:
-        """Make ``target`` of what is in ``source`` (qcow2) and in the files that back it; Again while it works.
+        """Make ``target`` of what is in ``source`` and in the files that back it; Again while it works.
 
         One that is there and that nobody is making is made anew. A failed or aborted one leaves nothing. QEMU's own
         locks keep writers of ``source`` away meanwhile.
@@ -56,7 +62,7 @@ class Tools:
             job = self._jobs.get(target)
             if job is None:
                 target.unlink(missing_ok=True)
-                job = self._jobs[target] = self._start(source, target, target_format)
+                job = self._jobs[target] = self._start(source, target, source_format, target_format)
         try:
             progress("copying the disk")
         except Aborted:
@@ -89,8 +95,10 @@ class Tools:
         for target in list(self._jobs):
             self.end(target)
 
-    def _start(self, source: Path, target: Path, target_format: str) -> _Job:
-        limit = virtual_size(source) * 1025 // 1024 + OVERHEAD
+    def _start(self, source: Path, target: Path, source_format: str, target_format: str) -> _Job:
+        raw = source_format == "raw"
+        size = source.stat().st_size if raw else virtual_size(source)
+        limit = size * 1025 // 1024 + OVERHEAD
         said = tempfile.TemporaryFile()  # noqa: SIM115 - the job closes it
         command = [
             _program("setpriv"),
@@ -98,7 +106,7 @@ class Tools:
             _program("prlimit"),
             *("--cpu=3600", f"--as={2 << 30}", f"--fsize={limit}", "--core=0", "--nofile=64", "--"),
             _program("qemu-img"),
-            *("convert", "-f", "qcow2", "-O", target_format, "--", str(source), str(target)),
+            *("convert", "-f", source_format, "-O", target_format, "--", str(source), str(target)),
         ]
         process = subprocess.Popen(  # noqa: S603 - a list, no shell, names of our own
             command,

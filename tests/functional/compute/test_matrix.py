@@ -232,6 +232,34 @@ def resize_reverted(s: Subject) -> None:
     s.is_what_it_was()
 
 
+def _migrate(s: Subject) -> str:
+    """Get a server to another host; return where it was."""
+    path = f"{S}/{s.id}"
+    shown = s.kit.whole.call("GET", path, who="admin").json["server"]
+    before = str(shown["OS-EXT-SRV-ATTR:host"])
+    got = s.kit.whole.call("POST", f"{path}/action", {"migrate": None}, who="admin")
+    assert got.status == 202, got
+    shown = s.kit.whole.settled(s.id).json["server"]
+    assert shown["status"] == "VERIFY_RESIZE" and shown["OS-EXT-SRV-ATTR:host"] != before
+    if s.running:
+        s.root_kept()
+    return before
+
+
+def migrate(s: Subject) -> None:
+    before = _migrate(s)
+    s.kit.act(s.id, "confirmResize", "ACTIVE" if s.running else "SHUTOFF")
+    assert s.id not in s.kit.whole.cloud.fleet.world.guests(before)
+    s.is_what_it_was()
+
+
+def migrate_reverted(s: Subject) -> None:
+    before = _migrate(s)
+    s.kit.act(s.id, "revertResize", "ACTIVE" if s.running else "SHUTOFF")
+    assert s.kit.whole.cloud.fleet.world.find(s.id)[0] == before
+    s.is_what_it_was()
+
+
 FEATURES: tuple[Feature, ...] = (
     create,
     delete,
@@ -250,6 +278,8 @@ FEATURES: tuple[Feature, ...] = (
     crash_dump,
     resize,
     resize_reverted,
+    migrate,
+    migrate_reverted,
     attach_while_shelved,
 )
 
