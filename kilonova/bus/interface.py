@@ -6,7 +6,10 @@ Subjects (dots separate words):
     agent.<host>.query        api -> agent         read-only request with an immediate reply
     agent.<host>.state        control plane -> agent   desired state of ports, routers, metadata documents
     answer.<host>.<database>  agent -> conductors  an encoded Answer; of another host than its subject's it is dropped
+    answer.<host>.<database>.<incarnation>   the same to the one that asked, where there are several conductors
     nudge.<database>          anyone -> conductors an operation id that is ready
+    nudge.<database>.<incarnation>   conductor -> the one that owns the operation
+    hosts.changed             conductor -> all     the name of a host whose record changed
     network.state.<host>      agent -> network service  asks for a host's network state; replied at once
     network.report.<host>     agent -> network service  what is in force there now
     volume.state.<host>       agent -> volume service   asks for what a host is to export; replied at once

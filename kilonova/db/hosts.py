@@ -11,6 +11,8 @@ from kilonova.db.sql import P, Q
 
 _GET = Q(sa.select(h).where(h.c.host == P("host")))
 _ALL = Q(sa.select(h).order_by(h.c.id))
+_CHANGED = Q(sa.select(h).where(h.c.updated_at >= P("since")).order_by(h.c.id))
+_SEEN_SINCE = Q(sa.select(h.c.host, h.c.seen_at).where(h.c.seen_at >= P("since")))
 _NEXT = Q(sa.select(sa.func.coalesce(sa.func.max(h.c.id), 0) + 1))
 _ADD = Q(sa.insert(h).values({c.name: P(c.name) for c in h.columns}))
 _SEEN = Q(sa.update(h).where(h.c.host == P("host_")).values(seen_at=P("seen_at")))
@@ -33,6 +35,16 @@ def find(tx: Tx, host: str) -> Row | None:
 def all_hosts(tx: Tx) -> list[Row]:
     """Return every host of the cell, oldest first."""
     return tx.all(_ALL)
+
+
+def changed(tx: Tx, since: float) -> list[Row]:
+    """Return the hosts of the cell whose record changed, heartbeats left out."""
+    return tx.all(_CHANGED, since=since)
+
+
+def seen_since(tx: Tx, since: float) -> list[tuple[str, float]]:
+    """Return (host, when it was heard of last) of those that were heard of lately."""
+    return [(r[0], r[1]) for r in tx.all(_SEEN_SINCE, since=since)]
 
 
 def add(tx: Tx, **values: Any) -> None:

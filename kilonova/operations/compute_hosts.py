@@ -9,7 +9,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.query import Capabilities, CapabilitiesQuery
 from kilonova.operations.aggregates import take_out
 from kilonova.operations.ask import HostSilent, ask
-from kilonova.operations.hosts import HostState
+from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.services import CELL0, Services
 from kilonova.placement import providers
 

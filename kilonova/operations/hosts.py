@@ -2,14 +2,16 @@
 
 Liveness is kept in memory and written as one batched UPDATE per cell; a host is down after 60 s without a heartbeat, at
 once when it is forced down. A report about a server that the database does not place on that host is dropped.
+Where there are several conductors each report reaches one of them (hosts_elsewhere.py).
 """
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeGuard
 
 import msgspec
 
+from kilonova.bus.interface import Subscription
 from kilonova.common.errors import KilonovaError, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
@@ -23,13 +25,13 @@ from kilonova.objects.host import (
     GuestList,
     Heartbeat,
     HostRegister,
-    Inventory,
     OwnedServer,
     Registered,
     Report,
 )
 from kilonova.objects.query import GuestPresence, GuestStateQuery, Query, QueryReply
 from kilonova.operations import states
+from kilonova.operations.hosts_elsewhere import CHANGED, HostsElsewhere, HostState, state_of
 from kilonova.operations.services import Services
 from kilonova.placement import providers
 from kilonova.saga import journal
@@ -45,41 +47,36 @@ _WANTED = {
 }
 
 
-@dataclass(frozen=True)
-class HostState:
-    """What is known of one host now; replaced, never changed."""
+class Hosts(HostsElsewhere):
+    """All hosts of all cells. Safe from any thread.
 
-    host: str
-    cell: str
-    uuid: str
-    inventory: Inventory
-    disabled: bool
-    disabled_reason: str | None
-    forced_down: bool
-    seen_at: float
-    boot_id: str
-    digest: str = ""
+    shared: other processes hear and change hosts too. reports: whether this process takes what hosts report.
+    """
 
-
-class Hosts:
-    """All hosts of all cells. Safe from any thread."""
-
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, shared: bool = False, reports: bool = True) -> None:
         self._services = services
+        self._shared = shared
         self._lock = threading.Lock()
         self._hosts: dict[str, HostState] = {}
         self._dirty: dict[str, float] = {}
         self._stop = threading.Event()
-        self._subscription = services.bus.subscribe("report.*", self._on_report, queue="conductor")
+        self._read_at = float("-inf")
+        subscribe = services.bus.subscribe
+        self._subscriptions: list[Subscription] = []
+        if reports:
+            self._subscriptions.append(subscribe("report.*", self._on_report, queue="conductor"))
+        if shared:
+            self._subscriptions.append(subscribe(CHANGED, self._on_changed))
         for cell in services.real_cells():
             for row in services.cell(cell).read(db.all_hosts):
-                self._hosts[row["host"]] = _state_of(row, cell)
+                self._hosts[row["host"]] = state_of(row, cell)
         self._thread = threading.Thread(target=self._flush_loop, name="hosts", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening and write what is not written yet."""
-        self._subscription.close()
+        for subscription in self._subscriptions:
+            subscription.close()
         self._stop.set()
         self._thread.join(5)
         self._flush()
@@ -154,6 +151,10 @@ class Hosts:
 
     def forget(self, host: str) -> None:
         """Know nothing of a host any more; its records are gone already."""
+        self._drop(host)
+        self._tell(host)
+
+    def _drop(self, host: str) -> None:
         with self._lock:
             state = self._hosts.pop(host, None)
             self._dirty.pop(host, None)
@@ -161,6 +162,10 @@ class Hosts:
             self._services.scheduling.host_gone(state.uuid)
 
     def _put(self, state: HostState) -> None:
+        self._keep(state)
+        self._tell(state.host)
+
+    def _keep(self, state: HostState) -> None:
         with self._lock:
             self._hosts[state.host] = state
         self._services.scheduling.host_changed(state.host)
@@ -242,7 +247,7 @@ class Hosts:
             )
 
         services.world.write(put_world)
-        self._put(_state_of(row, r.cell))
+        self._put(state_of(row, r.cell))
         services.host_is_back(r.host)
         return Registered(servers=self._owned(r.cell, r.host))
 
@@ -339,7 +344,12 @@ class Hosts:
 
     def _flush_loop(self) -> None:
         while not self._stop.wait(5):
-            self._flush()
+            try:
+                self._flush()
+                if self._shared:
+                    self.read_others()
+            except KilonovaError as exc:
+                log.warning("hosts could not be read", extra={"why": exc.message})
 
     def _flush(self) -> None:
         with self._lock:
@@ -380,17 +390,3 @@ def power_change(vm_state: str, recorded: int, power: int) -> str | None:
         else:
             wanted = next((s for s, p in _WANTED.items() if p == power), vm_state)
     return None if wanted == vm_state and power == recorded else wanted
-
-
-def _state_of(row: Row, cell: str) -> HostState:
-    return HostState(
-        host=row["host"],
-        cell=cell,
-        uuid=row["uuid"],
-        inventory=msgspec.json.decode(row["inventory"], type=Inventory),
-        disabled=bool(row["disabled"]),
-        disabled_reason=row["disabled_reason"],
-        forced_down=bool(row["forced_down"]),
-        seen_at=row["seen_at"],
-        boot_id=row["boot_id"],
-    )

@@ -110,6 +110,10 @@ class Services:
         if "engine" in self._late:
             self.engine.hurry(host)
 
+    def leads(self) -> bool:
+        """Tell whether this process does what only one conductor may do; without an engine nobody else is there."""
+        return "engine" not in self._late or self.engine.leads(self.world.name)
+
     def cell(self, name: str) -> Database:
         """Return a cell's database. Raises CellDown when it is not configured here."""
         try:

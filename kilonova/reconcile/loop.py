@@ -55,6 +55,10 @@ JOBS: tuple[tuple[str, float, Run], ...] = (
 )
 
 
+EVERYWHERE = frozenset({"memory"})
+"""What each process does for itself; all else is done by one conductor, the one that leads."""
+
+
 class Reconcilers:
     """All reconcilers of a process on one thread. ``found``: name -> what its last pass found."""
 
@@ -104,7 +108,8 @@ class Reconcilers:
             at, name, every, run = due[0]
             if self._stop.wait(max(0.0, at - time.monotonic())):
                 return
-            self._pass(name, run)
+            if name in EVERYWHERE or self._services.leads():
+                self._pass(name, run)
             due[0] = (time.monotonic() + _spread(every), name, every, run)
 
 

@@ -24,7 +24,8 @@ from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.operations import registry, stores, volume_events
-from kilonova.operations.hosts import Hosts, HostState
+from kilonova.operations.hosts import Hosts
+from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.network_events import NetworkEvents
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import CELL0, Services

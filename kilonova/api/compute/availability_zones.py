@@ -7,7 +7,7 @@ from kilonova.api.compute.rules import ADMIN, ANY
 from kilonova.api.compute.shared import NO_QUERY, R, versioned
 from kilonova.common.clock import iso_micro
 from kilonova.http.request import Request
-from kilonova.operations.hosts import HostState
+from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.services import Services
 
 

@@ -12,7 +12,7 @@ from kilonova.db import servers
 from kilonova.http.request import Request
 from kilonova.operations import compute_hosts
 from kilonova.operations.compute_hosts import Usage
-from kilonova.operations.hosts import HostState
+from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.services import Services
 
 
