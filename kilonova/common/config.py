@@ -34,6 +34,8 @@ class Settings:
     leaves its host; 0: at once, -1: only when it is told to. reclaim_instance_interval_s: a deleted server can be
     restored so long; 0: not at all. image_certificates_dir: ``UUID.pem`` of those who sign images.
     allow_resize_to_same_host: whether a resize may leave a server where it is; a cloud of one host needs it.
+    underlay_ip: this host's address in the network that connects the hosts of the cloud, in which nobody else is; "": a
+    host that is alone. underlay_port: UDP port of VXLAN, the same on every host.
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
     """
 
@@ -59,6 +61,8 @@ class Settings:
     allow_resize_to_same_host: bool = True
     image_certificates_dir: str | None = None
     nbd_address: str = ""
+    underlay_ip: str = ""
+    underlay_port: int = 4789
     console_port: int = 6080
     console_url: str | None = None
     dns_servers: tuple[str, ...] = ()
@@ -87,8 +91,11 @@ class Settings:
             raise BadConfig(
                 f"log_level must be DEBUG, INFO, WARNING or ERROR, not {self.log_level!r}"
             )
-        if self.nbd_address:
-            _address("nbd_address", self.nbd_address)
+        for name in ("nbd_address", "underlay_ip"):
+            if getattr(self, name):
+                _address(name, getattr(self, name))
+        if not 1 <= self.underlay_port <= 65535:
+            raise BadConfig("underlay_port must be from 1 to 65535")
         _cidr("public_cidr", self.public_cidr)
         _cidr("private_cidr", self.private_cidr)
         if self.public_gateway is not None:

@@ -35,7 +35,7 @@ class NetworkState(Versioned, frozen=True, kw_only=True, tag="network", tag_fiel
     external: bool = False
     dns_domain: str = ""
     admin_up: bool = True
-    peers: tuple[str, ...] = ()  # underlay addresses of other hosts (moves across hosts: later)
+    peers: tuple[str, ...] = ()  # empty: a ForwardingState has them
 
 
 class RuleState(Versioned, frozen=True, kw_only=True):
@@ -85,6 +85,26 @@ class GroupState(Versioned, frozen=True, kw_only=True, tag="group", tag_field="t
     ipv6: tuple[str, ...] = ()
 
 
+class ForwardingEntry(Versioned, frozen=True, kw_only=True):
+    """Where a MAC of a network lives: behind the underlay address of its host. addresses: its IP addresses."""
+
+    mac: str
+    underlay: str
+    addresses: tuple[str, ...] = ()
+
+
+class ForwardingState(Versioned, frozen=True, kw_only=True, tag="forwarding", tag_field="type"):
+    """Where the MACs of one network live, on every host; id: of the network. The same for each of its hosts.
+
+    peers: underlay addresses of the hosts that have the network, also with inactive bindings only.
+    """
+
+    id: str
+    generation: int
+    entries: tuple[ForwardingEntry, ...] = ()
+    peers: tuple[str, ...] = ()
+
+
 class Advert(Versioned, frozen=True, kw_only=True):
     """An IPv6 subnet that a router advertises. mode: slaac, dhcpv6-stateless or dhcpv6-stateful."""
 
@@ -129,7 +149,7 @@ class RouterState(Versioned, frozen=True, kw_only=True, tag="router", tag_field=
     admin_up: bool = True
 
 
-Document = Union[NetworkState, PortState, RouterState, GroupState]  # noqa: UP007
+Document = Union[NetworkState, PortState, RouterState, GroupState, ForwardingState]  # noqa: UP007
 
 
 class Change(Versioned, frozen=True, kw_only=True):
@@ -139,7 +159,7 @@ class Change(Versioned, frozen=True, kw_only=True):
     already must not remove anything: ask again.
     """
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     host: str
     documents: tuple[Document, ...] = ()
@@ -149,10 +169,17 @@ class Change(Versioned, frozen=True, kw_only=True):
 
 
 class StateRequest(Versioned, frozen=True, kw_only=True):
-    """An agent asks for everything (or one port with what it needs); the reply is a Change."""
+    """An agent asks for everything (or one port with what it needs); the reply is a Change.
+
+    underlay: with a question for everything, the address at which the host's tunnels end, "" when it has none; None:
+    not said.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     host: str
     port_id: str | None = None
+    underlay: str | None = since(1, 1, default=None)
 
 
 class Applied(Versioned, frozen=True, kw_only=True):

@@ -78,9 +78,11 @@ class LibvirtHost:
             gateway,
             public_interface=s.public_interface,
             public_pool=s.public_range,
+            underlay=s.underlay_ip or None,
+            underlay_port=s.underlay_port,
         )
         group = _group()
-        self.network = RealHostNetwork(self.helper, self.host, bus)
+        self.network = RealHostNetwork(self.helper, self.host, bus, s.underlay_ip)
         self.store = FileMetadataStore(base / "metadata")
         self.metadata = MetadataService(self.store, self.helper.metadata_socket)
         self.watch = NetworkWatch(self.network, self.metadata)

@@ -88,10 +88,18 @@ class HelperClient:
         open_tcp_ports: tuple[int, ...] = (),
         public_interface: str | None = None,
         public_pool: tuple[str, str] | None = None,
+        underlay: str | None = None,
+        underlay_port: int = 4789,
     ) -> list[str]:
         """Make the host namespace, public bridge, NAT, resolver; return what was changed on the machine."""
         request = protocol.HostUp(
-            public_cidr, public_gateway, open_tcp_ports, public_interface, public_pool
+            public_cidr=public_cidr,
+            public_gateway=public_gateway,
+            open_tcp_ports=open_tcp_ports,
+            public_interface=public_interface,
+            public_pool=public_pool,
+            underlay=underlay,
+            underlay_port=underlay_port,
         )
         notes: list[str] = self._call(request, list[str])
         return notes

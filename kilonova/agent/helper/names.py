@@ -78,6 +78,11 @@ def tap(port_id: str) -> str:
     return "kn-t" + _short(port_id, 11)
 
 
+def tunnel(network_id: str) -> str:
+    """In the host namespace: the VXLAN link of a network that other hosts have too."""
+    return "kn-x" + _short(network_id, 11)
+
+
 def dhcp_link(network_id: str) -> str:
     """In the host namespace; its peer in the DHCP namespace is ``dhcp0``."""
     return "kn-d" + _short(network_id, 11)

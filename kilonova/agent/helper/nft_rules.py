@@ -5,6 +5,10 @@ does anti-spoofing and writes a mark (sender's slot in the high half, receiver's
 through br_netfilter, asks the sender's egress chain, then the receiver's ingress chain, with one conntrack zone per
 network. Only replies and related packets pass by connection state; packets in a connection's first direction are asked
 anew each time, so removing a rule also cuts what it had let in.
+
+Between hosts (verbs/tunnels.py) a packet loses its mark: the sender's host asked its egress chain, the receiver's asks
+ingress. DHCP and metadata stay on their host, and no guest advertises itself as a router to guests of another one,
+whether it has port security or not: there only a router's own advertisements come without a mark.
 """
 
 import ipaddress
@@ -22,8 +26,16 @@ table bridge kilonova {
     iifname vmap @from_port
     iifname "kn-t*" drop
   }
+  chain to_other_hosts {
+    ether type ip udp dport { 67, 68 } drop
+    ether type ip6 udp dport { 546, 547 } drop
+    ether type ip6 icmpv6 type { nd-router-advert, nd-redirect } drop
+  }
   chain forward {
     type filter hook forward priority -10; policy accept;
+    iifname "kn-x*" oifname "kn-d*" drop
+    iifname "kn-d*" oifname "kn-x*" drop
+    oifname "kn-x*" meta mark & 0xffff0000 != 0 jump to_other_hosts
     oifname vmap @to_port
     oifname "kn-t*" drop
   }

@@ -19,7 +19,8 @@ class HostUp(msgspec.Struct, frozen=True, tag="host_up", forbid_unknown_fields=T
     """Make the host namespace, public bridge, NAT and resolver. open_tcp_ports: of this machine, for guests.
 
     public_interface: instead of bridge and NAT, the interface that is in the public network; public_pool: first and
-    last floating address there.
+    last floating address there. underlay: the address of this machine that tunnels to other hosts end at, None on a
+    host that is alone; underlay_port: UDP, the same on every host of the cloud.
     """
 
     public_cidr: str = "172.24.4.0/24"
@@ -27,6 +28,8 @@ class HostUp(msgspec.Struct, frozen=True, tag="host_up", forbid_unknown_fields=T
     open_tcp_ports: tuple[int, ...] = ()
     public_interface: str | None = None
     public_pool: tuple[str, str] | None = None
+    underlay: str | None = None
+    underlay_port: int = 4789
 
 
 class NetworkApply(msgspec.Struct, frozen=True, tag="network_apply", forbid_unknown_fields=True):

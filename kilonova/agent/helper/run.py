@@ -52,10 +52,18 @@ def run(args: list[str], *, ns: str | None = None, text: str = "", timeout_s: fl
 
 def ip(lines: Iterable[str], ns: str | None = None) -> None:
     """Run lines of ``ip -batch``; stops at the first that fails. Raises CommandFailed."""
-    batch = list(lines)
+    _batch("ip", list(lines), ns)
+
+
+def bridge(lines: Iterable[str], ns: str | None = None) -> None:
+    """Run lines of ``bridge -batch``; stops at the first that fails. Raises CommandFailed."""
+    _batch("bridge", list(lines), ns)
+
+
+def _batch(program: str, batch: list[str], ns: str | None) -> None:
     if batch:
         try:
-            run(["ip", "-batch", "-"], ns=ns, text="\n".join(batch) + "\n")
+            run([program, "-batch", "-"], ns=ns, text="\n".join(batch) + "\n")
         except CommandFailed as exc:
             exc.facts["batch"] = batch
             raise

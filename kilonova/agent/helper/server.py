@@ -16,7 +16,7 @@ import msgspec
 from kilonova.agent.helper import protocol, run
 from kilonova.agent.helper.protocol import Reply
 from kilonova.agent.helper.settings import Settings
-from kilonova.agent.helper.validate import address, interface_name, network
+from kilonova.agent.helper.validate import address, interface_name, network, udp_port
 from kilonova.agent.helper.verbs import host, libvirt, metadata, purge
 from kilonova.agent.helper.verbs.network import HostState
 from kilonova.common.errors import KilonovaError
@@ -63,6 +63,9 @@ class HelperServer:
             interface_name(request.public_interface)
         for one in request.public_pool or ():
             address(one, "public_pool")
+        if request.underlay is not None:
+            address(request.underlay, "underlay")
+        udp_port(request.underlay_port, "underlay_port")
         with self._up:
             notes = host.host_up(self.settings, request)
             if not self._restored:

@@ -7,6 +7,7 @@ from kilonova.common.errors import BadRequest
 from kilonova.common.ids import is_uuid
 from kilonova.objects.netstate import (
     Document,
+    ForwardingState,
     GroupState,
     NetworkState,
     PortState,
@@ -50,6 +51,11 @@ def mac(value: str, field: str) -> None:
         raise Refused(f"{field}: {value!r} is not a MAC address in lower case")
 
 
+def udp_port(value: int, field: str) -> None:
+    if not 1 <= value <= 65535:
+        raise Refused(f"{field}: {value}")
+
+
 def _mtu(value: int) -> None:
     if not 68 <= value <= 65535:
         raise Refused(f"mtu: {value}")
@@ -63,6 +69,8 @@ def _routes(routes: tuple[tuple[str, str], ...]) -> None:
 
 def _network_state(state: NetworkState) -> None:
     _mtu(state.mtu)
+    if not 1 <= state.segment < 1 << 24:
+        raise Refused(f"segment: {state.segment}")
     if _DOMAIN.fullmatch(state.dns_domain) is None:
         raise Refused(f"dns_domain: {state.dns_domain!r}")
     for subnet in state.subnets:
@@ -125,6 +133,17 @@ def _router(state: RouterState) -> None:
     _routes(state.routes)
 
 
+def _forwarding(state: ForwardingState) -> None:
+    for entry in state.entries:
+        mac(entry.mac, "entries.mac")
+        if int(entry.mac[:2], 16) & 1 or entry.mac == "00:00:00:00:00:00":
+            raise Refused(f"entries.mac: {entry.mac!r} is not a MAC address of one device")
+        for value in (entry.underlay, *entry.addresses):
+            address(value, "entries")
+    for value in state.peers:
+        address(value, "peers")
+
+
 def check(document: Document) -> None:
     """Raise Refused, naming the field, unless every field of the document is what it should be."""
     uuid_(document.id, "id")
@@ -134,6 +153,8 @@ def check(document: Document) -> None:
         _port(document)
     elif isinstance(document, RouterState):
         _router(document)
+    elif isinstance(document, ForwardingState):
+        _forwarding(document)
     elif isinstance(document, GroupState):
         for value in (*document.ipv4, *document.ipv6):
             network(value, "members")

@@ -27,10 +27,16 @@ log = get_logger(__name__)
 
 
 class RealHostNetwork:
-    """HostNetwork by the root helper. Without a bus only ``apply`` brings documents."""
+    """HostNetwork by the root helper. Without a bus only ``apply`` brings documents.
 
-    def __init__(self, helper: HelperClient, host: str, bus: Bus | None = None) -> None:
+    underlay: the address of this host that tunnels to other hosts end at, "" for none.
+    """
+
+    def __init__(
+        self, helper: HelperClient, host: str, bus: Bus | None = None, underlay: str = ""
+    ) -> None:
         self.host = host
+        self._underlay = underlay
         self._helper = helper
         self._bus = bus
         self._in_force = InForce(self._ask if bus else None)
@@ -106,7 +112,8 @@ class RealHostNetwork:
     def _ask(self, port_id: str | None) -> None:
         if self._bus is None:
             return
-        body = encode(StateRequest(host=self.host, port_id=port_id))
+        request = StateRequest(host=self.host, port_id=port_id, underlay=self._underlay)
+        body = encode(request)
         try:
             self._report(ask_until_newest(self._bus, self.host, body, self.apply))
         except (NobodyListens, IncompatibleVersion, Unavailable) as exc:

@@ -1,7 +1,7 @@
 """Desired state as documents: pure reads that turn rows into what hosts apply (kilonova/objects/netstate.py)."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +25,8 @@ from kilonova.network.embedded.store import groups
 from kilonova.network.embedded.store.common import among, by, listed
 from kilonova.objects.netstate import (
     Advert,
+    ForwardingEntry,
+    ForwardingState,
     GroupState,
     NetworkState,
     PortState,
@@ -100,6 +102,26 @@ HOSTS_OF_NETWORK = Q(
         sa.select(port.c.host).where(_IN_NETWORK, port.c.host != ""),
         sa.select(port_binding.c.host).select_from(_BOUND).where(_IN_NETWORK),
     )
+)
+_LIVING = Q(  # ports of a network that have a MAC on one host: guests' and routers' legs
+    sa.select(port.c.id, port.c.mac, port.c.host)
+    .where(
+        _IN_NETWORK,
+        port.c.host != "",
+        port.c.device_owner != "network:dhcp",
+        port.c.device_owner != "network:floatingip",
+        port.c.device_owner != "network:router_gateway",
+    )
+    .order_by(port.c.id)
+)
+NETWORKS_ON_HOST = Q(
+    sa.union(
+        sa.select(port.c.network_id).where(port.c.host == P("host")),
+        sa.select(port.c.network_id).select_from(_BOUND).where(port_binding.c.host == P("host")),
+    )
+)
+TENANT_NETWORKS = Q(
+    sa.select(network.c.id).where(among(network.c.id, "ids"), network.c.external == 0)
 )
 _naming = (
     sa.select(port_group.c.port_id)
@@ -347,6 +369,32 @@ def _router(
         routes=tuple((x["destination"], x["nexthop"]) for x in routes),
         admin_up=bool(r["admin_up"]),
     )
+
+
+def forwarding_states(
+    tx: Tx, ids: Iterable[str], underlays: Mapping[str, str], generation: int
+) -> dict[str, tuple[list[str], ForwardingState]]:
+    """Return network -> (its hosts, where its MACs live). underlays: host -> address; other hosts are left out."""
+    out: dict[str, tuple[list[str], ForwardingState]] = {}
+    for network_id in sorted(ids):
+        rows = [r for r in tx.all(_LIVING, id=network_id) if r["host"] in underlays]
+        held = by(tx.all(_ADDRESSES, ids=listed(r["id"] for r in rows)), "port_id")
+        hosts = [r["host"] for r in tx.all(HOSTS_OF_NETWORK, id=network_id)]
+        state = ForwardingState(
+            id=network_id,
+            generation=generation,
+            entries=tuple(
+                ForwardingEntry(
+                    mac=r["mac"],
+                    underlay=underlays[r["host"]],
+                    addresses=tuple(a["ip"] for a in held.get(r["id"], ())),
+                )
+                for r in rows
+            ),
+            peers=tuple(sorted(underlays[h] for h in hosts if h in underlays)),
+        )
+        out[network_id] = ([h for h in hosts if h in underlays], state)
+    return out
 
 
 def group_states(tx: Tx, ids: Iterable[str]) -> list[GroupState]:

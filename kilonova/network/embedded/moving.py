@@ -18,6 +18,7 @@ def add(work: Work, row: Row, host: str, vnic_type: str = "normal", profile: str
     """Bind a port that is bound to another host to this one besides; profile: JSON."""
     bindings.put(work.tx, row["id"], host, vnic_type, profile, work.now)
     ports.touch(work, row["id"])
+    work.forwarding.add(row["network_id"])
 
 
 def activate(work: Work, row: Row, kept: Row) -> None:
@@ -26,6 +27,7 @@ def activate(work: Work, row: Row, kept: Row) -> None:
     if row["host"]:
         old = row["host"], row["vnic_type"], row["profile"]
         bindings.put(work.tx, row["id"], *old, work.now)
+    work.switched.add(row["network_id"])
     values = {"vnic_type": kept["vnic_type"], "profile": kept["profile"], "host": kept["host"]}
     ports.change(work, row, {**values, "status": "DOWN", "applied": 0})
 

@@ -57,6 +57,7 @@ class EmbeddedNetwork:
         self._handlers: list[Callable[[NetworkEvent], None]] = []
         self._started = clock.monotonic()
         self.publisher = Publisher(database, bus, clock, self._emit, batch_s, self._watch)
+        self.publisher.forwarding.alive = hosts
 
     def start(self) -> None:
         """Listen to hosts and keep them informed."""

@@ -111,6 +111,14 @@ port_binding = Table(  # beside the active one, which is the port's own row
     sqlite_with_rowid=False,
 )
 
+underlay = Table(  # hosts that reach each other; a host that is alone is not in it
+    "underlay",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("address", Text, nullable=False, unique=True),
+    Column("updated_at", Float, nullable=False),
+)
+
 address = Table(
     "address",
     metadata,

@@ -15,14 +15,15 @@ import sqlalchemy as sa
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import Clock
 from kilonova.common.log import get_logger
-from kilonova.db.engine import Database, Tx
+from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.sql import P, Q
 from kilonova.network.embedded import documents
+from kilonova.network.embedded.forwarding import Forwarding, Outbox
 from kilonova.network.embedded.schema import port, port_binding, router, rule
 from kilonova.network.embedded.store.reports import take_report
 from kilonova.network.embedded.store.work import Work
 from kilonova.objects.base import decode, encode
-from kilonova.objects.netstate import Applied, Change, Document, StateRequest
+from kilonova.objects.netstate import Applied, Change, Document, NetworkState, StateRequest
 from kilonova.objects.port import NetworkEvent
 
 log = get_logger(__name__)
@@ -66,8 +67,6 @@ _PENDING = Q(
 _REMOTE = Q(sa.select(rule.c.remote_group).distinct().where(rule.c.remote_group.is_not(None)))
 _PENDING_ROUTERS = Q(sa.select(router.c.id).where(sa.text("host <> '' AND applied < generation")))
 
-Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
-
 
 class Publisher:
     """The embedded network's side of ``agent.<host>.state``, ``network.state.<host>`` and ``network.report.<host>``.
@@ -93,6 +92,7 @@ class Publisher:
         self._order = threading.RLock()
         self._seq = 0
         self._known = documents.Known()
+        self.forwarding = Forwarding(database)
         self._dirty: set[str] = set()
         self._guard = threading.Lock()
         self._wake = threading.Event()
@@ -106,6 +106,7 @@ class Publisher:
             self.bus.subscribe("network.state.*", self._asked, queue="network"),
             self.bus.subscribe("network.report.*", self._reported, queue="network"),
         ]
+        self.forwarding.load()
         self._dirty |= {r[0] for r in self.database.read(lambda tx: tx.all(_REMOTE))}
         self._wake.set()
         self._thread = threading.Thread(target=self._loop, name="network-state", daemon=True)
@@ -131,6 +132,8 @@ class Publisher:
             with self._guard:
                 self._dirty |= work.groups
             self._wake.set()
+        if self.forwarding.mark(work.forwarding - work.switched):
+            self._wake.set()
         for event in work.events:
             self.emit(event)
 
@@ -143,6 +146,7 @@ class Publisher:
         for host, router_state, nets in documents.routers(tx, work.routers):
             out.setdefault(host, ([], []))[0].append(router_state)
             touched |= {(host, n) for n in nets}
+            work.forwarding |= nets
         for n in work.networks:
             touched |= {(r["host"], n) for r in tx.all(documents.HOSTS_OF_NETWORK, id=n)}
         if touched:
@@ -150,6 +154,8 @@ class Publisher:
             for host, n in sorted(touched):
                 if n in states:
                     out.setdefault(host, ([], []))[0].insert(0, states[n])
+        if work.switched:
+            self.forwarding.collect(tx, work.switched, self._next(), out)
         for host, kind, thing, generation in work.gone:
             question = {"network": _STILL, "port": _PORT_THERE, "router": _ROUTER_THERE}[kind]
             if tx.one(question, id=thing, host=host) is None:
@@ -189,6 +195,24 @@ class Publisher:
                 self._dirty |= dirty
             raise
 
+    def send_forwarding(self) -> None:
+        """Publish where MACs live, of the networks where that changed, to every host that has them."""
+        dirty = self.forwarding.take()
+        if not dirty:
+            return
+
+        def collect(tx: Tx) -> Outbox:
+            out: Outbox = {}
+            self.forwarding.collect(tx, dirty, self._next(), out)
+            return out
+
+        try:
+            with self._order:
+                self._send(self.database.read(collect))
+        except BaseException:
+            self.forwarding.mark(dirty)
+            raise
+
     def resend(self, within_s: float = float("inf")) -> int:
         """Send again what its host did not report in time; return how many documents were due.
 
@@ -216,12 +240,15 @@ class Publisher:
             self._wake.clear()
             try:
                 self.send_groups()
+                self.send_forwarding()
                 if time.monotonic() - watched >= WATCH_EVERY_S:
                     watched = time.monotonic()
                     self.watch()
                 if self.clock.monotonic() - last >= RESEND_EVERY_S:
                     last = self.clock.monotonic()
                     passes += 1
+                    self.forwarding.load()
+                    self.forwarding.mark_unheard(time.monotonic() - RESEND_AFTER_S)
                     self.resend(within_s=float("inf") if passes % 12 == 0 else 120.0)
             except Exception:
                 log.exception("the network's desired state could not be sent; trying again")
@@ -229,7 +256,24 @@ class Publisher:
     def full(self, host: str) -> Change:
         """Return everything that a host should have."""
         with self._order:
-            return self.database.read(lambda tx: _full(tx, host)).replace(seq=self._next())
+            return self.database.read(lambda tx: self._full(tx, host)).replace(seq=self._next())
+
+    def _full(self, tx: Tx, host: str) -> Change:
+        rows = tx.all(documents.ON_HOST, host=host)
+        routers = [r[0] for r in tx.all(documents.ROUTERS_ON_HOST, host=host)]
+        return Change(host=host, documents=self._on(tx, host, rows, routers), full=True)
+
+    def _one(self, tx: Tx, host: str, port_id: str) -> Change:
+        rows = [r for r in tx.all(documents.ON_HOST, host=host) if r["id"] == port_id]
+        return Change(host=host, documents=self._on(tx, host, rows, []))
+
+    def _on(self, tx: Tx, host: str, rows: list[Row], routers: list[str]) -> tuple[Document, ...]:
+        nets = {r["network_id"] for r in rows}
+        docs = _with_surroundings(tx, host, [r["id"] for r in rows], nets, routers)
+        found = {d.id for d in docs if isinstance(d, NetworkState)}
+        out: Outbox = {}
+        self.forwarding.collect(tx, found, self._next(), out, only=host)
+        return (*docs, *out.get(host, ([], []))[0])
 
     def _next(self) -> int:
         """Return a number that grows with time, across restarts too; the order lock is held."""
@@ -241,11 +285,15 @@ class Publisher:
         if subject != f"network.state.{request.host}":
             log.warning("a host asked for another's state", extra={"subject": subject})
             return None
+        if request.port_id is None and request.underlay is not None:
+            now = self.clock.now()
+            if self.forwarding.register(request.host, request.underlay, now):
+                self._wake.set()
         with self._order:
             if request.port_id is None:
                 return encode(self.full(request.host))
             wanted = request.port_id
-            one = self.database.read(lambda tx: _one(tx, request.host, wanted))
+            one = self.database.read(lambda tx: self._one(tx, request.host, wanted))
             return encode(one.replace(seq=self._next()))
 
     def _reported(self, subject: str, body: bytes) -> None:
@@ -255,36 +303,13 @@ class Publisher:
                 "a report on another host's subject was dropped", extra={"subject": subject}
             )
             return
+        self.forwarding.heard(report)
         if not any(kind in ("port", "router") for kind, *_ in report.items):
             return
         now = self.clock.now()
         events = self.database.write(lambda tx: take_report(tx, report, now))
         for event in events:
             self.emit(event)
-
-
-def _full(tx: Tx, host: str) -> Change:
-    rows = tx.all(documents.ON_HOST, host=host)
-    out = _with_surroundings(
-        tx,
-        host,
-        [r["id"] for r in rows],
-        {r["network_id"] for r in rows},
-        [r[0] for r in tx.all(documents.ROUTERS_ON_HOST, host=host)],
-    )
-    return Change(host=host, documents=tuple(out), full=True)
-
-
-def _one(tx: Tx, host: str, port_id: str) -> Change:
-    rows = [r for r in tx.all(documents.ON_HOST, host=host) if r["id"] == port_id]
-    return Change(
-        host=host,
-        documents=tuple(
-            _with_surroundings(
-                tx, host, [r["id"] for r in rows], {r["network_id"] for r in rows}, []
-            )
-        ),
-    )
 
 
 def _with_surroundings(

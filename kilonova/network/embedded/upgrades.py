@@ -20,4 +20,14 @@ def add_port_binding(op: Any) -> None:
     op.create_index("port_binding_host", "port_binding", ["host"])
 
 
-UPGRADES = (add_port_binding,)
+def add_underlay(op: Any) -> None:
+    """Version 3: networks across hosts."""
+    op.create_table(
+        "underlay",
+        sa.Column("host", sa.Text, primary_key=True),
+        sa.Column("address", sa.Text, nullable=False, unique=True),
+        sa.Column("updated_at", sa.Float, nullable=False),
+    )
+
+
+UPGRADES = (add_port_binding, add_underlay)

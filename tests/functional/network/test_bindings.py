@@ -7,7 +7,7 @@ import pytest
 
 from kilonova.db.engine import SqliteDatabase
 from kilonova.db.versions import ensure
-from kilonova.network.embedded.schema import metadata, port_binding
+from kilonova.network.embedded.schema import metadata, port_binding, underlay
 from kilonova.network.embedded.upgrades import UPGRADES
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Change, PortState, StateRequest
@@ -149,7 +149,7 @@ def test_a_host_that_asks_gets_only_its_own_side(seeded: Cloud, port: str) -> No
     for host, active in (("h1", True), ("h2", False)):
         for asked in (None, port):
             body = encode(StateRequest(host=host, port_id=asked))
-            change = decode(seeded.bus.request("network.state", body, 1.0), Change)
+            change = decode(seeded.bus.request(f"network.state.{host}", body, 1.0), Change)
             found = [d for d in change.documents if isinstance(d, PortState)]
             assert [(d.id, d.active) for d in found] == [(port, active)]
             assert any(type(d).__name__ == "NetworkState" for d in change.documents)
@@ -178,13 +178,13 @@ def test_a_change_reaches_both_hosts(seeded: Cloud, port: str) -> None:
         assert any(r.protocol == "icmp" for r in last(seeded, host, port).rules), host
 
 
-def test_an_earlier_file_gets_the_table(tmp_path: Path) -> None:
+def test_an_earlier_file_gets_the_tables(tmp_path: Path) -> None:
     """R18: a file of the first schema version is upgraded, its ports untouched."""
     import sqlalchemy as sa
 
     first = sa.MetaData()
     for table in metadata.sorted_tables:
-        if table is not port_binding:
+        if table not in (port_binding, underlay):
             table.to_metadata(first)
     database = SqliteDatabase(tmp_path / "n.db", "network")
     ensure(database, first)
@@ -192,5 +192,5 @@ def test_an_earlier_file_gets_the_table(tmp_path: Path) -> None:
     names = database.read(
         lambda tx: {r[0] for r in tx.select(sa.text("SELECT name FROM sqlite_master"))}
     )
-    assert {"port_binding", "port_binding_host"} <= names
+    assert {"port_binding", "port_binding_host", "underlay"} <= names
     database.close()

@@ -18,7 +18,8 @@ from kilonova.agent.helper.run import (
     sysctl,
 )
 from kilonova.agent.helper.settings import Settings
-from kilonova.agent.helper.verbs import public_interface
+from kilonova.agent.helper.verbs import public_interface, tunnels
+from kilonova.agent.helper.verbs.tunnels import Underlay
 
 DNS_ADDRESS = "fe80::1"
 
@@ -29,6 +30,8 @@ def host_up(settings: Settings, request: HostUp) -> list[str]:
     if ensure_namespace(names.host_ns(tag)) or "kn-ext" not in links(names.host_ns(tag)):
         _host_namespace(tag)
     public_interface.remember(settings, request.public_interface)
+    here = None if request.underlay is None else Underlay(request.underlay, request.underlay_port)
+    tunnels.remember(settings, here)
     _dns_link(tag)
     if request.public_interface is not None:
         notes = public_interface.join(settings, request)
@@ -48,7 +51,8 @@ def _host_namespace(tag: str) -> None:
     sysctl({"net/ipv6/conf/default/disable_ipv6": "1"}, ns, strict=False)
     bridged = {f"net/bridge/bridge-nf-call-{kind}": "1" for kind in ("iptables", "ip6tables")}
     sysctl(bridged, ns)
-    sysctl({"net/netfilter/nf_conntrack_tcp_loose": "0"}, ns, strict=False)
+    # Connections of a guest that moved here are seen from the middle on; each direction is asked like a new one.
+    sysctl({"net/netfilter/nf_conntrack_tcp_loose": "1"}, ns, strict=False)
     have = links(ns)
     lines = [
         f"link add {name} type bridge forward_delay 0 stp_state 0"

@@ -11,12 +11,14 @@ import msgspec
 from kilonova.agent.helper import names, nft_rules, validate
 from kilonova.agent.helper.run import drop_namespace, ip, ip_try, links, namespaces, nft, run
 from kilonova.agent.helper.settings import Settings
-from kilonova.agent.helper.verbs import adverts, dhcp, public_interface, routers
+from kilonova.agent.helper.verbs import adverts, dhcp, public_interface, routers, tunnels
+from kilonova.agent.helper.verbs.announce import announce
 from kilonova.common.errors import KilonovaError, NotFound
 from kilonova.common.log import get_logger
 from kilonova.objects.netstate import (
     Change,
     Document,
+    ForwardingState,
     GroupState,
     NetworkState,
     PortState,
@@ -25,7 +27,7 @@ from kilonova.objects.netstate import (
 
 log = get_logger(__name__)
 Item = tuple[str, str, int, str | None]
-_ORDER = {"network": 0, "group": 1, "port": 2, "router": 3}
+_ORDER = {"network": 0, "forwarding": 1, "group": 2, "port": 3, "router": 4}
 
 
 def _kind(document: Document) -> str:
@@ -154,8 +156,10 @@ class HostState:
         for kind, id_ in sorted(set(gone), key=lambda k: -_ORDER[k[0]]):
             self._remove(kind, id_)
         taken = sorted(taken, key=lambda d: _ORDER[_kind(d)])
+        arrived = [d for d in taken if isinstance(d, PortState) and self._arrives(d)]
         for document in taken:
-            self._documents[_kind(document), document.id] = document
+            if not isinstance(document, ForwardingState) or self._has_network(document.id):
+                self._documents[_kind(document), document.id] = document
         errors: dict[tuple[str, str], str] = {}
         for document in taken:
             if isinstance(document, NetworkState):
@@ -163,7 +167,12 @@ class HostState:
                 touched.add(document.id)
             elif isinstance(document, PortState):
                 touched.add(document.network_id)
+        linked = {d.id: d for d in taken if isinstance(d, (NetworkState, ForwardingState))}
+        for id_, document in linked.items():  # the forwarding one where both came
+            self._try(errors, document, partial(self._tunnel, id_))
         self._filter(taken, gone, full, errors)
+        for port in arrived:
+            self._try(errors, port, partial(self._announce, port))
         for document in taken:
             if isinstance(document, RouterState):
                 self._try(errors, document, partial(self._router, document))
@@ -204,6 +213,25 @@ class HostState:
             )
         ip(lines, ns)
 
+    def _tunnel(self, network_id: str) -> None:
+        network = self._documents.get(("network", network_id))
+        if isinstance(network, NetworkState):
+            forwarding = self._documents.get(("forwarding", network_id))
+            known = forwarding if isinstance(forwarding, ForwardingState) else None
+            tunnels.ensure(self._settings, network, known)
+
+    def _has_network(self, network_id: str) -> bool:
+        return ("network", network_id) in self._documents
+
+    def _arrives(self, port: PortState) -> bool:
+        """Tell whether a port's traffic comes to this host, which had prepared for it."""
+        known = self._documents.get(("port", port.id))
+        return isinstance(known, PortState) and port.active and not known.active
+
+    def _announce(self, port: PortState) -> None:
+        ns, device = names.host_ns(self._settings.tag), names.bridge(port.network_id)
+        announce(ns, device, port.mac, [address for address, _ in port.addresses])
+
     def _dhcp(self, network: NetworkState) -> None:
         ports = [
             d for d in self._documents.values()
@@ -230,7 +258,11 @@ class HostState:
         elif isinstance(document, RouterState):
             adverts.remove(self._settings, id_)
             routers.remove(self._settings.tag, id_)
+        elif isinstance(document, ForwardingState):
+            tunnels.remove(self._settings.tag, id_)
         elif isinstance(document, NetworkState):
+            self._documents.pop(("forwarding", id_), None)
+            tunnels.remove(self._settings.tag, id_)
             dhcp.remove(self._settings, id_)
             if not document.external:
                 ip_try(f"link delete {names.bridge(id_)}", names.host_ns(self._settings.tag))
@@ -403,7 +435,7 @@ class HostState:
             if isinstance(document, NetworkState):
                 wanted.add(names.dhcp_ns(tag, document.id))
                 keep |= {names.bridge(document.id), names.dhcp_link(document.id)}
-                keep.add(names.dhcp_dns_link(document.id))
+                keep |= {names.dhcp_dns_link(document.id), names.tunnel(document.id)}
             elif isinstance(document, PortState):
                 keep.add(names.tap(document.id))
             elif isinstance(document, RouterState):
@@ -417,7 +449,7 @@ class HostState:
             if names.is_ours(name, tag) and name not in wanted:
                 drop_namespace(name)
         for link in links(ns):
-            if link[:4] in ("kn-b", "kn-t", "kn-r") and link not in keep:
+            if link[:4] in ("kn-b", "kn-t", "kn-r", "kn-x") and link not in keep:
                 ip_try(f"link delete {link}", ns)
 
     def _keep(self) -> None:

@@ -1,15 +1,12 @@
 """One router: a namespace with a leg in each network, one outside, NAT for floating addresses and for the rest."""
 
 import ipaddress
-import socket
-import struct
 
 from kilonova.agent.helper import names
 from kilonova.agent.helper.run import (
     addresses,
     drop_namespace,
     ensure_namespace,
-    inside,
     ip,
     ip_try,
     links,
@@ -18,6 +15,7 @@ from kilonova.agent.helper.run import (
     sysctl,
 )
 from kilonova.agent.helper.verbs import public_interface
+from kilonova.agent.helper.verbs.announce import announce
 from kilonova.objects.netstate import RouterGateway, RouterInterface, RouterState
 
 
@@ -60,7 +58,8 @@ def ensure(tag: str, router: RouterState, interface: str | None = None) -> None:
     sysctl({"net/ipv6/conf/all/forwarding": forwarding}, ns, strict=False)
     _set_routes(ns, router)
     if router.gateway is not None and fresh:
-        _announce(ns, router.gateway, sorted(fresh))
+        leg_name = names.router_leg(router.gateway.port_id)
+        announce(ns, leg_name, router.gateway.mac, sorted(fresh))
 
 
 def _drop_legs(tag: str, ns: str, keep: set[str]) -> None:
@@ -167,25 +166,6 @@ table ip kilonova_nat {{
         k: "\n    ".join(v) for k, v in {"forward": forward, "pre": pre, "post": post}.items()
     }
     return body.format(**joined)
-
-
-def _announce(ns: str, gateway: RouterGateway, new: list[str]) -> None:
-    """Tell the outside by gratuitous ARP where new addresses live now."""
-    mac = bytes.fromhex(gateway.mac.replace(":", ""))
-    leg = names.router_leg(gateway.port_id)
-
-    def send() -> None:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as sock:
-            sock.bind((leg, 0x0806))
-            for text in new:
-                address = ipaddress.ip_interface(text).ip
-                if address.version == 6:
-                    continue
-                arp = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + address.packed
-                frame = b"\xff" * 6 + mac + b"\x08\x06" + arp + b"\0" * 6 + address.packed
-                sock.send(frame)
-
-    inside(ns, send)
 
 
 def remove(tag: str, router_id: str) -> None:

@@ -185,6 +185,7 @@ def put(work: Work, new: NewPort, net: Row) -> Made:
     groups.join(work, port_id, [g for g, _ in named])
     if new.host:
         work.ports.add(port_id)
+        work.forwarding.add(new.network_id)
     return Made(row, [(s, ip) for (s, _), (_, ip) in zip(taken, ips, strict=True)], named)
 
 
@@ -250,6 +251,7 @@ def change(work: Work, row: Row, values: dict[str, Any], published: bool = True)
     if published:
         out["generation"] = port.c.generation + 1
         work.ports.add(row["id"])
+        work.forwarding.add(row["network_id"])
     changed(work.tx, port, row["id"], work.now, out)
 
 
@@ -303,6 +305,7 @@ def _all_hosts(work: Work, row: Row) -> list[str]:
 
 def let_go(work: Work, row: Row, host: str, generation: int) -> None:
     """Take a port off a host."""
+    work.forwarding.add(row["network_id"])
     work.gone.append((host, "port", row["id"], generation))
 
 
@@ -329,6 +332,7 @@ def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
     hosts = _all_hosts(work, row)
     tx.run(_DELETE, id=port_id)
     work.ports.discard(port_id)
+    work.forwarding.add(row["network_id"])
     for host in hosts:
         if not is_system(row["device_owner"]):
             let_go(work, row, host, row["generation"] + 1)

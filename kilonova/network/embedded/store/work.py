@@ -11,7 +11,9 @@ class Work:
     """What a write touches; the desired state of touched documents is published after the commit.
 
     ports: ids to publish on their host. networks, routers: ids to publish wherever they are. groups: ids whose
-    members changed (batched). gone: (host, kind, id, generation) to remove. events: for compute, after the commit.
+    members changed (batched). forwarding: networks of which a MAC, or the network itself, came to another host
+    (batched); switched: those of them that cannot wait. gone: (host, kind, id, generation) to remove. events: for
+    compute, after the commit.
     """
 
     tx: Tx
@@ -20,6 +22,8 @@ class Work:
     networks: set[str] = field(default_factory=set)
     routers: set[str] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
+    forwarding: set[str] = field(default_factory=set)
+    switched: set[str] = field(default_factory=set)
     gone: list[tuple[str, str, str, int]] = field(default_factory=list)
     events: list[NetworkEvent] = field(default_factory=list)
 

@@ -1,0 +1,153 @@
+"""A network between hosts: one VXLAN link in its bridge, with the entries that the control plane knows.
+
+The link lives in the host namespace; its packets go through the namespace that the helper itself stands in (the
+machine's own), where the underlay address is. Nothing is learned: where a MAC lives is a static entry, so that unknown
+unicast goes nowhere; the bridge answers ARP for known addresses itself. Other broadcast and multicast (IPv6 neighbour
+discovery, router advertisements, VRRP) is copied to the hosts that have the network, DHCP and metadata never.
+
+source: ip-link(8) vxlan and bridge_slave, bridge(8) fdb; Linux br_arp_nd_proxy.c (a reply needs a neighbour entry on
+the bridge and an entry of its MAC at a port with neigh_suppress).
+"""
+
+import ipaddress
+from typing import Any
+
+import msgspec
+
+from kilonova.agent.helper import names
+from kilonova.agent.helper.run import CommandFailed, bridge, ip, ip_try, links, run
+from kilonova.agent.helper.settings import Settings
+from kilonova.objects.netstate import ForwardingState, NetworkState
+
+NOBODY = "00:00:00:00:00:00"  # the entry that broadcast and multicast are copied by
+OVERHEAD = {
+    4: 50,
+    6: 70,
+}  # bytes that VXLAN puts before a guest's packet, by the underlay's IP version
+_SLAVE = "learning off neigh_suppress on flood off mcast_flood on bcast_flood on"
+
+
+class Underlay(msgspec.Struct, frozen=True):
+    """Where this host's tunnels end: an address of this machine, and the UDP port of every host of the cloud."""
+
+    address: str
+    port: int = 4789
+
+
+def remember(settings: Settings, underlay: Underlay | None) -> None:
+    """Keep the underlay for every network from now on."""
+    path = settings.directory("net") / "underlay"
+    if underlay is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(msgspec.json.encode(underlay))
+
+
+def underlay_of(settings: Settings) -> Underlay | None:
+    """Return the underlay, None on a host that is alone."""
+    path = settings.directory("net") / "underlay"
+    return msgspec.json.decode(path.read_bytes(), type=Underlay) if path.exists() else None
+
+
+def ensure(settings: Settings, network: NetworkState, forwarding: ForwardingState | None) -> None:
+    """Make link, forwarding and neighbour entries as they should be; what stays is not touched."""
+    underlay = underlay_of(settings)
+    if underlay is None or forwarding is None or network.external:
+        remove(settings.tag, network.id)
+        return
+    _link(settings.tag, network, underlay)
+    away = [e for e in forwarding.entries if e.underlay != underlay.address]
+    ns, link = names.host_ns(settings.tag), names.tunnel(network.id)
+    wanted: set[tuple[str, str]] = {(e.mac, e.underlay) for e in away}
+    wanted |= {(NOBODY, peer) for peer in forwarding.peers if peer != underlay.address}
+    _forward(ns, link, wanted)
+    neighbours = {
+        a: e.mac for e in away for a in e.addresses if ipaddress.ip_address(a).version == 4
+    }
+    _answer(ns, names.bridge(network.id), neighbours)
+
+
+def _link(tag: str, network: NetworkState, underlay: Underlay) -> None:
+    ns, link = names.host_ns(tag), names.tunnel(network.id)
+    have = _details(ns, link)
+    wanted = {"id": network.segment, "local": underlay.address, "port": underlay.port}
+    if ":" in underlay.address:
+        wanted["local6"] = wanted.pop("local")
+    if have is not None and any(have.get(k) != v for k, v in wanted.items()):
+        ip([f"link delete {link}"], ns)
+        have = None
+    if have is None:
+        run(
+            [
+                "ip", "link", "add", "name", link, "netns", ns, "type", "vxlan",
+                "id", str(network.segment), "local", underlay.address,
+                "dstport", str(underlay.port), "nolearning", "ttl", "64",
+            ]
+        )  # fmt: skip
+    ip(
+        [
+            f"link set {link} mtu {network.mtu} master {names.bridge(network.id)}",
+            f"link set {link} type bridge_slave {_SLAVE}",
+            f"link set {link} up",
+        ],
+        ns,
+    )
+
+
+def _details(ns: str, link: str) -> dict[str, Any] | None:
+    """Return what kind of tunnel a link is, or None."""
+    try:
+        text = run(["ip", "-d", "-j", "link", "show", "dev", link], ns=ns)
+    except CommandFailed:
+        return None
+    found: list[dict[str, Any]] = msgspec.json.decode(text)
+    data: dict[str, Any] = found[0].get("linkinfo", {}).get("info_data", {})
+    return data
+
+
+def _forward(ns: str, link: str, wanted: set[tuple[str, str]]) -> None:
+    """Make the entries (MAC, underlay address of its host) exactly these, in the tunnel and in the bridge."""
+    rows: list[dict[str, Any]] = msgspec.json.decode(
+        run(["bridge", "-j", "fdb", "show", "dev", link], ns=ns)
+    )
+    tunnel = {(r["mac"], r["dst"]) for r in rows if "self" in r["flags"] and "dst" in r}
+    bridged = {r["mac"] for r in rows if "master" in r and r.get("state") == "static"}
+    macs = {mac for mac, _ in wanted if mac != NOBODY}
+    lines = [
+        f"fdb del {mac} dev {link} dst {dst} self"
+        for mac, dst in sorted(tunnel - wanted)
+        if mac not in macs  # one that moved is replaced, so that it is never without an entry
+    ]
+    lines += [f"fdb del {mac} dev {link} master" for mac in sorted(bridged - macs)]
+    for mac, dst in sorted(wanted - tunnel):
+        verb, state = ("append", "permanent") if mac == NOBODY else ("replace", "static")
+        lines.append(f"fdb {verb} {mac} dev {link} dst {dst} self {state}")
+    lines += [
+        f"fdb replace {mac} dev {link} master static sticky" for mac in sorted(macs - bridged)
+    ]
+    bridge(lines, ns)
+
+
+def _answer(ns: str, device: str, wanted: dict[str, str]) -> None:
+    """Make the bridge's neighbour entries (address -> MAC) exactly these."""
+    rows: list[dict[str, Any]] = msgspec.json.decode(
+        run(["ip", "-j", "neigh", "show", "dev", device, "nud", "permanent"], ns=ns)
+    )
+    have = {r["dst"]: r.get("lladdr") for r in rows if ":" not in r["dst"]}
+    lines = [f"neigh del {a} dev {device}" for a in sorted(have.keys() - wanted.keys())]
+    lines += [
+        f"neigh replace {a} lladdr {mac} dev {device} nud permanent"
+        for a, mac in sorted(wanted.items())
+        if have.get(a) != mac
+    ]
+    ip(lines, ns)
+
+
+def remove(tag: str, network_id: str) -> None:
+    """Remove a network's tunnel; fine when there is none."""
+    ns, link, device = names.host_ns(tag), names.tunnel(network_id), names.bridge(network_id)
+    have = links(ns)
+    if link in have:
+        ip_try(f"link delete {link}", ns)
+        if device in have:
+            _answer(ns, device, {})

@@ -1,0 +1,143 @@
+"""Where MACs live, told to the hosts of a network that have an underlay address: without one there is nothing to tell.
+
+A host says its address when it asks for everything. What a host did not report is sent again three times; after that
+its next question for everything brings it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+
+import sqlalchemy as sa
+
+from kilonova.common.log import get_logger
+from kilonova.db.engine import Database, Tx
+from kilonova.db.sql import P, Q, insert
+from kilonova.network.embedded import documents
+from kilonova.network.embedded.schema import underlay
+from kilonova.network.embedded.store.common import listed
+from kilonova.objects.netstate import Applied, Document
+
+log = get_logger(__name__)
+TRIES = 3
+Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
+
+_ALL = Q(sa.select(underlay.c.host, underlay.c.address))
+_INSERT = insert(underlay)
+_DROP = Q(sa.delete(underlay).where(underlay.c.host == P("host")))
+_HOLDER = Q(sa.select(underlay.c.host).where(underlay.c.address == P("address")))
+
+
+class Forwarding:
+    """Marks of networks, and the underlay addresses of hosts as last read. Safe to use from any thread.
+
+    alive: the hosts that are alive; an address of one that is not may be taken over.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.alive: Callable[[], Collection[str]] = tuple
+        self._database = database
+        self._guard = threading.Lock()
+        self._underlays: dict[str, str] = {}
+        self._dirty: set[str] = set()
+        self._unheard: dict[tuple[str, str], tuple[int, float, int]] = {}
+        # (host, network) -> generation, monotonic time of sending, how often it was sent
+
+    def load(self) -> None:
+        """Read the addresses again: another process may have heard of a host."""
+        found = {r["host"]: r["address"] for r in self._database.read(lambda tx: tx.all(_ALL))}
+        with self._guard:
+            self._underlays = found
+
+    def underlays(self) -> dict[str, str]:
+        """Return host -> underlay address."""
+        with self._guard:
+            return dict(self._underlays)
+
+    def register(self, host: str, address: str, now: float) -> bool:
+        """Note where a host's tunnels end ("": nowhere); tell whether that is new. What lives there is marked.
+
+        An address that another host has stays with that one while it is alive: a host speaks for itself only.
+        """
+        alive = self.alive()
+        with self._guard:
+            if self._underlays.get(host, "") == address:
+                return False
+
+        def put(tx: Tx) -> list[str] | None:
+            holder = tx.value(_HOLDER, address=address)
+            if holder not in (None, host) and holder in alive:
+                log.error(
+                    "two hosts say that they have the same underlay address",
+                    extra={"host": host, "holder": holder, "address": address},
+                )
+                return None
+            for old in {host, holder or host}:
+                tx.run(_DROP, host=old)
+            if address:
+                tx.run(_INSERT, host=host, address=address, updated_at=now)
+            return [r[0] for r in tx.all(documents.NETWORKS_ON_HOST, host=host)]
+
+        nets = self._database.write(put)
+        if nets is None:
+            return False
+        self.load()
+        with self._guard:
+            self._dirty |= set(nets)
+        return True
+
+    # -- what is to be sent
+
+    def mark(self, networks: set[str]) -> bool:
+        """Note networks in which something moved; False where no host has an underlay."""
+        with self._guard:
+            if not self._underlays or not networks:
+                return False
+            self._dirty |= networks
+            return True
+
+    def take(self) -> set[str]:
+        """Return the marked networks, and forget the marks."""
+        with self._guard:
+            dirty, self._dirty = self._dirty, set()
+            return dirty
+
+    def collect(
+        self, tx: Tx, networks: Iterable[str], generation: int, out: Outbox, only: str | None = None
+    ) -> None:
+        """Put the documents of networks into an outbox, for every host of each, or ``only`` for one."""
+        known = self.underlays()
+        if not known or (only is not None and only not in known):
+            return
+        ids = [r[0] for r in tx.all(documents.TENANT_NETWORKS, ids=listed(networks))]
+        found = documents.forwarding_states(tx, ids, known, generation)
+        for network_id, (hosts, state) in found.items():
+            for host in hosts if only is None else [only]:
+                out.setdefault(host, ([], []))[0].append(state)
+                self._sent(host, network_id, generation)
+
+    # -- what was heard
+
+    def _sent(self, host: str, network_id: str, generation: int) -> None:
+        with self._guard:
+            tries = self._unheard.get((host, network_id), (0, 0.0, 0))[2]
+            self._unheard[host, network_id] = (generation, time.monotonic(), tries + 1)
+
+    def heard(self, report: Applied) -> None:
+        """Note what a host has in force."""
+        for kind, network_id, generation, error in report.items:
+            if kind == "forwarding" and error is None:
+                with self._guard:
+                    waiting = self._unheard.get((report.host, network_id))
+                    if waiting is not None and waiting[0] <= generation:
+                        del self._unheard[report.host, network_id]
+
+    def mark_unheard(self, before: float) -> None:
+        """Mark what was sent before a moment (monotonic) and not reported; given up after three times."""
+        with self._guard:
+            late = {k: v for k, v in self._unheard.items() if v[1] < before}
+            for key, (_, _, tries) in late.items():
+                if tries < TRIES:
+                    self._dirty.add(key[1])
+                else:
+                    del self._unheard[key]

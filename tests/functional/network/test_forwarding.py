@@ -1,0 +1,173 @@
+"""Where MACs live: what each host of a network is told, and when (issue 4, networks across hosts)."""
+
+from collections.abc import Callable
+
+import pytest
+
+from kilonova.objects.base import decode, encode
+from kilonova.objects.netstate import Applied, Change, ForwardingState, StateRequest
+from tests.contracts.test_network import until
+from tests.functional.network.conftest import DEMO, Cloud
+
+HOSTS = {"h1": "10.66.0.1", "h2": "10.66.0.2", "h3": "10.66.0.3"}
+
+
+def say(cloud: Cloud, host: str, underlay: str) -> Change:
+    """Ask for everything as a host does that has this underlay address."""
+    body = encode(StateRequest(host=host, underlay=underlay))
+    return decode(cloud.bus.request(f"network.state.{host}", body, 1.0), Change)
+
+
+@pytest.fixture
+def three(seeded: Cloud) -> Cloud:
+    """Three hosts on one underlay."""
+    seeded.hosts = list(HOSTS)
+    for host, underlay in HOSTS.items():
+        say(seeded, host, underlay)
+    return seeded
+
+
+def private(cloud: Cloud) -> str:
+    found: str = cloud.ok("GET", "/networks?name=private")["networks"][0]["id"]
+    return found
+
+
+def server(cloud: Cloud, name: str, host: str) -> tuple[str, str]:
+    """Return (port, MAC) of a new server's port."""
+    made = cloud.network.ensure_port(
+        (name, "0"), project_id=DEMO, device_id=name, host=host, network_id=private(cloud)
+    )
+    return made.port_id, made.mac
+
+
+def told(cloud: Cloud, host: str) -> ForwardingState | None:
+    """Return what a host was told last of the private network, of one generation never two contents."""
+    found = cloud.bus.documents(host, "forwarding", private(cloud))
+    state: ForwardingState | None = found[-1] if found else None
+    return state
+
+
+def lives(cloud: Cloud, host: str, mac: str) -> Callable[[], str | None]:
+    def at() -> str | None:
+        state = told(cloud, host)
+        return next((e.underlay for e in state.entries if e.mac == mac), None) if state else None
+
+    return at
+
+
+def test_every_host_of_a_network_learns_where_a_port_lives(three: Cloud) -> None:
+    _, first = server(three, "s1", "h1")
+    _, second = server(three, "s2", "h2")
+    for host in ("h1", "h2"):
+        until(lambda h=host: lives(three, h, second)() == HOSTS["h2"])  # type: ignore[misc]
+        until(lambda h=host: lives(three, h, first)() == HOSTS["h1"])  # type: ignore[misc]
+    state = told(three, "h1")
+    assert state is not None and {HOSTS["h1"], HOSTS["h2"]} <= set(state.peers)
+    entry = next(e for e in state.entries if e.mac == second)
+    shown = three.ok("GET", "/ports?device_id=s2")["ports"][0]
+    assert entry.addresses == (shown["fixed_ips"][0]["ip_address"],)
+    gateway = three.ok("GET", "/ports?device_owner=network:router_interface")["ports"][0]
+    assert gateway["mac_address"] in {e.mac for e in state.entries}, "the router's leg too"
+    dhcp = three.ok("GET", "/ports?device_owner=network:dhcp")["ports"][0]
+    assert dhcp["mac_address"] not in {e.mac for e in state.entries}, "DHCP is on every host"
+
+
+def test_a_host_with_an_inactive_binding_is_a_peer_and_a_switch_is_told_at_once(
+    three: Cloud,
+) -> None:
+    port, mac = server(three, "s1", "h1")
+    _, other = server(three, "s2", "h2")
+    until(lambda: lives(three, "h2", mac)() == HOSTS["h1"])
+    three.network.add_bindings("s1", "h3")
+    until(lambda: lives(three, "h3", mac)() == HOSTS["h1"])
+    three.network.activate_bindings("s1", "h3")
+    for host in HOSTS:  # no wait: in the same message as the port's two sides
+        assert lives(three, host, mac)() == HOSTS["h3"], host
+        (change,) = [
+            c
+            for c in three.bus.changes(host)
+            if any(isinstance(d, ForwardingState) and lives_in(d, mac) for d in c.documents)
+        ]
+        if host != "h2":
+            assert any(getattr(d, "id", "") == port for d in change.documents)
+    assert lives(three, "h3", other)() == HOSTS["h2"]
+    three.network.delete_bindings("s1", "h1")
+    three.network.remove_ports_of("s1")
+    until(lambda: told(three, "h2") is not None and lives(three, "h2", mac)() is None)
+
+
+def lives_in(state: ForwardingState, mac: str) -> bool:
+    return any(e.mac == mac and e.underlay == HOSTS["h3"] for e in state.entries)
+
+
+def test_a_host_that_asks_gets_it_and_one_that_is_alone_gets_nothing(three: Cloud) -> None:
+    _, mac = server(three, "s1", "h1")
+    server(three, "s2", "h2")
+    full = say(three, "h2", HOSTS["h2"])
+    (state,) = [d for d in full.documents if isinstance(d, ForwardingState)]
+    assert mac in {e.mac for e in state.entries}
+    three.network.ensure_port(
+        ("s4", "0"), project_id=DEMO, device_id="s4", host="h4", network_id=private(three)
+    )
+    alone = say(three, "h4", "")
+    assert alone.documents and not any(isinstance(d, ForwardingState) for d in alone.documents)
+    until(lambda: lives(three, "h1", mac)() == HOSTS["h1"])
+    assert told(three, "h4") is None
+
+
+def test_a_cloud_without_underlays_sends_nothing(seeded: Cloud) -> None:
+    server(seeded, "s1", "h1")
+    seeded.network.publisher.send_forwarding()
+    assert told(seeded, "h1") is None
+
+
+def test_an_address_belongs_to_one_live_host(three: Cloud) -> None:
+    """A host speaks for itself only: it cannot draw another's traffic; a dead one's address can be taken over."""
+    _, mac = server(three, "s1", "h1")
+    server(three, "s2", "h2")
+    until(lambda: lives(three, "h2", mac)() == HOSTS["h1"])
+    say(three, "h2", HOSTS["h1"])
+    assert three.network.publisher.forwarding.underlays() == HOSTS
+    three.hosts.remove("h1")
+    say(three, "h2", HOSTS["h1"])
+    assert three.network.publisher.forwarding.underlays() == {
+        "h2": HOSTS["h1"],
+        "h3": HOSTS["h3"],
+    }
+    say(three, "h2", "")
+    assert "h2" not in three.network.publisher.forwarding.underlays()
+
+
+def test_what_was_not_reported_is_sent_again_three_times(three: Cloud) -> None:
+    """R6: a lost message costs seconds."""
+    _, mac = server(three, "s1", "h1")
+    server(three, "s2", "h2")
+    until(lambda: lives(three, "h2", mac)() is not None)
+    publisher = three.network.publisher
+    with publisher._order:
+        three.applied("h1")
+        publisher.forwarding.take()
+        publisher.forwarding.mark_unheard(float("inf"))
+        assert publisher.forwarding.take() == {private(three)}, "h2 said nothing"
+    state = told(three, "h2")
+    assert state is not None
+    report = Applied(host="h2", items=(("forwarding", state.id, state.generation, None),))
+    three.bus.publish("network.report.h2", encode(report))
+    for host in ("h1", "h2", "h3"):
+        three.applied(host)
+    publisher.forwarding.mark_unheard(float("inf"))
+    assert publisher.forwarding.take() == set()
+
+
+def test_a_router_that_moves_takes_its_leg_along(three: Cloud) -> None:
+    server(three, "s1", "h1")
+    server(three, "s2", "h2")
+    leg = three.ok("GET", "/ports?device_owner=network:router_interface", "admin:admin")["ports"][0]
+    old, mac = leg["binding:host_id"], leg["mac_address"]
+    stays = next(h for h in ("h1", "h2") if h != old)
+    until(lambda: lives(three, stays, mac)() == HOSTS[old])
+    three.hosts.remove(old)
+    assert three.network.rebalance_routers() == 1
+    now = three.ok("GET", f"/ports/{leg['id']}", "admin:admin")["port"]["binding:host_id"]
+    assert now != old
+    until(lambda: lives(three, stays, mac)() == HOSTS[now])
