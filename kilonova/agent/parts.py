@@ -2,6 +2,7 @@
 
 from kilonova.agent.guest_disks import GuestDisks
 from kilonova.agent.guest_images import CopyFiles, GuestImages
+from kilonova.agent.guest_live import GuestLive
 from kilonova.agent.guest_moves import DiskMoves, GuestMoves
 from kilonova.agent.guest_nics import GuestNics
 from kilonova.agent.guest_remaking import GuestRemakes
@@ -14,7 +15,7 @@ from kilonova.agent.volumes import Volumes
 def parts_of(bench: Bench) -> list[Part]:
     """Return the parts of one host."""
     parts: list[Part] = [GuestNics(bench), GuestDisks(bench), GuestResizes(bench)]
-    parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench)]
+    parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench), GuestLive(bench)]
     if bench.volumes is not None:
         parts.append(Volumes(bench.driver, bench.volumes))
     if bench.files is not None:

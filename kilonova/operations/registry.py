@@ -34,6 +34,7 @@ OPERATIONS = (
     "revert_resize",
     "revert_move",
     "server_evacuate",
+    "live_migrate",
     "interface_attach",
     "interface_detach",
     "volume_attach",
