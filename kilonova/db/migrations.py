@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import migration as m
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore
 
 ENDED = frozenset(("confirmed", "reverted", "error", "completed", "failed", "cancelled", "done"))
 """Statuses of a migration that keeps nothing any more."""
@@ -23,9 +23,7 @@ HOLDING = (
 )
 """Statuses of one that may keep a claim, or a guest that is off, at its source."""
 _COLUMNS = tuple(c.name for c in m.columns if c.name != "id")
-_ADD = Q(
-    sa.insert(m).prefix_with("OR IGNORE", dialect="sqlite").values({n: P(n) for n in _COLUMNS})
-)
+_ADD = insert_or_ignore(m, *_COLUMNS)
 _GET = Q(sa.select(m).where(m.c.uuid == P("uuid")))
 _WAITING = Q(
     sa.select(m)

@@ -27,8 +27,9 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import flavors
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Tx
 from kilonova.db.secrets import Vault
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded.network import EmbeddedNetwork
