@@ -1,8 +1,8 @@
 """Which kinds of orders a host performs beyond building, deleting and powering guests: one line per part."""
 
+from kilonova.agent.guest_checks import GuestChecks
 from kilonova.agent.guest_disks import GuestDisks
 from kilonova.agent.guest_images import CopyFiles, GuestImages
-from kilonova.agent.guest_live import GuestLive
 from kilonova.agent.guest_moves import DiskMoves, GuestMoves
 from kilonova.agent.guest_nics import GuestNics
 from kilonova.agent.guest_remaking import GuestRemakes
@@ -15,7 +15,7 @@ from kilonova.agent.volumes import Volumes
 def parts_of(bench: Bench) -> list[Part]:
     """Return the parts of one host."""
     parts: list[Part] = [GuestNics(bench), GuestDisks(bench), GuestResizes(bench)]
-    parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench), GuestLive(bench)]
+    parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench), GuestChecks(bench)]
     if bench.volumes is not None:
         parts.append(Volumes(bench.driver, bench.volumes))
     if bench.files is not None:

@@ -36,6 +36,7 @@ class Settings:
     allow_resize_to_same_host: whether a resize may leave a server where it is; a cloud of one host needs it.
     underlay_ip: this host's address in the network that connects the hosts of the cloud, in which nobody else is; "": a
     host that is alone. underlay_port: UDP port of VXLAN, the same on every host.
+    cross_cell_move_weight_multiplier: how much a resize that may leave its cell prefers to stay; negative: to go.
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
     """
 
@@ -59,6 +60,7 @@ class Settings:
     shelved_offload_time_s: float = 0.0
     reclaim_instance_interval_s: float = 0.0
     allow_resize_to_same_host: bool = True
+    cross_cell_move_weight_multiplier: float = 1_000_000.0
     image_certificates_dir: str | None = None
     nbd_address: str = ""
     underlay_ip: str = ""

@@ -9,15 +9,23 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import action_event as ev
 from kilonova.db.schema.cell import fault as f
 from kilonova.db.schema.cell import instance_action as a
-from kilonova.db.sql import P, Q, insert_or_ignore, insert_or_replace
+from kilonova.db.sql import P, Q
 
-_BEGIN = insert_or_ignore(a)
+_BEGIN = Q(
+    sa.insert(a)
+    .prefix_with("OR IGNORE", dialect="sqlite")
+    .values({c.name: P(c.name) for c in a.columns})
+)
 _FINISH = Q(
     sa.update(a)
     .where(a.c.operation == P("operation_"), a.c.finished_at.is_(None))
     .values(finished_at=P("now"), updated_at=P("now"), message=P("message"))
 )
-_EVENT = insert_or_replace(ev)
+_EVENT = Q(
+    sa.insert(ev)
+    .prefix_with("OR REPLACE", dialect="sqlite")
+    .values({c.name: P(c.name) for c in ev.columns})
+)
 _OF = Q(
     sa.select(a)
     .where(a.c.server == P("server"))
@@ -29,10 +37,15 @@ _ONE = Q(
     .order_by(a.c.started_at)
     .limit(1)
 )
+_OPEN = Q(sa.select(a.c.finished_at).where(a.c.operation == P("operation")))
 _EVENTS = Q(sa.select(ev).where(ev.c.operation == P("operation")).order_by(ev.c.started_at))
 _ERASE_EVENTS = Q(sa.delete(ev).where(ev.c.operation == P("operation")))
 _ERASE = Q(sa.delete(a).where(a.c.operation == P("operation")))
-_FAULT = insert_or_ignore(f)
+_FAULT = Q(
+    sa.insert(f)
+    .prefix_with("OR IGNORE", dialect="sqlite")
+    .values({c.name: P(c.name) for c in f.columns})
+)
 _LAST_FAULT = Q(
     sa.select(f).where(f.c.server == P("server")).order_by(f.c.created_at.desc()).limit(1)
 )
@@ -53,6 +66,12 @@ def begin(tx: Tx, *, operation: str, server: str, action: str, ctx: Context, now
         updated_at=now,
         message=None,
     )
+
+
+def stands(tx: Tx, operation: str) -> str:
+    """Return how an operation's action stands in this cell: "open", "finished", or "" when it never began here."""
+    row = tx.one(_OPEN, operation=operation)
+    return "" if row is None else "open" if row[0] is None else "finished"
 
 
 def finish(tx: Tx, operation: str, now: float, *, error: bool = False) -> None:

@@ -4,7 +4,6 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
-from kilonova.db.portable import among
 from kilonova.db.schema.world import server_mapping as m
 from kilonova.db.sql import P, Q, insert
 
@@ -13,6 +12,11 @@ _GET = Q(sa.select(m).where(m.c.server == P("server")))
 _PLACE = Q(
     sa.update(m)
     .where(m.c.server == P("server_"))
+    .values(cell=P("cell"), host=P("host"), updated_at=P("updated_at"))
+)
+_SWAP = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"), m.c.epoch == P("epoch_"), m.c.cell == P("cell_"))
     .values(cell=P("cell"), host=P("host"), updated_at=P("updated_at"))
 )
 _EPOCH = Q(
@@ -54,9 +58,21 @@ _USED_BY_USER = Q(
     )
 )
 
-_CELLS_OF = Q(sa.select(m.c.server, m.c.cell).where(among(m.c.server, "ids")))
+_CELLS_OF = Q(
+    sa.select(m.c.server, m.c.cell).where(
+        m.c.server.in_(
+            sa.select(sa.func.json_each(P("ids")).table_valued("value", name="ids").c.value)
+        )
+    )
+)
 
-_REQUESTS_OF = Q(sa.select(m.c.server, m.c.requested).where(among(m.c.server, "ids")))
+_REQUESTS_OF = Q(
+    sa.select(m.c.server, m.c.requested).where(
+        m.c.server.in_(
+            sa.select(sa.func.json_each(P("ids")).table_valued("value", name="ids").c.value)
+        )
+    )
+)
 
 
 _NO_LIMIT = 2**62
@@ -129,6 +145,14 @@ def find(tx: Tx, server: str) -> Row | None:
 def place(tx: Tx, server: str, *, cell: str | None, host: str | None, now: float) -> bool:
     """Say where a server is; False when its mapping is gone."""
     return tx.run(_PLACE, server_=server, cell=cell, host=host, updated_at=now) == 1
+
+
+def swap(
+    tx: Tx, server: str, *, epoch: int, source: str, target: str, host: str, now: float
+) -> bool:
+    """Let a server be seen in another cell; False when another operation (a delete) was accepted since ``epoch``."""
+    values = {"server_": server, "epoch_": epoch, "cell_": source, "cell": target, "host": host}
+    return tx.run(_SWAP, **values, updated_at=now) == 1
 
 
 def take_epoch(tx: Tx, server: str, epoch: int, now: float) -> bool:

@@ -6,24 +6,24 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import migration as m
-from kilonova.db.sql import P, Q, insert_or_ignore
+from kilonova.db.sql import P, Q
 
 ENDED = frozenset(("confirmed", "reverted", "error", "completed", "failed", "cancelled", "done"))
 """Statuses of a migration that keeps nothing any more."""
-LIVE = ("accepted", "queued", "preparing", "running", "post-migrating")
-"""Statuses of a live migration under way, in their order."""
 HOLDING = (
     "accepted",
     "pre-migrating",
     "migrating",
-    *LIVE[1:],
+    "post-migrating",
     "finished",
     "confirming",
     "reverting",
 )
 """Statuses of one that may keep a claim, or a guest that is off, at its source."""
 _COLUMNS = tuple(c.name for c in m.columns if c.name != "id")
-_ADD = insert_or_ignore(m, *_COLUMNS)
+_ADD = Q(
+    sa.insert(m).prefix_with("OR IGNORE", dialect="sqlite").values({n: P(n) for n in _COLUMNS})
+)
 _GET = Q(sa.select(m).where(m.c.uuid == P("uuid")))
 _WAITING = Q(
     sa.select(m)
@@ -35,16 +35,12 @@ _OF_SERVER = Q(sa.select(m).where(m.c.server == P("server")).order_by(m.c.id))
 _STATUS = Q(
     sa.update(m).where(m.c.uuid == P("uuid_")).values(status=P("status"), updated_at=P("now"))
 )
-_ADVANCE = Q(
-    sa.update(m)
-    .where(m.c.uuid == P("uuid_"), m.c.status == P("before"))
-    .values(status=P("status"), updated_at=P("now"))
-)
 _DEST = Q(
     sa.update(m)
     .where(m.c.uuid == P("uuid_"))
     .values(dest_host=P("host"), dest_node=P("node"), updated_at=P("now"))
 )
+_CROSS = Q(sa.update(m).where(m.c.uuid == P("uuid_")).values(cross_cell=1))
 _OLD = Q(
     sa.select(m).where(m.c.status == "finished", m.c.updated_at <= P("before")).limit(P("most"))
 )
@@ -80,14 +76,14 @@ def set_status(tx: Tx, uuid: str, status: str, now: float) -> None:
     tx.run(_STATUS, uuid_=uuid, status=status, now=now)
 
 
-def advance(tx: Tx, uuid: str, before: str, status: str, now: float) -> None:
-    """Say how a migration stands, if it stood as ``before``."""
-    tx.run(_ADVANCE, uuid_=uuid, before=before, status=status, now=now)
-
-
 def set_dest(tx: Tx, uuid: str, host: str, node: str, now: float) -> None:
     """Say where a migration goes."""
     tx.run(_DEST, uuid_=uuid, host=host, node=node, now=now)
+
+
+def mark_cross_cell(tx: Tx, uuid: str) -> None:
+    """Say that a migration goes to another cell, whatever becomes of it (CC-3.1)."""
+    tx.run(_CROSS, uuid_=uuid)
 
 
 def finished_before(tx: Tx, before: float, most: int = 100) -> list[Row]:
@@ -101,7 +97,7 @@ def holding(tx: Tx) -> list[Row]:
 
 
 def listed(
-    tx: Tx, filters: dict[str, Any], limit: int, after: tuple[float, int] | None
+    tx: Tx, filters: dict[str, Any], limit: int, after: tuple[float, str] | None
 ) -> list[Row]:
     """Return migrations, newest first. filters: column -> value; also ``host`` (either end), since, before (times)."""
     stmt = sa.select(m)
@@ -117,5 +113,5 @@ def listed(
         else:
             stmt = stmt.where(m.c[name] == value)
     if after is not None:
-        stmt = stmt.where(sa.tuple_(m.c.created_at, m.c.id) < sa.tuple_(*after))
-    return tx.select(stmt.order_by(m.c.created_at.desc(), m.c.id.desc()).limit(limit))
+        stmt = stmt.where(sa.tuple_(m.c.created_at, m.c.uuid) < sa.tuple_(*after))
+    return tx.select(stmt.order_by(m.c.created_at.desc(), m.c.uuid.desc()).limit(limit))

@@ -5,6 +5,7 @@ guest_leave            GuestLeave       GuestState     turn the guest off, unplu
 guest_return           GuestReturn      GuestBuilt     the guest that left is there again; undo: GuestLeave
 guest_copy_disks       GuestCopyDisks   DisksCopied    copy local disks of a guest that is off to files of the host
 guest_send_disks       GuestSendDisks   DisksSent      give those files to the image service, and remove them
+guest_check            GuestBuild       GuestChecked   tell whether this host can make the guest; nothing is made
 The undo of guest_copy_disks has the same payload and removes the files. The destination is told guest_build.
 """
 
@@ -58,3 +59,7 @@ class DisksSent(Versioned, frozen=True, kw_only=True):
     """size: bytes of all files."""
 
     size: int
+
+
+class GuestChecked(Versioned, frozen=True, kw_only=True):
+    """The host can make the guest."""

@@ -163,6 +163,16 @@ class ResizeParams(ServerParams, frozen=True, kw_only=True):
     from_host: str | None = since(1, 2, default=None)
 
 
+class CrossCellParams(ResizeParams, frozen=True, kw_only=True):
+    """Parameters of a move to another cell, its confirm and its revert. host: where the server is when it is accepted.
+
+    target_cell: where the server goes, or came to be; of a resize the one that was decided on first.
+    """
+
+    source_cell: str = ""
+    target_cell: str = ""
+
+
 class RescueParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of a rescue. image: what the guest boots from."""
 
@@ -243,14 +253,3 @@ class EvacuateParams(ServerParams, frozen=True, kw_only=True):
     migration: str = ""
     to_host: str | None = None
     stay_off: bool = False
-
-
-class LiveMigrateParams(ServerParams, frozen=True, kw_only=True):
-    """Parameters of a live migration. migration: its uuid. to_host: where to, if asked (force: without the filters).
-
-    block: whether local disks are copied; None: when there are any.
-    """
-
-    migration: str = ""
-    to_host: str | None = None
-    block: bool | None = None

@@ -10,7 +10,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import cleanup as c
-from kilonova.db.sql import P, Q, insert_or_ignore
+from kilonova.db.sql import P, Q
 from kilonova.objects.base import decode, encode
 from kilonova.objects.guest import GuestAttachNic, GuestDetachNic
 from kilonova.objects.order import Order, unpack
@@ -18,7 +18,11 @@ from kilonova.operations.services import Services
 from kilonova.saga import journal
 from kilonova.saga.definition import Run
 
-_ADD = insert_or_ignore(c)
+_ADD = Q(
+    sa.insert(c)
+    .prefix_with("OR IGNORE", dialect="sqlite")
+    .values({x.name: P(x.name) for x in c.columns})
+)
 _OF_HOST = Q(sa.select(c).where(c.c.host == P("host")).order_by(c.c.created_at))
 _OF_SERVER = Q(sa.select(c.c.order).where(c.c.server == P("server")))
 _ALL = Q(sa.select(c).order_by(c.c.created_at).limit(1000))
@@ -145,8 +149,9 @@ def _is_elsewhere(services: Services, order: Order) -> bool | None:
     mapping = services.world.read(lambda tx: mappings.find(tx, order.server_id))
     if mapping is None or mapping["cell"] is None:
         return True
-    if services.cell(mapping["cell"]).read(lambda tx: journal.live_of(tx, order.server_id)):
-        return None
+    for home in (services.world, services.cell(mapping["cell"])):
+        if home.read(lambda tx: journal.live_of(tx, order.server_id)):
+            return None
     return bool(mapping["host"] != order.host)
 
 

@@ -11,7 +11,15 @@ from kilonova.objects.base import decode, encode
 from kilonova.objects.guest import GuestResizeConfirm, PowerState
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import RequestedServer, ResizeParams
-from kilonova.operations import accept, cleanup, guest_orders, resizing, settling, states
+from kilonova.operations import (
+    accept,
+    cleanup,
+    confirm_resize_cross_cell,
+    guest_orders,
+    resizing,
+    settling,
+    states,
+)
 from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -102,6 +110,8 @@ def start(services: Services, ctx: Context, found: Found) -> str:
     if found.row is None or found.row["vm_state"] != states.RESIZED or found.row["task_state"]:
         raise accept.wrong_state(found.id, transition.verb, found.row)
     migration = resizing.waiting_migration(services, found)
+    if migration["cross_cell"]:
+        return confirm_resize_cross_cell.start(services, ctx, found, migration)
     source = resizing.source_of(migration, found.row)
     saga = SAGA if source is None else definition.of_kind("confirm_move")
     return accept.on_server(

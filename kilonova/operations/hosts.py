@@ -364,7 +364,12 @@ class Hosts(HostsElsewhere):
 
 
 def _wanted_power(row: Row) -> PowerState:
-    """Return what a guest is after a boot of its host; one that waits to be confirmed is what it was."""
+    """Return what a guest is after a boot of its host; one that waits to be confirmed is what it was.
+
+    One that went to another cell stays off: its hidden record is only kept for a revert.
+    """
+    if row["hidden"]:
+        return PowerState.SHUTDOWN
     if row["vm_state"] == states.RESCUED:
         return PowerState.RUNNING
     if row["vm_state"] == states.RESIZED and row["power_state"] in _WANTED.values():

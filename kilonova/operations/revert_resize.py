@@ -23,7 +23,14 @@ from kilonova.objects.guest import (
 )
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import ResizeParams
-from kilonova.operations import accept, guest_orders, resizing, settling, states
+from kilonova.operations import (
+    accept,
+    guest_orders,
+    resizing,
+    revert_resize_cross_cell,
+    settling,
+    states,
+)
 from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -154,6 +161,8 @@ def start(services: Services, ctx: Context, found: Found) -> str:
     if found.row is None or found.row["vm_state"] != states.RESIZED or found.row["task_state"]:
         raise accept.wrong_state(found.id, transition.verb, found.row)
     migration = resizing.waiting_migration(services, found)
+    if migration["cross_cell"]:
+        return revert_resize_cross_cell.start(services, ctx, found, migration)
     params: dict[str, object] = {
         "migration": migration["uuid"],
         "new_flavor": resizing.flavor_of(migration["new_flavor"]),

@@ -22,8 +22,10 @@ from kilonova.operations.services import Services
 from kilonova.placement import claims, groups
 from kilonova.placement.claims import Change
 from kilonova.scheduler import request as requests
+from kilonova.scheduler.filters.base import Settings
 from kilonova.scheduler.select import Decision, select_fresh
 from kilonova.scheduler.view import HostFacts, HostKind, View
+from kilonova.scheduler.weighers import CROSS_CELL, CROSS_CELL_DEFAULT
 
 log = get_logger(__name__)
 DEFAULT_ZONE = "nova"
@@ -166,6 +168,22 @@ class Scheduling:
         request = dataclasses.replace(request, cell=cell)
         now = self._services.now()
         found = select_fresh(self._view, world, request, 1, now=now, rng=self._rng)
+        return _placed(requested, found)
+
+    def prefer(self, requested: RequestedServer, cell: str, avoid: Set[str]) -> dict[str, Any]:
+        """``place``, in ``cell`` if there is room: the CrossCellWeigher decides (its multiplier is a setting)."""
+        world = self._services.world
+        request = world.read(
+            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset(avoid))
+        )
+        if requested.requested_host is None:
+            request = dataclasses.replace(request, prefer_cell=cell)
+        wish = self._services.setting("cross_cell_move_weight_multiplier", CROSS_CELL_DEFAULT)
+        settings = Settings(multipliers={CROSS_CELL: wish})
+        now = self._services.now()
+        found = select_fresh(
+            self._view, world, request, 1, now=now, settings=settings, rng=self._rng
+        )
         return _placed(requested, found)
 
     def claim(self, tx: Tx, consumer: str, place: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ host confirms, and so do its volumes. Forward only: a delete is never undone.
 
 from collections.abc import Mapping, Sequence
 
+from kilonova.cells import move
 from kilonova.common.context import Context
 from kilonova.common.errors import NotFound
 from kilonova.common.ids import new_uuid
@@ -203,6 +204,8 @@ def forget(run: Run) -> Output:
     if cell is not None and cell != run.home and row is not None:
         services.cell(cell).write(lambda tx: _end_row(tx, run, now, kept, fenced=True))
 
+    if kept:
+        _erase_copies(run, cell)
     image = None if row is None else shelving.shelved_image(row)
     if image is not None:
         services.images.delete(image)
@@ -220,6 +223,22 @@ def forget(run: Run) -> Output:
 
     services.world.write(end)
     return {"cell": cell, "kept": kept}
+
+
+def _erase_copies(run: Run, cell: str | None) -> None:
+    """Take out what is left of the server in a cell that it moved away from and was never confirmed."""
+    services: Services = run.services
+
+    def erase(tx: Tx) -> None:
+        row = servers.find(tx, run.resource)
+        if row is not None and row["hidden"]:
+            if tx.database.name != run.home:
+                journal.fence_foreign(tx, run.operation, run.fence, run.seq)
+            move.remove(tx, run.resource)
+
+    for name in services.real_cells():
+        if name != cell:
+            services.cell(name).write(erase)
 
 
 def _old_claims(services: Services, cell: str | None, row: Row) -> list[str]:

@@ -132,7 +132,7 @@ def start(
     row = accept.startable(found, transition)
     resizing.check_host(services, row)
     old = resizing.flavor_of(row["flavor"])
-    new = _wanted(services, ctx, flavor_id, old)
+    new = wanted_flavor(services, ctx, flavor_id, old)
     disks = _decode(row["disks"], type=list[DiskRequest])
     if new.root_gib == 0 and old.root_gib != 0 and not resizing.is_volume_backed(disks):
         raise BadRequest(
@@ -166,7 +166,10 @@ def start(
     )
 
 
-def _wanted(services: Services, ctx: Context, flavor_id: str, old: FlavorRecord) -> FlavorRecord:
+def wanted_flavor(
+    services: Services, ctx: Context, flavor_id: str, old: FlavorRecord
+) -> FlavorRecord:
+    """Return the flavor that a resize asks for. BadRequest, in Nova's words."""
     row = services.world.read(
         lambda tx: flavors.find_for(tx, flavor_id, ctx.project_id, admin=ctx.is_admin)
     )

@@ -18,11 +18,7 @@ _EVENTS = {
     "createBackup": "backup",
     "migrate": "resize",
 }
-_WHOLE = {
-    "confirmResize": "compute_confirm_resize",
-    "revertResize": "compute_revert_resize",
-    "live-migration": "compute_live_migration",
-}
+_WHOLE = {"confirmResize": "compute_confirm_resize", "revertResize": "compute_revert_resize"}
 
 
 def succeed(

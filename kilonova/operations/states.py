@@ -89,6 +89,16 @@ TRANSITIONS: Mapping[str, Transition] = {
     "revert_resize": _t("revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"),
     "confirm_move": _t("confirmResize", {RESIZED}, "resize_confirming", ACTIVE, "confirm_resize"),
     "revert_move": _t("revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"),
+    "server_resize_cross_cell": _t("resize", {ACTIVE, STOPPED}, "resize_prep", RESIZED, "resize"),
+    "server_migrate_cross_cell": _t(
+        "migrate", {ACTIVE, STOPPED}, "resize_prep", RESIZED, "migrate"
+    ),
+    "confirm_resize_cross_cell": _t(
+        "confirmResize", {RESIZED}, "resize_confirming", ACTIVE, "confirm_resize"
+    ),
+    "revert_resize_cross_cell": _t(
+        "revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"
+    ),
     "server_soft_delete": _t("delete", _IMAGED, "soft-deleting", SOFT_DELETED, "soft_delete"),
     "server_restore": _t("restore", {SOFT_DELETED}, "restoring", ACTIVE, "restore"),
     "server_password": _t("changePassword", {ACTIVE}, "updating_password", None, "set_password"),
@@ -132,7 +142,6 @@ TRANSITIONS: Mapping[str, Transition] = {
     "volume_attach": _q("attach_volume", _WITH_DISKS, "", None, "attach_volume"),
     "volume_detach": _q("detach_volume", _WITH_DISKS, "", None, "detach_volume"),
     "server_evacuate": _t("evacuate", {ACTIVE, STOPPED, ERROR}, "rebuilding", ACTIVE, "evacuate"),
-    "live_migrate": _t("live-migration", {ACTIVE, PAUSED}, "migrating", None, "os-migrateLive"),
     "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
     "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
 }
@@ -166,7 +175,6 @@ _BY_TASK: Mapping[tuple[str, str], str] = {
     (ERROR, "rebuilding"): "REBUILD",
     (ACTIVE, "updating_password"): "PASSWORD",
     (ACTIVE, "migrating"): "MIGRATING",
-    (PAUSED, "migrating"): "MIGRATING",
     (ACTIVE, "resize_prep"): "RESIZE",
     (ACTIVE, "resize_migrating"): "RESIZE",
     (ACTIVE, "resize_migrated"): "RESIZE",

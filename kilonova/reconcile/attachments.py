@@ -43,7 +43,7 @@ def _attachment(picture: Picture, a: VolumeAttachment) -> Iterator[Finding]:
         return
     _, row = known
     if not any(d.attachment_id == a.id for d in server_disks.read(row)):
-        if a.server_id not in picture.held_back:
+        if a.server_id not in picture.held_back and not _kept(picture, a):
             yield _unrecorded(picture, a)
     elif a.host and row["host"] not in (None, a.host) and row["vm_state"] != states.RESIZED:
         yield Finding(
@@ -54,6 +54,12 @@ def _attachment(picture: Picture, a: VolumeAttachment) -> Iterator[Finding]:
             f"host {row['host']}.",
             about=(a.server_id,),
         )
+
+
+def _kept(picture: Picture, a: VolumeAttachment) -> bool:
+    """Tell whether the hidden copy of a server that moved to another cell keeps an attachment, for a revert."""
+    rows = [cell["servers"].get(a.server_id) for cell in picture.cells.values()]
+    return any(d.attachment_id == a.id for r in rows if r for d in server_disks.of_row(r))
 
 
 def _orphan(picture: Picture, a: VolumeAttachment) -> Finding:
@@ -139,9 +145,9 @@ def mend(services: Services, finding: Finding) -> bool:
 
 
 def _recorded(services: Services, mapping: Any, finding: Finding) -> bool:
-    cell = services.cell(mapping["cell"])
-    row = cell.read(lambda tx: servers.find(tx, mapping["server"]))
-    disks = [] if row is None else server_disks.read(row)
+    """Tell whether any copy of the server names the attachment."""
+    rows = [c.read(lambda tx: servers.find(tx, mapping["server"])) for c in services.cells.values()]
+    disks = [d for row in rows if row is not None for d in server_disks.of_row(row)]
     return any(d.attachment_id == finding.subject for d in disks)
 
 

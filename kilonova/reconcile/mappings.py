@@ -1,10 +1,11 @@
 """Mappings and cells: the mapping alone says where a server is; what disagrees with it is found here (R11)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.cells import move
 from kilonova.db import mappings as db
 from kilonova.db.engine import Tx
 from kilonova.db.schema.world import server_mapping as m
@@ -28,8 +29,10 @@ def look(picture: Picture) -> list[Finding]:
     mapped, cells = picture.mappings, picture.cells
     found = []
     for cell, what in cells.items():
+        moving = {m["server"] for m in what["moves"].values()}
         for server, row in what["servers"].items():
             found += of_row(cell, server, row, mapped.get(server))
+            found += of_copy(cell, row, mapped.get(server), moving)
     for server, mapping in mapped.items():
         found += of_mapping(server, mapping, picture)
     return found
@@ -96,6 +99,34 @@ def of_row(cell: str, server: str, row: Any, mapping: Any) -> list[Finding]:
     return found
 
 
+def of_copy(cell: str, row: Any, mapping: Any, moving: Set[str]) -> list[Finding]:
+    """Decide what is wrong with a row that is hidden; ``moving``: servers with a move that is not over (CC-7.10)."""
+    server, since = row["uuid"], float(row["updated_at"] or row["created_at"])
+    if mapping is None or not row["hidden"]:
+        return []
+    if mapping["cell"] == cell:
+        kind = "server_hidden"
+        text = f"Server {server} is in cell {cell} by its mapping, and its record there says that it is hidden."
+        repair: str | None = "The mapping decides: the record is not hidden any more."
+    elif server not in moving:
+        kind = "copy_left"
+        text = f"Cell {cell} has a hidden copy of server {server}, which does not move."
+        repair = None
+    else:
+        return []
+    return [
+        Finding(
+            kind=kind,
+            subject=server,
+            where=cell,
+            message=text,
+            repair=repair,
+            about=(server,),
+            since=since,
+        )
+    ]
+
+
 def of_mapping(server: str, mapping: Any, picture: Picture) -> list[Finding]:
     """Decide what is wrong with a mapping, from the cells that answered."""
     about, since = (server,), float(mapping["updated_at"])
@@ -156,11 +187,18 @@ def of_mapping(server: str, mapping: Any, picture: Picture) -> list[Finding]:
 
 
 def mend(services: Services, finding: Finding) -> bool:
-    """Take the mark of a delete away whose second half was never written, if nothing came since."""
-    server, epoch = finding.subject, int(finding.extra[0])
+    """Take the mark of a delete away whose second half was never written, or show a record, if nothing came since."""
+    server = finding.subject
     for home in (services.world, *services.cells.values()):
         if home.read(lambda tx: journal.live_of(tx, server)):
             return False
+    if finding.kind == "server_hidden":
+        mapping = services.world.read(lambda tx: db.find(tx, server))
+        if mapping is None or mapping["cell"] != finding.where:
+            return False
+        services.cell(finding.where).write(lambda tx: move.hide(tx, server, False))
+        return True
+    epoch = int(finding.extra[0])
 
     def clear(tx: Tx) -> bool:
         row = db.find(tx, server)

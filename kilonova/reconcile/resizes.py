@@ -35,7 +35,9 @@ def run(services: Services) -> list[Finding]:
         for move in waiting:
             ctx = service_context(move["project_id"])
             try:
-                confirm_resize.start(services, ctx, find_server(services, ctx, move["server"]))
+                found = find_server(services, ctx, move["server"])
+                if found.mapping["cell"] == name:  # else it went to another cell, and waits there
+                    confirm_resize.start(services, ctx, found)
             except KilonovaError as exc:
                 log.info(
                     "a resize could not be confirmed yet",

@@ -43,13 +43,7 @@ _DROP = Q(sa.delete(O).where(O.c.id == P("id")))
 _OLD_FENCES = Q(
     sa.delete(F).where(
         F.c.operation.in_(
-            sa.select(
-                sa.select(F.c.operation)
-                .where(F.c.updated_at < P("before"))
-                .limit(P("the_limit"))
-                .subquery("old")  # MariaDB takes a limit only so deep, and a change's own table too
-                .c.operation
-            )
+            sa.select(F.c.operation).where(F.c.updated_at < P("before")).limit(P("the_limit"))
         )
     )
 )

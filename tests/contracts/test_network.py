@@ -15,7 +15,7 @@ from kilonova.common.clock import SYSTEM
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, KilonovaError, NotFound
 from kilonova.common.ids import new_hex, new_uuid
-from kilonova.db.sqlite import SqliteDatabase
+from kilonova.db.engine import SqliteDatabase
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed
 from kilonova.network.interface import NetworkService, PortBindingFailed

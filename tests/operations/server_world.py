@@ -27,9 +27,8 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import flavors
-from kilonova.db.engine import Tx
+from kilonova.db.engine import SqliteDatabase, Tx
 from kilonova.db.secrets import Vault
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded.network import EmbeddedNetwork
@@ -44,7 +43,6 @@ from kilonova.operations import (
     confirm_resize,
     interface_attach,
     interface_detach,
-    live_migrate,
     power,
     registry,
     revert_resize,
@@ -128,7 +126,6 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_rescue": (),
     "server_unrescue": ("server_rescue",),
     "server_evacuate": (),
-    "live_migrate": (),
 }
 Start = Callable[["ServerWorld", accept.Found], str]
 
@@ -183,7 +180,6 @@ def _detach_volume(world: "ServerWorld", found: accept.Found) -> str:
 
 
 STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
-    "live_migrate": lambda w, found: live_migrate.start(w.services, CONTEXT, found),
     "server_evacuate": lambda w, found: server_evacuate.start(w.services, CONTEXT, found),
     "server_snapshot": _image("server_snapshot"),
     "server_backup": _image("server_backup", backup_type="daily", rotation=1),
@@ -255,6 +251,8 @@ class ServerWorld:
 
     pick = -1
     shared = False  # whether its engines own operations by lease
+    cells: tuple[str, ...] = ("cell1",)
+    shape: "Shape"
 
     def __init__(
         self,
@@ -269,7 +267,7 @@ class ServerWorld:
         self.kind, self.shape = kind, shape
         made_by = SETUP[kind] if setup is None else setup
         placed = kind != "server_create"
-        template = _template(shape, hosts, made_by if placed else None)
+        template = _template(shape, hosts, made_by if placed else None, type(self))
         shutil.copytree(template, path, dirs_exist_ok=True)
         self._open(path, hosts, disturbed)
         self.server = (path / "server").read_text() if placed else ""
@@ -280,7 +278,7 @@ class ServerWorld:
         self.clock = ManualClock()
         self.bus = SingleBus(self.clock, disturbed)
         self.databases = {
-            n: SqliteDatabase(path / f"{n}.db", n) for n in ("global", CELL0, "cell1")
+            n: SqliteDatabase(path / f"{n}.db", n) for n in ("global", CELL0, *self.cells)
         }
         self.network = EmbeddedNetwork(
             SqliteDatabase(path / "network.db", "network"), self.bus, self.clock, batch_s=0.0
@@ -296,7 +294,7 @@ class ServerWorld:
             rooms=self._rooms,
             nudge=lambda database, operation: self.engines[-1].nudge(database, operation),
         )
-        self.services = Services(
+        self.services: Services = Services(
             world=self.databases["global"],
             cells={n: db for n, db in self.databases.items() if n != "global"},
             bus=self.bus,
@@ -321,7 +319,9 @@ class ServerWorld:
             "answer.*.cleanup", functools.partial(cleanups.answered, self.services), "conductors"
         )
         self.taps: dict[str, FakeHostNetwork] = {}
-        self.agents = [self._agent(f"cell1-host{k + 1}") for k in range(hosts)]
+        self.agents = [
+            self._agent(f"{cell}-host{k + 1}") for cell in self.cells for k in range(hosts)
+        ]
         for agent in self.agents:
             agent.start()
             self.taps[agent.identity.host].resync()
@@ -338,7 +338,7 @@ class ServerWorld:
             ports = self.network.ports_of([guest.server]).get(guest.server, [])
             self.taps[host].plugged.update(p.port_id for p in ports if p.host == host)
         return Agent(
-            Identity(host=host, host_id=f"fake-{host}", cell="cell1", boot_id=boot),
+            Identity(host=host, host_id=f"fake-{host}", cell=host.partition("-")[0], boot_id=boot),
             self.guests.driver(host),
             self.taps[host],
             self.bus,
@@ -606,27 +606,32 @@ class ServerWorld:
         return back
 
 
-def _template(shape: Shape, hosts: int, setup: tuple[str, ...] | None) -> Path:
+def _template(
+    shape: Shape,
+    hosts: int,
+    setup: tuple[str, ...] | None,
+    of: type[ServerWorld] = ServerWorld,
+) -> Path:
     """Return a directory with a cloud in it, and a server that ``setup`` brought into its state (None: none)."""
-    key = (shape, hosts, setup)
+    key = (of.cells, shape, hosts, setup)
     if key not in _templates:
         path = Path(tempfile.mkdtemp(dir=_shelf.name)) / "t"
         if setup is None:
             path.mkdir()
-            _new_cloud(path, hosts, shape.own + shape.spare)
+            _new_cloud(of, path, hosts, shape.own + shape.spare)
         else:
-            shutil.copytree(_template(shape, hosts, None), path)
-            _new_server(path, shape, hosts, setup)
+            shutil.copytree(_template(shape, hosts, None, of), path)
+            _new_server(of, path, shape, hosts, setup)
         _templates[key] = path
     return _templates[key]
 
 
-def _new_cloud(path: Path, hosts: int, volumes: int) -> None:
-    for name in ("global", CELL0, "cell1"):
+def _new_cloud(of: type[ServerWorld], path: Path, hosts: int, volumes: int) -> None:
+    for name in ("global", CELL0, *of.cells):
         db = SqliteDatabase(path / f"{name}.db", name)
         ensure(db, stores.WORLD if name == "global" else stores.CELL)
         db.close()
-    world = ServerWorld.__new__(ServerWorld)
+    world = of.__new__(of)
     world._open(path, hosts)
     seed(world.network, "a" * 32, PROJECT)
     network = world.network.database.read(
@@ -651,8 +656,10 @@ def _new_cloud(path: Path, hosts: int, volumes: int) -> None:
     world.close()
 
 
-def _new_server(path: Path, shape: Shape, hosts: int, setup: tuple[str, ...]) -> None:
-    world = ServerWorld.__new__(ServerWorld)
+def _new_server(
+    of: type[ServerWorld], path: Path, shape: Shape, hosts: int, setup: tuple[str, ...]
+) -> None:
+    world = of.__new__(of)
     world.kind, world.shape = "server_create", shape
     world._open(path, hosts)
     world.engine().open()

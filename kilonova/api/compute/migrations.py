@@ -1,4 +1,4 @@
-"""Migrations: every move of a server, newest first. Those that can be steered: server_live.py."""
+"""Migrations: every resize of a server, newest first. Moves under way that can be steered (live) are not built yet."""
 
 import zlib
 from typing import Any
@@ -7,6 +7,7 @@ from msgspec.json import decode
 
 from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import ADMIN
+from kilonova.api.compute.servers.finding import seen
 from kilonova.api.compute.shared import (
     COUNT,
     MAX_LIMIT,
@@ -21,13 +22,13 @@ from kilonova.api.compute.shared import (
     versioned,
 )
 from kilonova.common.clock import iso_micro, parse_iso
-from kilonova.common.errors import BadRequest
+from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db import migrations
 from kilonova.db.engine import Row
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 
-_RULE = R + "os-migrations:"
+_RULE, _OF = R + "os-migrations:", R + "servers:migrations:"
 
 
 def index(req: Request) -> Any:
@@ -40,10 +41,15 @@ def index(req: Request) -> Any:
     asked = _filters(req)
     limit = limit_of(req) or MAX_LIMIT
     after = _after(req)
-    rows = []
+    found: dict[str, Row] = {}
     for name in req.cloud.real_cells():
-        rows += req.cloud.cell(name).read(lambda tx: migrations.listed(tx, asked, limit + 1, after))
-    rows.sort(key=lambda r: (r["created_at"], r["id"]), reverse=True)
+        for row in req.cloud.cell(name).read(
+            lambda tx: migrations.listed(tx, asked, limit + 1, after)
+        ):
+            other = found.get(row["uuid"])  # one to another cell has a record in both
+            if other is None or row["updated_at"] > other["updated_at"]:
+                found[row["uuid"]] = row
+    rows = sorted(found.values(), key=lambda r: (r["created_at"], r["uuid"]), reverse=True)
     out: dict[str, Any] = {"migrations": [_view(req, r) for r in rows[:limit]]}
     if req.version >= V(2, 59) and len(rows) > limit:
         out["migrations_links"] = next_link(req, "/os-migrations", rows[limit - 1]["uuid"])
@@ -69,7 +75,7 @@ def _filters(req: Request) -> dict[str, Any]:
     return found
 
 
-def _after(req: Request) -> tuple[float, int] | None:
+def _after(req: Request) -> tuple[float, str] | None:
     """Return the place of the marker in the list. BadRequest when there is no such migration."""
     marker = req.query.get("marker") if req.version >= V(2, 59) else None
     if marker is None:
@@ -77,7 +83,7 @@ def _after(req: Request) -> tuple[float, int] | None:
     for name in req.cloud.real_cells():
         row = req.cloud.cell(name).read(lambda tx: migrations.find(tx, marker))
         if row is not None:
-            return row["created_at"], row["id"]
+            return row["created_at"], row["uuid"]
     raise BadRequest(f"Marker {marker} could not be found.")
 
 
@@ -103,6 +109,8 @@ def _view(req: Request, row: Row) -> dict[str, Any]:
         out["uuid"] = row["uuid"]
     if req.version >= V(2, 80):
         out["user_id"], out["project_id"] = row["user_id"], row["project_id"]
+    if row["cross_cell"]:
+        out["cross_cell_move"] = True
     return out
 
 
@@ -115,6 +123,37 @@ def _check_times(req: Request) -> None:
     since, before = req.query.get("changes-since"), req.query.get("changes-before")
     if since and before and parse_iso(before) < parse_iso(since):
         raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+
+
+def of_server(req: Request) -> Any:
+    """List the migrations of a server that are under way (from 2.23)."""
+    seen(req, _OF + "index")
+    return {"migrations": []}
+
+
+def _missing(req: Request) -> None:
+    raise NotFound(
+        f"In-progress live migration {req.params['migration_id']} is not found for server "
+        f"{req.params['server_id']}."
+    )
+
+
+def show(req: Request) -> None:
+    """Show a migration that is under way: there is none."""
+    seen(req, _OF + "show")
+    _missing(req)
+
+
+def cancel(req: Request) -> None:
+    """Cancel a live migration: there is none."""
+    seen(req, _OF + "delete")
+    _missing(req)
+
+
+def complete(req: Request) -> None:
+    """Force a live migration to complete: there is none."""
+    seen(req, _OF + "force_complete")
+    _missing(req)
 
 
 _COLUMN = {
@@ -145,12 +184,55 @@ _LIST = {
     66: query(_Q66, strict=True),
     80: query(_Q80, strict=True),
 }
+_ALL = "/servers/{server_id}/migrations"
+_ONE = _ALL + "/{migration_id}"
 MANAGER = "rule:project_manager_or_admin"
-ROUTES = versioned(
-    "GET", "/os-migrations", index, _RULE + "index", queries=_LIST, answer=a.MIGRATIONS
-)
+ROUTES = [
+    *versioned("GET", "/os-migrations", index, _RULE + "index", queries=_LIST, answer=a.MIGRATIONS),
+    *versioned(
+        "GET",
+        _ALL,
+        of_server,
+        _OF + "index",
+        since=23,
+        queries={102: query(strict=True)},
+        answer=a.SERVER_MIGRATIONS,
+    ),
+    *versioned(
+        "GET",
+        _ONE,
+        show,
+        _OF + "show",
+        since=23,
+        queries={102: query(strict=True)},
+        answer=a.SERVER_MIGRATION,
+    ),
+    *versioned("DELETE", _ONE, cancel, _OF + "delete", since=24, success=202),
+    *versioned(
+        "POST",
+        _ONE + "/action",
+        complete,
+        _OF + "force_complete",
+        since=22,
+        success=202,
+        bodies={
+            1: {
+                "type": "object",
+                "properties": {"force_complete": {"type": "null"}},
+                "required": ["force_complete"],
+                "additionalProperties": False,
+            }
+        },
+        action="force_complete",
+    ),
+]
 RULES = {
     _RULE + "index": MANAGER,
     _RULE + "index:all_projects": ADMIN,
     _RULE + "index:host": ADMIN,
+    _OF + "index": MANAGER,
+    _OF + "index:host": ADMIN,
+    _OF + "show": ADMIN,
+    _OF + "force_complete": MANAGER,
+    _OF + "delete": MANAGER,
 }

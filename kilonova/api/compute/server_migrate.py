@@ -4,11 +4,12 @@ from typing import Any
 
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas.common import Json, wrap
+from kilonova.api.compute.server_resize import may_leave_cell
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, versioned
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
-from kilonova.operations import server_migrate
+from kilonova.operations import server_migrate, server_resize_cross_cell
 
 _RULE = R + "os-migrate-server:migrate"
 
@@ -20,6 +21,10 @@ def migrate(req: Request) -> None:
     host = asked.get("host")
     if host is not None:
         req.authorize(_RULE + ":host")
+    if may_leave_cell(req, server):
+        moved = server_resize_cross_cell.start(req.cloud, req.ctx, server, host=host)
+        if moved is not None:
+            return
     server_migrate.start(req.cloud, req.ctx, server, host=host)
 
 

@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from kilonova.api.compute.rules import MEMBER
+from kilonova.api.compute.rules import ADMIN, MEMBER
 from kilonova.api.compute.schemas.common import Json, wrap
 from kilonova.api.compute.servers.changing import keep_disk_config
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, action
 from kilonova.http.request import Request
-from kilonova.operations import confirm_resize, revert_resize, server_resize
+from kilonova.operations import (
+    confirm_resize,
+    cross_cell,
+    resizing,
+    revert_resize,
+    server_resize,
+    server_resize_cross_cell,
+)
+from kilonova.operations.accept import Found
 
 _ACTION = "/servers/{server_id}/action"
 _RULE = R + "servers:"
@@ -18,8 +26,25 @@ def resize(req: Request) -> None:
     """Give a server another flavor."""
     server = found(req, _RULE + "resize")
     asked = req.body["resize"]
-    server_resize.start(req.cloud, req.ctx, server, str(asked["flavorRef"]))
+    flavor_id = str(asked["flavorRef"])
+    if not may_leave_cell(req, server) or not _across(req, server, flavor_id):
+        server_resize.start(req.cloud, req.ctx, server, flavor_id)
     keep_disk_config(req, server, asked)
+
+
+def may_leave_cell(req: Request, server: Found) -> bool:
+    """Tell whether the caller may have a server moved to another cell, and there is one."""
+    owner = {"project_id": server.mapping["project_id"], "user_id": server.mapping["user_id"]}
+    return len(req.cloud.real_cells()) > 1 and req.may(cross_cell.POLICY, owner)
+
+
+def _across(req: Request, server: Found, flavor_id: str) -> bool:
+    """Accept a resize into another cell; False when the scheduler would rather have it in its own."""
+    if server.row is None:
+        return False
+    old = resizing.flavor_of(server.row["flavor"])
+    new = server_resize.wanted_flavor(req.cloud, req.ctx, flavor_id, old)
+    return server_resize_cross_cell.start(req.cloud, req.ctx, server, flavor=new) is not None
 
 
 def confirm(req: Request) -> None:
@@ -48,7 +73,7 @@ def _nothing(name: str) -> Json:
     return wrap(name, {})
 
 
-_E: dict[str, Any] = {"errors": (400, 403, 404, 409)}
+_E: dict[str, Any] = {"errors": (400, 403, 404, 409, 503)}
 ROUTES = [
     *action(
         _ACTION, "resize", resize, _RULE + "resize", wrap("resize", _RESIZE), success=202, **_E
@@ -72,4 +97,7 @@ ROUTES = [
         **_E,
     ),
 ]
-RULES = {_RULE + n: MEMBER for n in ("resize", "confirm_resize", "revert_resize")}
+RULES = {
+    **{_RULE + n: MEMBER for n in ("resize", "confirm_resize", "revert_resize")},
+    cross_cell.POLICY: ADMIN,
+}

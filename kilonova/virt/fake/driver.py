@@ -22,7 +22,6 @@ from kilonova.virt.fake.disks import defined
 from kilonova.virt.fake.guest_tools import FakeGuestTools
 from kilonova.virt.fake.guests import booted, fresh
 from kilonova.virt.fake.host import HANG_S
-from kilonova.virt.fake.migration import FakeMigrations
 from kilonova.virt.fake.nics import FakeNics
 from kilonova.virt.fake.remaking import FakeRemaking
 from kilonova.virt.fake.resize import FakeResizes
@@ -53,15 +52,7 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(
-    FakeNics,
-    FakeSnapshots,
-    FakeResizes,
-    FakeRemaking,
-    FakeConsoles,
-    FakeGuestTools,
-    FakeMigrations,
-):
+class FakeDriver(FakeNics, FakeSnapshots, FakeResizes, FakeRemaking, FakeConsoles, FakeGuestTools):
     """One simulated host. Threads may share it."""
 
     name = "fake"
@@ -72,10 +63,12 @@ class FakeDriver(
         return self._spec
 
     def refuses(self, build: GuestBuild) -> str | None:
-        """Take every disk and every tap."""
+        """Take every disk and every tap, unless the fault ``refuse`` is on."""
         for nic in build.nics:
             if not isinstance(nic, TapNic):
                 return "This host has no Open vSwitch."
+        if self._world.faults.strikes("refuse", self._host, build.server_id, build.faults):
+            return "This host cannot make such a server."
         return None
 
     def build(

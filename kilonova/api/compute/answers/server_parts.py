@@ -201,6 +201,7 @@ _MOVE = {
     "uuid": Field(TEXT, since=59),
     "user_id": Field(TEXT_OR_NULL, since=80),
     "project_id": Field(TEXT_OR_NULL, since=80),
+    "cross_cell_move": Field(FLAG, always=False),  # ours: only of one to another cell
 }
 MIGRATIONS = many("migrations", _MOVE, paged=59)
 

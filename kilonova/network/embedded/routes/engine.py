@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from kilonova.common.errors import Forbidden
 from kilonova.db.engine import Row, Tx
-from kilonova.db.sql import P, Q, insert_or_ignore
+from kilonova.db.sql import P, Q
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
 from kilonova.http.schema import Schema
@@ -20,7 +20,9 @@ from kilonova.network.embedded.store import quotas
 from kilonova.network.embedded.store.work import Work
 
 _HAS_TAG = Q(sa.select(tag).where(tag.c.resource_id == P("resource_id"), tag.c.tag == P("tag")))
-_ADD_TAG = insert_or_ignore(tag, "resource_id", "tag")
+_ADD_TAG = Q(
+    sa.insert(tag).prefix_with("OR IGNORE").values(resource_id=P("resource_id"), tag=P("tag"))
+)
 _DROP_TAG = Q(sa.delete(tag).where(tag.c.resource_id == P("resource_id"), tag.c.tag == P("tag")))
 _DROP_TAGS = Q(sa.delete(tag).where(tag.c.resource_id == P("resource_id")))
 _TAGS = Q(sa.select(tag.c.tag).where(tag.c.resource_id == P("resource_id")).order_by(tag.c.tag))

@@ -16,6 +16,12 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+def among(column: "sa.Column[Any]", name: str) -> sa.ColumnElement[bool]:
+    """Return ``column IN (the JSON list bound to name)``: one statement text for lists of any length (SQLite)."""
+    items = sa.func.json_each(P(name)).table_valued("value")
+    return column.in_(sa.select(items.c.value))
+
+
 def listed(values: Iterable[str]) -> str:
     """Return what to bind to ``among``."""
     return json.dumps(list(values))

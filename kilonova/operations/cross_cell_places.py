@@ -1,0 +1,266 @@
+"""Where a move to another cell goes: the host, its claims, the hidden copy, inactive bindings, empty attachments.
+
+Nothing here touches the guest or the source's records but the migration, so that another host can be tried (CC-5.12).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from kilonova.cells import move
+from kilonova.common.errors import KilonovaError, NotFound
+from kilonova.db import mappings, migrations, servers
+from kilonova.db.engine import Row, Tx
+from kilonova.network.interface import PortBindingFailed
+from kilonova.objects.base import decode
+from kilonova.objects.guest import GuestBuild, LocalDisk
+from kilonova.objects.order import Answer, Order
+from kilonova.objects.server import CrossCellParams, RequestedServer
+from kilonova.operations import (
+    cleanup,
+    cross_cell,
+    guest_orders,
+    images,
+    moving,
+    server_disks,
+)
+from kilonova.operations.services import Services
+from kilonova.placement import allocations
+from kilonova.saga.definition import Output, Retreat, Run, StepFailed
+from kilonova.scheduler.select import NoValidHost
+
+TRIES = 5
+THERE = "there"
+PRE_CHECK = "Migration pre-check error: "
+_decode, _encode = msgspec.json.decode, msgspec.json.encode
+
+
+def source_row(run: Run) -> Row:
+    """Return the server's row in the cell that it leaves."""
+    return guest_orders.server_row(run.services, run.params.source_cell, run.resource)
+
+
+def target_row(run: Run) -> Row:
+    """Return the server's row in the cell that it comes to."""
+    return guest_orders.server_row(run.services, target_cell(run), run.resource)
+
+
+def target_cell(run: Run) -> str:
+    """Return the cell that it comes to."""
+    return str(run.outputs["place"]["cell"])
+
+
+def target_host(run: Run) -> str:
+    """Return the host that it comes to."""
+    return str(run.outputs["place"]["host"])
+
+
+def elsewhere(run: Run, message: str, **facts: object) -> KilonovaError:
+    """Return what a failed pre-check raises: another host is tried, unless this one was asked for."""
+    text = PRE_CHECK + message
+    if run.params.to_host is not None:
+        return StepFailed(text, **facts)
+    where = run.outputs["place"]
+    note = {"host": where["host"], "cell": where["cell"], "why": message}
+    return Retreat(text, to="place", note=note, limit=TRIES, **facts)
+
+
+# -- the host and its claims
+
+
+def check(run: Run) -> Output:
+    """Refuse, before anything is copied, when the network cannot bind a port to two hosts (CC-3.2)."""
+    if not run.services.network.binding_extended:
+        raise StepFailed(
+            PRE_CHECK + "Required networking service API extension 'binding-extended' not found."
+        )
+    return {}
+
+
+def place(run: Run) -> Output:
+    """Choose a host of the cell that was decided on; of other cells when none of that is left (CC-5.12).
+
+    Never a host that failed, nor one that still has to clean up after this server. Raises NoValidHost.
+    """
+    services: Services = run.services
+    params: CrossCellParams = run.params
+    retreats: Any = run.outputs.get("retreats", ())
+    asked = wanted(services, params, source_row(run))
+    cells = [params.target_cell]
+    if retreats and params.to_host is None:
+        cells += [c for c in services.real_cells() if c not in (*cells, params.source_cell)]
+    refused: NoValidHost | None = None
+    for cell in cells:
+        unclean = services.cell(cell).read(lambda tx: cleanup.hosts_of_server(tx, run.resource))
+        avoid = {*(str(n["host"]) for n in retreats), *unclean}
+        try:
+            return services.scheduling.place_again(asked, cell, avoid)
+        except NoValidHost as exc:
+            refused = refused or exc
+    raise refused or StepFailed("No valid host was found.")
+
+
+def wanted(services: Services, params: CrossCellParams, row: Row) -> RequestedServer:
+    """Return what the scheduler is asked: the server as it was asked for, in its new size."""
+    mapping = services.world.read(lambda tx: mappings.find(tx, params.server_id))
+    if mapping is None:
+        raise NotFound(f"Instance {params.server_id} could not be found.")
+    return decode(mapping["requested"], RequestedServer).replace(
+        flavor=moving.new_flavor(params),
+        image=guest_orders.system_of(row).image,
+        availability_zone=row["requested_zone"],
+        requested_host=params.to_host,
+        requested_node=None,
+        force_host=False,
+    )
+
+
+def claim(tx: Tx, run: Run, output: Output) -> None:
+    """The migration takes over the old claim, the server claims the new size; in the transaction of the choice."""
+    services: Services = run.services
+    if not allocations.held_by(tx, run.params.migration):
+        services.scheduling.hand_over(tx, run.resource, run.params.migration, "MIGRATION")
+    services.scheduling.claim(tx, run.resource, output)
+
+
+def unclaim(tx: Tx, run: Run) -> None:
+    """The server holds what it held before; fine when nothing was claimed."""
+    services: Services = run.services
+    if allocations.held_by(tx, run.params.migration):
+        services.scheduling.release(tx, run.resource)
+        services.scheduling.hand_over(tx, run.params.migration, run.resource, "INSTANCE")
+
+
+# -- the hidden copy
+
+
+def copy_records(run: Run) -> Output:
+    """Put a complete hidden copy into the target cell, in one transaction; both migrations say where to."""
+    services: Services = run.services
+    where, migration, now = run.outputs["place"], run.params.migration, services.now()
+
+    def going(tx: Tx) -> None:
+        migrations.set_dest(tx, migration, where["host"], where["node"], now)
+        cross_cell.event(tx, run, "conductor_migrate_server", None)
+
+    cross_cell.in_cell(run, run.params.source_cell, going)
+    records = services.cell(run.params.source_cell).read(lambda tx: move.read(tx, run.resource))
+    row = source_row(run)
+    system = guest_orders.system_of(row)
+    kept = msgspec.structs.replace(system, old_vm_state=row["vm_state"])
+    columns = {
+        "host": where["host"],
+        "node": where["node"],
+        "availability_zone": where["zone"],
+        "system_metadata": _encode(kept).decode(),
+    }
+    cross_cell.in_cell(
+        run, where["cell"], lambda tx: move.write(tx, run.resource, records, **columns)
+    )
+    return {}
+
+
+def remove_copy(run: Run) -> None:
+    """Take the copy out as if it had never been there (CC-4.5)."""
+    where = run.outputs.get("place")
+    if where is not None:
+        cross_cell.in_cell(run, where["cell"], lambda tx: move.remove(tx, run.resource))
+
+
+# -- the neighbours
+
+
+def bind(run: Run) -> Output:
+    """Have the destination prepare for the ports; no traffic goes there yet (CC-5.2)."""
+    host = target_host(run)
+    try:
+        run.services.network.add_bindings(run.resource, host)
+    except PortBindingFailed as exc:
+        raise elsewhere(
+            run,
+            "Failed to create port bindings.",
+            details=f"Failed to create port bindings for host {host}",
+        ) from exc
+    return {}
+
+
+def unbind(run: Run) -> None:
+    """The ports are bound to the source alone."""
+    if "place" in run.outputs:
+        run.services.network.delete_bindings(run.resource, target_host(run))
+
+
+def attach(run: Run) -> Output:
+    """Make an empty attachment for each volume; the copy names them (CC-5.3)."""
+    ids = cross_cell.attach_empty(run, THERE, cross_cell.volumes_of(source_row(run)))
+    cross_cell.in_cell(
+        run, target_cell(run), lambda tx: cross_cell.set_attachments(tx, run.resource, ids)
+    )
+    return {}
+
+
+def unattach(run: Run) -> None:
+    """End those attachments."""
+    row = cross_cell.find_row(run.services, run.params.source_cell, run.resource)
+    cross_cell.drop_made(run, THERE, cross_cell.volumes_of(row))
+
+
+# -- the destination's guest
+
+
+def build_of(run: Run, *, check_only: bool = False) -> GuestBuild:
+    """Return the guest in its new size, its disks made of the images that were sent. Raises StepFailed.
+
+    check_only: without volumes and of its own image, to be looked at only.
+    """
+    services: Services = run.services
+    row = target_row(run)
+    disks = moving.new_disks(row, run.params)
+    there = {
+        **dict(row),
+        "flavor": _encode(moving.new_flavor(run.params)).decode(),
+        "disks": server_disks.write(
+            [d for d in disks if not check_only or d.destination == "local"]
+        ),
+    }
+    start = run.params.previous_vm_state == "active"
+    build = guest_orders.build_of(services, there, start=start)
+    made: Mapping[str, str] = run.outputs.get("images", {}).get("images", {})
+    sources = []
+    for image_id in made.values():
+        image = services.images.find(image_id)
+        if image is None or image.status != "active":
+            raise StepFailed("The copy of a disk of the server is gone.")
+        sources.append(guest_orders.source_of(images.record(image)))
+    if not made:
+        return build
+    of = tuple(
+        d.replace(image_id=made[d.name]) if isinstance(d, LocalDisk) and d.name in made else d
+        for d in build.disks
+    )
+    return build.replace(disks=of, images=tuple(sources))
+
+
+def order_check(run: Run) -> Order:
+    """Ask the destination whether it can make the guest: nothing was touched yet."""
+    build = build_of(run, check_only=True)
+    return guest_orders.order(run, target_host(run), "guest_check", build, 60.0)
+
+
+def checked(run: Run, answer: Answer) -> Output:
+    """It can."""
+    return {}
+
+
+def refused(run: Run, answer: Answer) -> None:
+    """It cannot, or does not answer: try another one."""
+    message = answer.message or "The host cannot make the server."
+    raise elsewhere(run, message, details=answer.details)
+
+
+def refresh_copy(tx: Tx, run: Run, source: Row) -> None:
+    """Take over what the owner changed in the source's record since it was copied."""
+    names = (n for n, whose in move.ON_REVERT.items() if whose == move.TARGET)
+    skip = {"system_metadata", "updated_at", "nics"}
+    servers.set_columns(tx, run.resource, **{n: source[n] for n in names if n not in skip})
