@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.bus import answers
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.context import service_context
 from kilonova.common.ids import new_uuid
@@ -88,7 +89,7 @@ def agent(bus: MemoryBus) -> None:
             seq=o.seq,
             state=AnswerState.DONE,
         )
-        bus.publish(f"answer.{o.answer_to}", encode(a))
+        bus.publish(answers.subject("h1", o.answer_to), encode(a))
 
     bus.subscribe("agent.h1.order", hear)
 

@@ -28,7 +28,7 @@ from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
-from kilonova.objects.base import decode, manifest, type_of
+from kilonova.objects.base import decode, manifest, speak, type_of
 from kilonova.objects.guest import MetadataPush
 from kilonova.objects.host import HostAsk, HostRegister, Registered
 from kilonova.objects.order import OperationEnded
@@ -77,6 +77,7 @@ class Agent:
         self._metadata = metadata or NoMetadata()
         self._subscriptions: list[Subscription] = []
         self._beating = False
+        self._speaks_older = False
         host, boot = identity.host, identity.boot_id
         known = KnownStates()
         bench = Bench(driver, network, self._metadata, clock, known, volumes, files)
@@ -179,6 +180,9 @@ class Agent:
         self.orders.refuse_all = (
             None if reply.accepted else reply.reason or "The host is not registered."
         )
+        if reply.speak or self._speaks_older:  # beside a conductor in one process it is the conductor's word
+            speak({**manifest(), **reply.speak} if reply.speak else None)
+            self._speaks_older = bool(reply.speak)
         self.registered.set()
         if not self._beating:
             self._beating = True

@@ -49,6 +49,7 @@ class Registration:
         self._clock = clock
         self._done = done
         self._retry_s = FIRST_RETRY_S
+        self._oldest = False
         self._starting: set[str] = set()
         self.stopped = False
 
@@ -63,10 +64,12 @@ class Registration:
             return None
         try:
             message = self._make()
-            body = encode(Report(host=message.host, body=message))
+            body = encode(Report(host=message.host, body=message), {} if self._oldest else None)
             answer = self._bus.request(f"report.{message.host}", body, REPLY_S)
             self._accept(message, decode(answer, Registered))
         except KilonovaError as exc:
+            # A conductor of an older release cannot read ours, and says nothing: the oldest form it can.
+            self._oldest = not self._oldest
             wait = self._retry_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
             log.info("not registered yet", extra={"why": exc.message, "facts": str(exc.facts)})

@@ -22,6 +22,9 @@ from typing import Protocol
 
 from kilonova.common.errors import Unavailable
 
+VERSION = (1, 1)
+"""Of the subjects above; every service registers it. 1.1: answers name their host and the conductor that asked."""
+
 Handler = Callable[
     [str, bytes], bytes | None
 ]  # (subject, body) -> reply to a request, None to a publication

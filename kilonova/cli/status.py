@@ -10,6 +10,7 @@ from kilonova.cli.common import common_options
 from kilonova.server import launch, state
 
 STATUS = "/kilonova/v1/status"
+VERSIONS = "/kilonova/v1/versions"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
             print("'kilonova up' starts it.")
         return 3
     client = connect(directory)
-    seen = client.get(STATUS)
+    seen = {**client.get(STATUS), "versions": client.get(VERSIONS)["versions"]}
     what = {**launch.describe(directory, found), **seen, "running": True, "ready": client.ready()}
     if args.json:
         output.print_json(what)
@@ -44,6 +45,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()) if n) or "none"
+
+
+def _spoken(versions: dict[str, Any]) -> str:
+    """Say what all services write, and who holds it back."""
+    services = versions["services"]
+    count = sum(s["count"] for s in services)
+    if not versions["pinned"]:
+        return f"{count} services, all write as {versions['release']} does"
+    holders = [s["name"] for s in services if s["older"] and s["holds"]]
+    return f"{count} services, held at older versions by {', '.join(holders) or 'the pin'}"
 
 
 def _show(what: dict[str, Any], found: state.Run) -> None:
@@ -66,6 +77,7 @@ def _show(what: dict[str, Any], found: state.Run) -> None:
             ("  servers", _counted(what["servers"])),
             ("  operations", _counted(what["operations"]) + " under way"),
             ("  databases", ", ".join(f"{k} {output.size(v)}" for k, v in sorted(sizes.items()))),
+            ("  versions", _spoken(what["versions"])),
             ("  state", what["state_dir"]),
         ]
     )

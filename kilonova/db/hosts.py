@@ -13,6 +13,17 @@ _GET = Q(sa.select(h).where(h.c.host == P("host")))
 _ALL = Q(sa.select(h).order_by(h.c.id))
 _CHANGED = Q(sa.select(h).where(h.c.updated_at >= P("since")).order_by(h.c.id))
 _SEEN_SINCE = Q(sa.select(h.c.host, h.c.seen_at).where(h.c.seen_at >= P("since")))
+_VERSIONS = Q(
+    sa.select(
+        sa.func.min(h.c.host).label("host"),
+        h.c.release,
+        h.c.versions,
+        sa.func.max(h.c.seen_at).label("seen_at"),
+        sa.func.count().label("hosts"),
+    )
+    .group_by(h.c.release, h.c.versions)
+    .order_by(sa.func.min(h.c.host))
+)
 _NEXT = Q(sa.select(sa.func.coalesce(sa.func.max(h.c.id), 0) + 1))
 _ADD = Q(sa.insert(h).values({c.name: P(c.name) for c in h.columns}))
 _SEEN = Q(sa.update(h).where(h.c.host == P("host_")).values(seen_at=P("seen_at")))
@@ -45,6 +56,11 @@ def changed(tx: Tx, since: float) -> list[Row]:
 def seen_since(tx: Tx, since: float) -> list[tuple[str, float]]:
     """Return (host, when it was heard of last) of those that were heard of lately."""
     return [(r[0], r[1]) for r in tx.all(_SEEN_SINCE, since=since)]
+
+
+def versions(tx: Tx) -> list[Row]:
+    """Return each combination of release and versions among the cell's hosts: one host, how many, when last seen."""
+    return tx.all(_VERSIONS)
 
 
 def add(tx: Tx, **values: Any) -> None:

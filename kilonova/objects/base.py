@@ -21,6 +21,23 @@ Manifest = Mapping[str, Version]  # type name -> the newest version that the pee
 REGISTRY: dict[str, type["Versioned"]] = {}
 
 
+_spoken: Manifest | None = None
+
+
+def speak(manifest: Manifest | None) -> None:
+    """Write everything from now on in a form that ``manifest`` reads (None: in our own); of the whole process.
+
+    It is the deployment's pin: the oldest release that takes part (OBJ-10).
+    """
+    global _spoken
+    _spoken = manifest
+
+
+def spoken() -> Manifest | None:
+    """Return what ``speak`` was told."""
+    return _spoken
+
+
 class IncompatibleVersion(KilonovaError):
     """The peer's release cannot carry this object, or the object is from a newer release than ours."""
 
@@ -102,11 +119,12 @@ class _Envelope(msgspec.Struct):
 
 
 def encode(obj: Versioned, manifest: Manifest | None = None) -> bytes:
-    """Return the wire form, downgraded to what the peer's manifest reads (None: a peer like us).
+    """Return the wire form, downgraded to what the peer's manifest reads (None: to what ``speak`` was told).
 
     Raises IncompatibleVersion when a critical field that is set would have to be dropped.
     """
     name = type(obj).__name__
+    manifest = _spoken if manifest is None else manifest
     if manifest is None:
         major, minor = obj.VERSION
         return b'{"t":"%s","v":"%d.%d","d":%s}' % (

@@ -1,8 +1,8 @@
 """What a host reports of itself: registration, heartbeat, events. Sent on ``report.<host>`` in a Report envelope."""
 
-from typing import Union
+from typing import ClassVar, Union
 
-from kilonova.objects.base import Versioned
+from kilonova.objects.base import Version, Versioned, since
 
 
 class Inventory(Versioned, frozen=True, kw_only=True):
@@ -46,11 +46,17 @@ class OwnedServer(Versioned, frozen=True, kw_only=True):
 
 
 class Registered(Versioned, frozen=True, kw_only=True):
-    """The reply: what this host owns. The agent starts nothing before it has it."""
+    """The reply: what this host owns. The agent starts nothing before it has it.
+
+    speak: type -> the version to write it in, where that is older than what the host said it knows.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     servers: tuple[OwnedServer, ...]
     accepted: bool = True
     reason: str | None = None
+    speak: dict[str, Version] = since(1, 1, default_factory=dict)
 
 
 class Heartbeat(Versioned, frozen=True, kw_only=True, tag="heartbeat", tag_field="type"):

@@ -197,6 +197,10 @@ class Hosts(HostsElsewhere):
         except KilonovaError as exc:
             return Registered(servers=(), accepted=False, reason=exc.message)
         now = services.now()
+        pin = services.versions
+        if pin is not None and (reason := pin.refuses(r.versions)) is not None:
+            log.error("a host was refused: %s", reason, extra={"host": r.host})
+            return Registered(servers=(), accepted=False, reason=reason)
 
         def put(tx: Tx) -> Row | None:
             row = db.find(tx, r.host)
@@ -249,7 +253,8 @@ class Hosts(HostsElsewhere):
         services.world.write(put_world)
         self._put(state_of(row, r.cell))
         services.host_is_back(r.host)
-        return Registered(servers=self._owned(r.cell, r.host))
+        speak = {} if pin is None else pin.for_host(r.versions)
+        return Registered(servers=self._owned(r.cell, r.host), speak=speak)
 
     def _owned(self, cell: str, host: str) -> tuple[OwnedServer, ...]:
         rows = self._services.cell(cell).read(lambda tx: servers.on_host(tx, host))

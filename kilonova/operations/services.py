@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kilonova.operations.consoles import Consoles
     from kilonova.operations.hosts import Hosts
     from kilonova.operations.scheduling import Scheduling
+    from kilonova.operations.version_pin import VersionPin
     from kilonova.saga.engine import Engine
     from kilonova.volume.interface import VolumeService
 
@@ -91,6 +92,12 @@ class Services:
             raise Unavailable("This cloud has no block storage service.")
         volumes: VolumeService = self._late["volumes"]
         return volumes
+
+    @property
+    def versions(self) -> "VersionPin | None":
+        """What the services of the deployment read and write; None in a process that keeps no account of it."""
+        versions: VersionPin | None = self._late.get("versions")
+        return versions
 
     @property
     def has_volumes(self) -> bool:

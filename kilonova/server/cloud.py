@@ -29,6 +29,7 @@ from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.network_events import NetworkEvents
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import CELL0, Services
+from kilonova.operations.version_pin import VersionPin
 from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.engine import Engine
 from kilonova.saga.lease import StateLock
@@ -161,6 +162,10 @@ class Cloud:
         self.hosts = Hosts(services)
         self._later(self.hosts.close)
         services.install(hosts=self.hosts)
+        pin = VersionPin(services, "all")
+        self._later(pin.close)
+        pin.start()
+        services.install(versions=pin)
         self.network.start()
         self._later(self.network.stop)
         volume_events.listen(services)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kilonova.api.operations.status import show_status
+from kilonova.api.operations.versions import show_versions
 from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.db.engine import Database, Row
 from kilonova.http import errors as forms
@@ -23,6 +24,7 @@ _RULES = {
     "kilonova:explain": "role:member",
     "kilonova:audit": "rule:context_is_admin",
     "kilonova:cleanups": "rule:context_is_admin",
+    "kilonova:versions": "rule:context_is_admin",
     "kilonova:status": "rule:context_is_admin",
 }
 
@@ -129,6 +131,7 @@ def service() -> Service:
                 errors=(403, 404, 409),
             ),
             Route("GET", "/v1/status", show_status, "kilonova:status"),
+            Route("GET", "/v1/versions", show_versions, "kilonova:versions"),
             Route("GET", "/v1/audit", audit, "kilonova:audit"),
             Route("POST", "/v1/explain", explain, "kilonova:explain", errors=(400, 403)),
         ),

@@ -170,6 +170,18 @@ idempotency = sa.Table(
     sa.Index("ix_idempotency_age", "created_at"),
 )
 
+service_process = sa.Table(
+    "service_process",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),  # of one start of one process, never used again
+    _text("role"),  # all, api, conductor, console
+    _text("host"),
+    _text("release"),
+    _text("versions"),  # JSON manifest
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+
 setting = sa.Table(
     "setting",
     METADATA,
