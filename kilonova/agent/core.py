@@ -180,7 +180,9 @@ class Agent:
         self.orders.refuse_all = (
             None if reply.accepted else reply.reason or "The host is not registered."
         )
-        if reply.speak or self._speaks_older:  # beside a conductor in one process it is the conductor's word
+        if (
+            reply.speak or self._speaks_older
+        ):  # beside a conductor in one process it is the conductor's word
             speak({**manifest(), **reply.speak} if reply.speak else None)
             self._speaks_older = bool(reply.speak)
         self.registered.set()

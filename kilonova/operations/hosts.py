@@ -202,43 +202,12 @@ class Hosts(HostsElsewhere):
             log.error("a host was refused: %s", reason, extra={"host": r.host})
             return Registered(servers=(), accepted=False, reason=reason)
 
-        def put(tx: Tx) -> Row | None:
-            row = db.find(tx, r.host)
-            if row is not None and row["host_id"] != r.host_id:
-                return None
-            values = {
-                "boot_id": r.boot_id,
-                "journal_id": r.journal_id,
-                "driver": r.driver,
-                "release": r.release,
-                "versions": msgspec.json.encode(r.versions).decode(),
-                "inventory": msgspec.json.encode(r.inventory).decode(),
-                "digest": "",
-                "seen_at": now,
-                "updated_at": now,
-            }
-            if row is not None:
-                db.update(tx, r.host, **values)
-            else:
-                db.add(
-                    tx,
-                    host=r.host,
-                    uuid=new_uuid(),
-                    host_id=r.host_id,
-                    disabled=0,
-                    disabled_reason=None,
-                    forced_down=0,
-                    created_at=now,
-                    **values,
-                )
-            return db.find(tx, r.host)
-
         mapped = services.world.read(lambda tx: db.mapping_of(tx, r.host))
         if mapped is not None and mapped["cell"] != r.cell:
             return Registered(
                 servers=(), accepted=False, reason="The host belongs to another cell."
             )
-        row = cell.write(put)
+        row = cell.write(lambda tx: _record(tx, r, now))
         if row is None:
             reason = "Another host is registered under this name."
             log.error("a host was refused: %s", reason, extra={"host": r.host})
@@ -366,6 +335,39 @@ class Hosts(HostsElsewhere):
                 by_cell.setdefault(state.cell, {})[host] = at
         for cell, when in by_cell.items():
             self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
+
+
+def _record(tx: Tx, r: HostRegister, now: float) -> Row | None:
+    """Write what a host says of itself; None when another host has its name."""
+    row = db.find(tx, r.host)
+    if row is not None and row["host_id"] != r.host_id:
+        return None
+    values = {
+        "boot_id": r.boot_id,
+        "journal_id": r.journal_id,
+        "driver": r.driver,
+        "release": r.release,
+        "versions": msgspec.json.encode(r.versions).decode(),
+        "inventory": msgspec.json.encode(r.inventory).decode(),
+        "digest": "",
+        "seen_at": now,
+        "updated_at": now,
+    }
+    if row is not None:
+        db.update(tx, r.host, **values)
+    else:
+        db.add(
+            tx,
+            host=r.host,
+            uuid=new_uuid(),
+            host_id=r.host_id,
+            disabled=0,
+            disabled_reason=None,
+            forced_down=0,
+            created_at=now,
+            **values,
+        )
+    return db.find(tx, r.host)
 
 
 def _wanted_power(row: Row) -> PowerState:

@@ -144,14 +144,18 @@ def test_an_older_conductor_s_journal_is_finished(kind: str, tmp_path: Path) -> 
             engine.run_until_idle()
         except Killed:
             engine.abandon()
-        row = world.databases[home].read(lambda tx, op=operation: journal.get(tx, op))
-        assert json.loads(row["params"])["v"] == "1.0"
+        assert _params_of(world, home, operation)["v"] == "1.0"
         speak(None)
         world.engine().open()
         assert world.run(home, operation) == "done", step
         ledger, clean = world.ledger(), world.clean("done")
         world.close()
         assert ledger == clean, step
+
+
+def _params_of(world: ServerWorld, home: str, operation: str) -> Any:
+    row = world.databases[home].read(lambda tx: journal.get(tx, operation))
+    return json.loads(row["params"])
 
 
 def test_the_other_way_round(tmp_path: Path) -> None:
