@@ -8,13 +8,15 @@ import functools
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.cells import down
+from kilonova.cells.asking import CellDown, Cells
+from kilonova.cells.filters import Filters, Order, Rendered
 from kilonova.common import pattern
 from kilonova.common.errors import BadRequest
 from kilonova.db import mappings, servers
@@ -22,47 +24,7 @@ from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.schema.cell import server as s
 from kilonova.db.schema.cell import server_tag as tag
 
-CELL_TIMEOUT_S = 1.0
 BIG = 200  # a page of more servers is big: two at a time
-Rendered = Mapping[str, Any]  # a Row, or a dict with the same names
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a list asks for; None: does not matter.
-
-    equals: column -> allowed values. matches: column -> a part. patterns: column -> regular expression. since/before:
-    updated_at bounds in seconds. tags*: as the API defines them. deleted: None both, False live, True deleted only.
-    """
-
-    project_id: str | None = None
-    equals: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    matches: Mapping[str, str] = field(default_factory=dict)
-    patterns: Mapping[str, str] = field(default_factory=dict)
-    changes_since: float | None = None
-    changes_before: float | None = None
-    tags: tuple[str, ...] = ()
-    tags_any: tuple[str, ...] = ()
-    not_tags: tuple[str, ...] = ()
-    not_tags_any: tuple[str, ...] = ()
-    locked: bool | None = None
-    deleted: bool | None = False
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    uuids: tuple[str, ...] | None = None
-    address: str | None = None
-
-
-@dataclass(frozen=True)
-class Order:
-    """Sort keys with directions; the API adds created_at and uuid at the end, so that pages never overlap."""
-
-    keys: tuple[tuple[str, bool], ...] = (("created_at", True),)  # (column, descending)
-
-    def complete(self) -> tuple[tuple[str, bool], ...]:
-        """Return the keys with a unique end."""
-        names = [k for k, _ in self.keys]
-        extra = [(k, self.keys[-1][1]) for k in ("created_at", "uuid") if k not in names]
-        return (*self.keys, *extra)
 
 
 @dataclass(frozen=True)
@@ -191,13 +153,12 @@ class Lists:
         self._world = world
         self._cells = cells
         self._render = render_unplaced
-        self._pool: ThreadPoolExecutor | None = None
+        self._asking = Cells(cells)
         self._big = threading.BoundedSemaphore(2)
 
     def close(self) -> None:
-        """End the pool."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the threads that ask."""
+        self._asking.close()
 
     def page(
         self,
@@ -206,15 +167,18 @@ class Lists:
         limit: int,
         marker: str | None = None,
         columns: Sequence[str] | None = None,
+        *,
+        partial: bool = False,
     ) -> Page:
         """Return at most ``limit`` servers after ``marker``. BadRequest when the marker is not to be found.
 
         columns: those of the row that the caller looks at (None: all); rows of servers without a cell have more.
+        partial: servers whose cell does not answer are among them (cells/down.py), as far as the filters may be known.
         """
         if limit > BIG:
             with self._big:
-                return self._page(filters, order, limit, marker, columns)
-        return self._page(filters, order, limit, marker, columns)
+                return self._page(filters, order, limit, marker, columns, partial)
+        return self._page(filters, order, limit, marker, columns, partial)
 
     def _page(
         self,
@@ -223,6 +187,7 @@ class Lists:
         limit: int,
         marker: str | None,
         columns: Sequence[str] | None,
+        partial: bool,
     ) -> Page:
         keys = order.complete()
         start = None if marker is None else self._marker(filters, marker)
@@ -232,29 +197,34 @@ class Lists:
         by = [s.c[n].desc() if desc else s.c[n].asc() for n, desc in keys]
         shown = sa.select(s) if columns is None else _selecting(tuple(columns), keys)
         statement = shown.where(*where).order_by(*by)
-        found, down = self.ask_cells(lambda tx: tx.select(statement.limit(limit + 1)))
+        found, silent = self.ask_cells(lambda tx: tx.select(statement.limit(limit + 1)))
         lists: list[list[Rendered]] = [
             self._filled(statement, cell, rows, limit + 1) for cell, rows in found.items()
         ]
         if filters.deleted is not True:
             lists.append(self._unplaced(filters, keys, start, limit + 1))
+        if silent and partial and down.may_fit(filters):
+            lists.append(self._of_silent(silent, filters, keys, start, limit + 1))
         lists = [rows for rows in lists if rows]
         if len(lists) < 2:
             merged = lists[0] if lists else []
         else:
             merged = list(heapq.merge(*lists, key=lambda r: _rank(r, keys)))
-        return Page(merged[:limit], len(merged) > limit, tuple(down))
+        return Page(merged[:limit], len(merged) > limit, tuple(silent))
 
     def _marker(self, filters: Filters, marker: str) -> Rendered:
-        row = self.find(marker)
+        row = self.find(marker, partial=True)
         if row is None or (
             filters.project_id is not None and row["project_id"] != filters.project_id
         ):
             raise BadRequest(f"marker [{marker}] not found")
         return row
 
-    def find(self, server_id: str) -> Rendered | None:
-        """Return a server wherever it is, rendered from its mapping while it has no cell; None if deleted."""
+    def find(self, server_id: str, *, partial: bool = False) -> Rendered | None:
+        """Return a server wherever it is, rendered from its mapping while it has no cell; None if deleted.
+
+        CellDown when its cell does not answer; partial: then it is rendered from its mapping too (cells/down.py).
+        """
         before: Row | None = None
         while True:
             mapping = self._world.ask(lambda tx: mappings.find(tx, server_id))
@@ -264,9 +234,14 @@ class Lists:
                 return self._render(mapping)  # it is being made, or unmade, there
             if mapping["cell"] is None:
                 return self._render(mapping)
-            row: Rendered | None = self._cells[mapping["cell"]].ask(
-                lambda tx: servers.find(tx, server_id)
-            )
+            try:
+                row: Rendered | None = self._asking.one(
+                    mapping["cell"], lambda tx: servers.find(tx, server_id)
+                )
+            except CellDown:
+                if not partial:
+                    raise
+                return down.mark(self._render(mapping))
             if row is not None:
                 return row
             before = mapping  # it moved between the two reads
@@ -309,7 +284,7 @@ class Lists:
                 return seen[:wanted]
             asked *= 2
             more = statement.limit(asked)
-            rows = self._cells[cell].read(lambda tx, more=more: tx.select(more))  # type: ignore[misc]
+            rows = self._asking.one(cell, lambda tx, more=more: tx.select(more))  # type: ignore[misc]
 
     def _visible(self, rows: list[Row], cell: str) -> list[Rendered]:
         """Drop rows whose mapping names another cell (a move or an unwind is under way)."""
@@ -321,22 +296,36 @@ class Lists:
 
     def ask_cells(self, question: Callable[[Tx], Any]) -> tuple[dict[str, Any], list[str]]:
         """Ask every cell at once, each for at most 1 s; return (answers by cell, cells that did not answer)."""
-        local = {k: d for k, d in self._cells.items() if getattr(d, "is_local", True)}
-        answers: dict[str, Any] = {}
-        down: list[str] = []
-        remote = {k: d for k, d in self._cells.items() if k not in local}
-        futures: dict[Future[Any], str] = {}
-        if remote:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="cells")
-            futures = {self._pool.submit(d.read, question): k for k, d in remote.items()}
-        for name, database in local.items():
-            answers[name] = database.read(question)
-        done, silent = wait(futures, timeout=CELL_TIMEOUT_S)
-        for f in done:
-            answers[futures[f]] = f.result()
-        down += [futures[f] for f in silent]
-        return answers, down
+        return self._asking.all(question)
+
+    def ask(self, cell: str, question: Callable[[Tx], Any]) -> Any:
+        """Ask one cell for at most 1 s. Raises CellDown."""
+        return self._asking.one(cell, question)
+
+    def _of_silent(
+        self,
+        silent: Sequence[str],
+        f: Filters,
+        keys: Sequence[tuple[str, bool]],
+        start: Rendered | None,
+        limit: int,
+    ) -> list[Rendered]:
+        """Return the servers of cells that do not answer, at their places as far as those are known."""
+        natural = [k for k, _ in keys] == ["created_at", "uuid"] and keys[0][1] == keys[1][1]
+        found = down.read(
+            self._world,
+            self._render,
+            silent,
+            f,
+            newest_first=keys[0][1] if natural else None,
+            after=None if start is None else (start["created_at"], start["uuid"]),
+            limit=limit,
+        )
+        if natural:
+            return found
+        found.sort(key=lambda r: _rank(r, keys))
+        after = None if start is None else _rank(start, keys)
+        return [r for r in found if after is None or after < _rank(r, keys)][:limit]
 
 
 def fits(row: Rendered, f: Filters) -> bool:

@@ -32,7 +32,9 @@ class Settings:
     browsers reach it. nbd_address: on which other hosts reach this host's volumes, in a network that only hosts reach;
     "": only guests of this very host reach them, by a unix socket. shelved_offload_time_s: after it a shelved server
     leaves its host; 0: at once, -1: only when it is told to. reclaim_instance_interval_s: a deleted server can be
-    restored so long; 0: not at all. image_certificates_dir: ``UUID.pem`` of those who sign images.
+    restored so long; 0: not at all. list_records_by_skipping_down_cells: whether lists of servers before 2.69 leave out
+    what is in cells that do not answer; else they are refused. image_certificates_dir: ``UUID.pem`` of those who sign
+    images.
     allow_resize_to_same_host: whether a resize may leave a server where it is; a cloud of one host needs it.
     underlay_ip: this host's address in the network that connects the hosts of the cloud, in which nobody else is; "": a
     host that is alone. underlay_port: UDP port of VXLAN, the same on every host.
@@ -61,6 +63,7 @@ class Settings:
     reclaim_instance_interval_s: float = 0.0
     allow_resize_to_same_host: bool = True
     cross_cell_move_weight_multiplier: float = 1_000_000.0
+    list_records_by_skipping_down_cells: bool = True
     image_certificates_dir: str | None = None
     nbd_address: str = ""
     underlay_ip: str = ""

@@ -42,7 +42,7 @@ def find_server(services: Services, ctx: Context, server_id: str) -> Found:
     cell = mapping["cell"]
     if cell is None:
         return Found(mapping, None)
-    row = services.cell(cell).ask(lambda tx: servers.find(tx, server_id))
+    row = services.ask_cell(cell, lambda tx: servers.find(tx, server_id))
     if row is None or row["deleted"]:
         again = services.world.read(lambda tx: mappings.find(tx, server_id))
         if again is None:

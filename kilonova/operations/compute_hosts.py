@@ -44,16 +44,11 @@ class Usage:
 
 
 def list_all(services: Services) -> list[ComputeHost]:
-    """Return every host, by cell and number; those of a silent cell are last and have no number."""
+    """Return every host, by cell and name; those of a silent cell have no number, and stand where they stood."""
     answers, _ = services.lists.ask_cells(db.all_hosts)
-    out, seen = [], set()
-    for cell in sorted(answers):
-        for row in answers[cell]:
-            state = services.hosts.find(row["host"])
-            if state is not None:
-                out.append(ComputeHost(state, row["id"]))
-                seen.add(row["host"])
-    return out + [ComputeHost(s, None) for s in services.hosts.all() if s.host not in seen]
+    numbers = {row["host"]: row["id"] for rows in answers.values() for row in rows}
+    known = sorted(services.hosts.all(), key=lambda s: (s.cell, s.host))
+    return [ComputeHost(s, numbers.get(s.host)) for s in known]
 
 
 def by_uuid(services: Services, uuid: str) -> ComputeHost | None:

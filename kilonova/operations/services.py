@@ -1,14 +1,15 @@
 """The services of a process: what operations, reconcilers and the API work with. Built by server.py, never changed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kilonova.bus.interface import Bus
+from kilonova.cells.asking import CellDown
 from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.errors import Unavailable
-from kilonova.db.engine import Database
+from kilonova.db.engine import Database, Tx
 from kilonova.db.secrets import Vault
 
 if TYPE_CHECKING:
@@ -24,12 +25,7 @@ if TYPE_CHECKING:
     from kilonova.volume.interface import VolumeService
 
 CELL0 = "cell0"
-
-
-class CellDown(Unavailable):
-    """A cell's database does not answer; what is in it is unknown, not gone."""
-
-    code = "cell_down"
+T = TypeVar("T")
 
 
 @dataclass
@@ -126,7 +122,15 @@ class Services:
         try:
             return self.cells[name]
         except KeyError:
-            raise CellDown("A cell of this cloud cannot be reached now.", cell=name) from None
+            raise CellDown(name) from None
+
+    def ask_cell(self, name: str, question: Callable[[Tx], T]) -> T:
+        """Ask a cell one question; one that is not a local file for at most 1 s. Raises CellDown."""
+        database = self.cell(name)
+        if "lists" not in self._late or getattr(database, "is_local", True):
+            return database.ask(question)
+        answer: T = self.lists.ask(name, question)
+        return answer
 
     def home(self, name: str) -> Database:
         """Return the database that ``Run.home`` names."""

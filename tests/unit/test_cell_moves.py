@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from kilonova.api.compute.servers.reading import render_unplaced
 from kilonova.cells import move
-from kilonova.cells.listing import Filters, Lists, Order
+from kilonova.cells.filters import Filters, Order
+from kilonova.cells.listing import Lists
 from kilonova.cells.move import Fate
 from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid

@@ -136,6 +136,8 @@ def detail(req: Request) -> Any:
 def _list(req: Request, *, detail: bool) -> Any:
     found: Sequence[ComputeHost] = compute_hosts.list_all(req.cloud)
     v53 = req.version >= V(2, 53)
+    if not v53:  # the number of a host whose cell does not answer is not known
+        found = [h for h in found if h.number is not None]
     pattern = req.query.get("hypervisor_hostname_pattern") if v53 else None
     servers = v53 and (req.query.get("with_servers") or "").lower() in _TRUE
     more = False

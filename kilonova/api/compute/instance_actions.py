@@ -18,7 +18,7 @@ from kilonova.api.compute.shared import (
     versioned,
 )
 from kilonova.api.compute.views.server import host_id
-from kilonova.cells.listing import Rendered
+from kilonova.cells.filters import Rendered
 from kilonova.common.clock import iso_micro, parse_iso
 from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db import action_list, actions, mappings, servers

@@ -21,6 +21,7 @@ from kilonova.api.compute.shared import (
     query,
     versioned,
 )
+from kilonova.cells.asking import CellDown
 from kilonova.common.clock import iso_micro, parse_iso
 from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db import migrations
@@ -41,14 +42,14 @@ def index(req: Request) -> Any:
     asked = _filters(req)
     limit = limit_of(req) or MAX_LIMIT
     after = _after(req)
+    answers, _ = req.cloud.lists.ask_cells(
+        lambda tx: migrations.listed(tx, asked, limit + 1, after)
+    )
     found: dict[str, Row] = {}
-    for name in req.cloud.real_cells():
-        for row in req.cloud.cell(name).read(
-            lambda tx: migrations.listed(tx, asked, limit + 1, after)
-        ):
-            other = found.get(row["uuid"])  # one to another cell has a record in both
-            if other is None or row["updated_at"] > other["updated_at"]:
-                found[row["uuid"]] = row
+    for row in (r for part in answers.values() for r in part):
+        other = found.get(row["uuid"])  # one to another cell has a record in both
+        if other is None or row["updated_at"] > other["updated_at"]:
+            found[row["uuid"]] = row
     rows = sorted(found.values(), key=lambda r: (r["created_at"], r["uuid"]), reverse=True)
     out: dict[str, Any] = {"migrations": [_view(req, r) for r in rows[:limit]]}
     if req.version >= V(2, 59) and len(rows) > limit:
@@ -76,14 +77,16 @@ def _filters(req: Request) -> dict[str, Any]:
 
 
 def _after(req: Request) -> tuple[float, str] | None:
-    """Return the place of the marker in the list. BadRequest when there is no such migration."""
+    """Return the place of the marker in the list. BadRequest when there is no such migration; CellDown."""
     marker = req.query.get("marker") if req.version >= V(2, 59) else None
     if marker is None:
         return None
-    for name in req.cloud.real_cells():
-        row = req.cloud.cell(name).read(lambda tx: migrations.find(tx, marker))
+    answers, silent = req.cloud.lists.ask_cells(lambda tx: migrations.find(tx, marker))
+    for row in answers.values():
         if row is not None:
             return row["created_at"], row["uuid"]
+    if silent:
+        raise CellDown(", ".join(silent))
     raise BadRequest(f"Marker {marker} could not be found.")
 
 

@@ -10,7 +10,7 @@ from kilonova.api.compute.rules import ADMIN, MEMBER, READER
 from kilonova.api.compute.schemas.common import Json, wrap
 from kilonova.api.compute.servers.finding import placed, seen
 from kilonova.api.compute.shared import NO_QUERY, R, action, versioned
-from kilonova.cells.listing import Rendered
+from kilonova.cells.filters import Rendered
 from kilonova.common.errors import BadRequest, Conflict, NotFound, Unavailable
 from kilonova.http.microversion import V
 from kilonova.http.request import Request

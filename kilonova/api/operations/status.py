@@ -6,7 +6,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.common.clock import iso
-from kilonova.common.errors import KilonovaError
 from kilonova.db.engine import Database, Tx
 from kilonova.db.schema.cell import server
 from kilonova.db.schema.world import server_mapping
@@ -24,20 +23,16 @@ def show_status(req: Request) -> Any:
     per_host: dict[str, int] = {}
     live: dict[str, int] = {services.world.name: services.world.read(_live)}
     cells = []
-    for name, db in services.cells.items():
-        try:
-            counted, hosted, live[name] = db.read(_count)
-            answers = True
-        except KilonovaError:
-            counted, hosted, live[name] = {}, {}, 0
-            answers = False
+    answers, silent = services.lists.ask_cells(_count)
+    for name in services.cells:
+        counted, hosted, live[name] = answers.get(name, ({}, {}, 0))
         _add(states, counted.items())
         _add(per_host, hosted.items())
         if name != CELL0:
             cells.append(
                 {
                     "name": name,
-                    "state": "up" if answers else "down",
+                    "state": "down" if name in silent else "up",
                     "hosts": sum(h.cell == name for h in services.hosts.all()),
                     "servers": sum(counted.values()),
                     "operations": live[name],

@@ -10,8 +10,8 @@ from kilonova.http.answer import (
     TEXTS,
     Describe,
     Field,
+    Fields,
     Json,
-    many,
     one,
     plain,
     shape,
@@ -148,9 +148,41 @@ def _created(v: Microversion) -> Json:
     return {**shape(fields, v), "minProperties": 1, "maxProperties": 1}
 
 
-LIST = many("servers", BASIC, paged=1)
-DETAIL = many("servers", LISTED, paged=1)
-SHOW = one("server", SHOWN)
+_SILENT = {"id": Field(TEXT), "status": Field({"enum": ["UNKNOWN"]}), "links": Field(LINKS)}
+_SILENT_DETAIL = {**_SILENT, "tenant_id": Field(TEXT), "created": Field(TEXT)}
+_SILENT_SHOWN = {
+    **_SILENT_DETAIL,
+    **{
+        n: SHOWN[n]
+        for n in (
+            *("user_id", "image", "flavor", "server_groups"),
+            *("OS-EXT-AZ:availability_zone", "OS-EXT-STS:power_state"),
+        )
+    },
+}
+
+
+def _or_silent(fields: Fields, silent: Fields) -> Describe:
+    """From 2.69 on a server of a cell that does not answer has what is known without it."""
+
+    def describe(v: Microversion) -> Json:
+        if not v >= V(2, 69):
+            return shape(fields, v)
+        return {"anyOf": [shape(fields, v), shape(silent, v)]}
+
+    return describe
+
+
+def _listed(fields: Fields, silent: Fields) -> Describe:
+    def items(v: Microversion) -> Json:
+        return {"type": "array", "items": _or_silent(fields, silent)(v)}
+
+    return plain({"servers": Field(items), "servers_links": Field(LINKS, since=1, always=False)})
+
+
+LIST = _listed(BASIC, _SILENT)
+DETAIL = _listed(LISTED, _SILENT_DETAIL)
+SHOW = plain({"server": Field(_or_silent(SHOWN, _SILENT_SHOWN))})
 CREATE: Describe = _created
 UPDATE: Describe = _updated
 REBUILD: Describe = _rebuilt

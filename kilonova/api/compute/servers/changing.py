@@ -8,7 +8,7 @@ import msgspec
 from kilonova.api.compute.servers.creating import canonical
 from kilonova.api.compute.servers.reading import extras_for, find
 from kilonova.api.compute.views.server import ServerView
-from kilonova.cells.listing import Rendered
+from kilonova.cells.filters import Rendered
 from kilonova.common.errors import Conflict
 from kilonova.http.microversion import V
 from kilonova.http.request import Request

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kilonova.cells.listing import Filters, Order
+from kilonova.cells.filters import Filters, Order
 from kilonova.common import pattern
 from kilonova.common.clock import parse_iso
 from kilonova.common.errors import BadRequest, Forbidden

@@ -1,7 +1,7 @@
 """Find the server of the path and ask policy about it: for reading, and for changing."""
 
 from kilonova.api.compute.servers import reading
-from kilonova.cells.listing import Rendered
+from kilonova.cells.filters import Rendered
 from kilonova.common.errors import Conflict
 from kilonova.http.request import Request
 from kilonova.operations.accept import Found, find_server

@@ -7,6 +7,7 @@ import msgspec
 
 from kilonova.api.compute.servers.filters import read_filters, read_order
 from kilonova.api.compute.shared import limit_of, next_link
+from kilonova.api.compute.views import down_cell
 from kilonova.api.compute.views.server import (
     BASIC_COLUMNS,
     DETAIL_COLUMNS,
@@ -14,7 +15,9 @@ from kilonova.api.compute.views.server import (
     ServerView,
     fault,
 )
-from kilonova.cells.listing import Rendered
+from kilonova.cells.asking import CellDown
+from kilonova.cells.down import is_down
+from kilonova.cells.filters import Rendered
 from kilonova.common.errors import NotFound
 from kilonova.db import actions
 from kilonova.http.microversion import V
@@ -36,10 +39,13 @@ def render_unplaced(mapping: Any) -> Rendered:
     return row
 
 
-def find(req: Request, server_id: str) -> Rendered:
-    """Return a server that the caller may see; NotFound alike for missing and foreign."""
+def find(req: Request, server_id: str, *, partial: bool = False) -> Rendered:
+    """Return a server that the caller may see; NotFound alike for missing and foreign.
+
+    CellDown when its cell does not answer; partial: then what is known without it.
+    """
     services: Services = req.cloud
-    row = services.lists.find(server_id)
+    row = services.lists.find(server_id, partial=partial)
     if row is None or row["deleted"] or not _may_see(req, row):
         raise NotFound(f"Instance {server_id} could not be found.")
     return row
@@ -67,16 +73,28 @@ def _list(req: Request, *, detail: bool) -> Any:
     if filters is None or limit == 0:
         return {"servers": []}
     columns = DETAIL_COLUMNS if detail else BASIC_COLUMNS
-    page = services.lists.page(filters, order, limit, req.query.get("marker"), columns)
-    extras = extras_for(req, page.rows) if detail else Extras()
+    partial = req.version >= V(2, 69)
+    marker = req.query.get("marker")
+    page = services.lists.page(filters, order, limit, marker, columns, partial=partial)
+    if page.down and not partial:
+        _check_skipping(services, page.down)
+    extras = extras_for(req, [r for r in page.rows if not is_down(r)]) if detail else Extras()
     view = ServerView(req, extras, single=False)
     shape = view.detail if detail else view.basic
+    known = down_cell.detail if detail else down_cell.basic
     # Encoded one by one: of a thousand servers only the text is kept, not their fields.
-    out: dict[str, Any] = {"servers": [Raw(_encode(shape(r))) for r in plain(page.rows)]}
+    shaped = [Raw(_encode(known(view, r) if is_down(r) else shape(r))) for r in plain(page.rows)]
+    out: dict[str, Any] = {"servers": shaped}
     if page.more and page.rows:
         path = "/servers/detail" if detail else "/servers"
         out["servers_links"] = next_link(req, path, page.rows[-1]["uuid"])
     return out
+
+
+def _check_skipping(services: Services, silent: Sequence[str]) -> None:
+    """Raise CellDown when a list may not leave out what is in cells that do not answer."""
+    if not services.setting("list_records_by_skipping_down_cells", True):
+        raise CellDown(", ".join(silent))
 
 
 def plain(found: Iterable[Rendered]) -> Iterator[Mapping[str, Any]]:
@@ -115,8 +133,10 @@ def extras_for(req: Request, found: Sequence[Mapping[str, Any]]) -> Extras:
 
 def show(req: Request) -> Any:
     """Show one server."""
-    row = find(req, req.params["server_id"])
+    row = find(req, req.params["server_id"], partial=req.version >= V(2, 69))
     req.authorize("os_compute_api:servers:show", {"project_id": row["project_id"]})
+    if is_down(row):
+        return {"server": down_cell.show(ServerView(req, Extras()), row)}
     extras = extras_for(req, [row])
     view = ServerView(req, extras)
     return {"server": view.detail(next(plain([row])))}

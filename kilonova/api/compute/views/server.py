@@ -132,10 +132,8 @@ class ServerView:
             "user_id": r["user_id"],
             "metadata": _raw(r["metadata"]),
             "hostId": host_id(r["host"], r["project_id"]),
-            "image": self._image(r),
-            "flavor": _flavor_embedded(r["flavor"], self.specs)
-            if self.v47
-            else _flavor_link(r["flavor"], self.mark_base),
+            "image": self.image(r),
+            "flavor": self.flavor(r),
             "created": iso(r["created_at"]),
             "updated": iso(r["updated_at"] or r["created_at"]),
             "addresses": _raw(r["addresses"]),
@@ -152,7 +150,14 @@ class ServerView:
         self._later(out, r)
         return out
 
-    def _image(self, r: Mapping[str, Any]) -> Any:
+    def flavor(self, r: Mapping[str, Any]) -> Raw:
+        """A link, from 2.47 on the flavor itself."""
+        if self.v47:
+            return _flavor_embedded(r["flavor"], self.specs)
+        return _flavor_link(r["flavor"], self.mark_base)
+
+    def image(self, r: Mapping[str, Any]) -> Any:
+        """A link, "" without an image."""
         if not r["image_id"]:
             return ""
         link = {"rel": "bookmark", "href": f"{self.mark_base}/images/{r['image_id']}"}
