@@ -53,8 +53,10 @@ class NetworkService(Protocol):
     Errors carry the HTTP status that the compute API answers with and Nova's wording; none names a host.
     """
 
-    binding_extended: bool
-    """Whether a port may be bound to two hosts at once (a live migration's source and destination)."""
+    @property
+    def binding_extended(self) -> bool:
+        """Whether a port may be bound to two hosts at once (a live migration's source and destination)."""
+        ...
 
     def plan(self, ctx: Context, project_id: str, requested: Requested) -> list[NicPlan]:
         """Check the networks of POST /servers before accept, touching nothing.

@@ -1,27 +1,41 @@
-"""The contract of NetworkService, on the embedded service over the in-process bus with simulated hosts.
+"""The contract of NetworkService: the embedded service, and Neutron's API by openstacksdk.
 
-A real Neutron runs the same tests when OS_CLIENT_CONFIG_FILE names one: its half adds a second ``Rig``.
+The second speaks to the embedded service's own API over HTTP: the driver for a real Neutron is exercised to the last
+byte. Both have simulated hosts on the in-process bus.
 """
 
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+import keystoneauth1.session
+import openstack.connection
 import pytest
+from keystoneauth1 import token_endpoint
 
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import SYSTEM
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, KilonovaError, NotFound
+from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound, QuotaExceeded
 from kilonova.common.ids import new_hex, new_uuid
 from kilonova.db.engine import SqliteDatabase
+from kilonova.http.app import Application
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed
+from kilonova.network.embedded.service import service
+from kilonova.network.embedded.store import floating, networks, ports
+from kilonova.network.embedded.store.common import ADD_TAG
 from kilonova.network.interface import NetworkService, PortBindingFailed
+from kilonova.network.openstack import OpenStackNetwork, as_service
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Applied, Change, PortState
 from kilonova.objects.port import NetworkEvent, NetworkEventName, RequestedNic
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # openstacksdk warns of itself
 
 
 def until(condition: Callable[[], bool], guard_s: float = 30.0) -> None:
@@ -59,7 +73,7 @@ class Host:
 class Rig:
     """One implementation with a project that has a network with a subnet, and hosts."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kind: str) -> None:
         self.project = new_hex()
         self.bus = MemoryBus()
         self.hosts = {n: Host(self.bus, n) for n in ("host1", "host2")}
@@ -70,23 +84,70 @@ class Rig:
         self.embedded = embedded
         self.service: NetworkService = embedded
         self.events: list[NetworkEvent] = []
-        self.service.on_event(self.events.append)
+        self.http: Any = None
+        if kind == "openstack":
+            self.use_sdk()
+        else:
+            self.service.on_event(self.events.append)
         self.ctx = Context(
             request_id="req-1", user_id="u", project_id=self.project, roles=("member", "reader")
         )
+
+    def use_sdk(self) -> None:
+        """Put openstacksdk and HTTP between compute and the embedded service."""
+        self.http = ThreadedServer(("127.0.0.1", 0), Silent)
+        url = f"http://127.0.0.1:{self.http.server_port}/network"
+        app = Application([service(self.embedded, url)], None, _authenticate, url)
+        self.http.set_app(app.wsgi)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        made: dict[str, Any] = {}
+
+        def connect(project: str | None) -> Any:
+            who = project or "service"
+            if who not in made:
+                auth = token_endpoint.Token(url, who)
+                made[who] = openstack.connection.Connection(
+                    session=keystoneauth1.session.Session(auth), network_endpoint_override=url
+                )
+            return made[who]
+
+        driver = OpenStackNetwork(connect, SYSTEM.now)
+        self.embedded.on_event(
+            driver.heard
+        )  # as Neutron tells compute: through its external events
+        driver.on_event(self.events.append)
+        self.service = as_service(driver)
 
     def network(self) -> str:
         return self.service.plan(self.ctx, self.project, None)[0].network_id
 
     def close(self) -> None:
+        if self.http is not None:
+            self.http.shutdown()
+            self.http.server_close()
         self.embedded.stop()
         self.bus.close()
         self.database.close()
 
 
-@pytest.fixture(params=["embedded"])
+def _authenticate(token: str | None, service_token: str | None, request_id: str) -> Context:
+    """Take the token for the caller's project; everybody is what the service user is: an administrator."""
+    roles = ("admin", "manager", "member", "reader", "service")
+    return Context(request_id=request_id, user_id="nova", project_id=token, roles=roles)
+
+
+class ThreadedServer(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=["embedded", "openstack"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path)
+    made = Rig(tmp_path, request.param)
     yield made
     made.close()
 
@@ -352,3 +413,101 @@ def test_a_host_that_cannot_have_the_ports_is_refused(rig: Rig) -> None:
     assert _bound(rig, server) == {("host1", True, True)}
     rig.service.add_bindings(new_uuid(), "host2")
     rig.service.activate_bindings(new_uuid(), "host2")
+
+
+def test_a_port_of_the_users_is_bound_and_let_go(rig: Rig) -> None:
+    """It is adopted once, keeps what its owner wrote, and is there when the server is gone."""
+    mine = _users_port(rig, "mine")
+    key, server = (new_uuid(), "nic0"), new_uuid()
+    asked = {"project_id": rig.project, "device_id": server, "port_id": mine}
+    assert rig.service.plan(rig.ctx, rig.project, [RequestedNic(port_id=mine, tag="t")])
+    for _ in range(2):
+        port = rig.service.ensure_port(key, host="host1", hostname="web", tag="t", **asked)
+        assert (port.port_id, port.preserve_on_delete, port.tag) == (mine, True, "t")
+    assert port.dns_name == "web" and port.device_owner == "compute:nova"
+    with pytest.raises(Conflict):
+        rig.service.plan(rig.ctx, rig.project, [RequestedNic(port_id=mine)])
+    with pytest.raises(Conflict):
+        rig.service.ensure_port((new_uuid(), "nic0"), host="host1", **asked)
+    until(lambda: mine in rig.hosts["host1"].ports)
+    assert [(c.operation, c.item) for c in rig.service.claims(-1.0)] == [key]
+    assert rig.service.remove_port(key) == 1
+    until(lambda: mine not in rig.hosts["host1"].ports)
+    assert rig.service.ports_of([server]) == {} and rig.service.claims(-1.0) == []
+    assert rig.service.plan(rig.ctx, rig.project, [RequestedNic(port_id=mine)])
+
+
+def _users_port(rig: Rig, name: str) -> str:
+    network = rig.network()
+    new = ports.NewPort(project_id=rig.project, network_id=network, name=name)
+    return rig.embedded.write(lambda w: ports.make(w, new))
+
+
+def test_a_tenants_port_that_names_a_server_is_not_on_it(rig: Rig) -> None:
+    """S19: neither a device_id nor a tag that its owner wrote puts a port on a server."""
+    server, _ = _two(rig)
+    network = rig.network()
+    new = ports.NewPort(
+        project_id=rig.project, network_id=network, device_id=server, device_owner="compute:nova"
+    )
+    lie = rig.embedded.write(lambda w: ports.make(w, new))
+    for tag in ("kilonova", "kilonova_operation=o", "kilonova_item=i"):
+        rig.embedded.write(lambda w, t=tag: w.tx.run(ADD_TAG, resource_id=lie, tag=t))  # type: ignore[misc]
+    assert lie not in {p.port_id for p in rig.service.ports_of([server])[server]}
+    assert rig.service.remove_port(("o", "i")) == 0
+    assert lie not in {c.port_id for c in rig.service.claims(-1.0)}
+
+
+def test_addresses_of_servers(rig: Rig) -> None:
+    server, _ = _two(rig)
+    with pytest.raises(NotFound):
+        rig.service.add_fixed_ip(server, new_uuid())
+    rig.service.add_fixed_ip(server, rig.network())
+    held = [f.ip_address for p in rig.service.ports_of([server])[server] for f in p.fixed_ips]
+    assert len(set(held)) == 3
+    rig.service.remove_fixed_ip(server, held[-1])
+    with pytest.raises(BadRequest):
+        rig.service.remove_fixed_ip(server, held[-1])
+    with pytest.raises(NotFound):
+        rig.service.associate_floating_ip(rig.ctx, server, "203.0.113.7")
+    public = rig.embedded.database.read(lambda tx: tx.value(networks.DEFAULT_EXTERNAL))
+    wanted = floating.NewFloating(project_id=rig.project, network_id=public)
+    taken = rig.embedded.write(lambda w: floating.get(w.tx, floating.make(w, wanted))["ip"])
+    rig.service.associate_floating_ip(rig.ctx, server, taken, held[0])
+    first = rig.service.ports_of([server])[server][0].fixed_ips[0]
+    assert (first.ip_address, first.floating) == (held[0], (taken,))
+    rig.service.disassociate_floating_ip(rig.ctx, server, taken)
+    with pytest.raises(Conflict):
+        rig.service.disassociate_floating_ip(rig.ctx, server, taken)
+    assert rig.service.ports_of([server])[server][0].fixed_ips[0].floating == ()
+
+
+def test_what_is_planned_unasked(rig: Rig) -> None:
+    other = new_hex()
+    assert rig.service.plan(rig.ctx, rig.project, "none") == []
+    assert rig.service.plan(rig.ctx, other, None) == []
+    (auto,) = rig.service.plan(rig.ctx, other, "auto")
+    assert auto.network_id == "auto"
+    made = rig.service.ensure_port(
+        (new_uuid(), "0"), project_id=other, device_id=new_uuid(), host="host1", network_id="auto"
+    )
+    assert [n.network_id for n in rig.service.plan(rig.ctx, other, None)] == [made.network_id]
+    rig.embedded.write(lambda w: networks.make(w, networks.NewNetwork(project_id=other)))
+    with pytest.raises(Conflict, match="Multiple possible networks"):
+        rig.service.plan(rig.ctx, other, None)
+
+
+def test_groups_are_described(rig: Rig) -> None:
+    server, _ = _two(rig)
+    assert rig.service.resolve_groups(rig.ctx, rig.project, ["default", "default"])
+    fresh = rig.service.resolve_groups(rig.ctx, new_hex(), ["default"])
+    assert [name for _, name in fresh] == ["default"]
+    (group,) = rig.service.describe_groups(server)
+    assert (group.name, group.project_id) == ("default", rig.project)
+    assert {r.remote_group for r in group.rules} == {("default", rig.project)}
+
+
+def test_a_quota_is_kept(rig: Rig) -> None:
+    rig.service.check_quota(rig.project, 1)
+    with pytest.raises(QuotaExceeded):
+        rig.service.check_quota(rig.project, 1_000_000)

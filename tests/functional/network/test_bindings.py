@@ -98,6 +98,8 @@ def test_refusals_in_neutrons_words(seeded: Cloud, port: str) -> None:
         == f"Binding for port {port} on host h2 already exists."
     )
     assert post(seeded, port, host="h1").status_code == 409
+    dead = post(seeded, port, host="nowhere")
+    assert (dead.status_code, dead.json["NeutronError"]["type"]) == (409, "PortBindingError")
     done = seeded.call("PUT", f"/ports/{port}/bindings/h1/activate", ADMIN)
     assert (done.status_code, done.json["NeutronError"]["type"]) == (
         409,

@@ -89,6 +89,7 @@ class Bindings:
         item = req.body["binding"]
         host, kind = item["host"], item.get("vnic_type", "normal")
         profile = json.dumps(item.get("profile") or {})
+        live = self.network.hosts()
 
         def body(work: Work) -> dict[str, Any]:
             row = _compute_port(work.tx, req)
@@ -96,6 +97,11 @@ class Bindings:
                 raise Clash(
                     "PortBindingAlreadyExists",
                     f"Binding for port {row['id']} on host {host} already exists.",
+                )
+            if live and host not in live:  # 500 in Neutron
+                raise Clash(
+                    "PortBindingError",
+                    f"Binding for port {row['id']} on host {host} could not be created or updated.",
                 )
             if row["host"]:
                 moving.add(work, row, host, kind, profile)

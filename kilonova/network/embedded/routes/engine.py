@@ -14,15 +14,13 @@ from kilonova.http.schema import Schema
 from kilonova.network.embedded.faults import Missing, Refused, missing
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.routes import listing
-from kilonova.network.embedded.routes.resource import Act, Resource
+from kilonova.network.embedded.routes.resource import TAG, Act, Resource
 from kilonova.network.embedded.schema import tag
 from kilonova.network.embedded.store import quotas
+from kilonova.network.embedded.store.common import ADD_TAG
 from kilonova.network.embedded.store.work import Work
 
 _HAS_TAG = Q(sa.select(tag).where(tag.c.resource_id == P("resource_id"), tag.c.tag == P("tag")))
-_ADD_TAG = Q(
-    sa.insert(tag).prefix_with("OR IGNORE").values(resource_id=P("resource_id"), tag=P("tag"))
-)
 _DROP_TAG = Q(sa.delete(tag).where(tag.c.resource_id == P("resource_id"), tag.c.tag == P("tag")))
 _DROP_TAGS = Q(sa.delete(tag).where(tag.c.resource_id == P("resource_id")))
 _TAGS = Q(sa.select(tag.c.tag).where(tag.c.resource_id == P("resource_id")).order_by(tag.c.tag))
@@ -34,12 +32,7 @@ _TAG_LIST = Schema(
             "tags": {
                 "type": "array",
                 "maxItems": MAX_TAGS,
-                "items": {
-                    "type": "string",
-                    "minLength": 1,
-                    "maxLength": 255,
-                    "pattern": "^[^,/]+$",
-                },
+                "items": TAG,
             }
         },
         "required": ["tags"],
@@ -237,7 +230,7 @@ class Engine:
             row = self._tagged(act.tx, req, "update")
             act.tx.run(_DROP_TAGS, resource_id=row["id"])
             for t in req.body["tags"]:
-                act.tx.run(_ADD_TAG, resource_id=row["id"], tag=t)
+                act.tx.run(ADD_TAG, resource_id=row["id"], tag=t)
             self._touched(act, row)
             return {"tags": _tags(act.tx, row["id"])}
 
@@ -283,7 +276,7 @@ class Engine:
                 raise Refused(
                     "InvalidInput", f"tags: the number of tags exceeds the maximum {MAX_TAGS}."
                 )
-            act.tx.run(_ADD_TAG, resource_id=row["id"], tag=req.params["tag"])
+            act.tx.run(ADD_TAG, resource_id=row["id"], tag=req.params["tag"])
             self._touched(act, row)
 
         self.act(req, body)

@@ -55,6 +55,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Enables to set tag on resources"),
     "standard-attr-timestamp": ("Resource timestamps", "This extension can be used for recording timestamps"),
     "subnet-dns-publish-fixed-ip": ("Subnet DNS publish fixed IP", "Adds dns_publish_fixed_ip to subnets"),
+    "tag-ports-during-bulk-creation": ("Tag Ports During Bulk Creation", "Allow to tag ports during bulk creation"),
 }  # fmt: skip
 
 _ALL_NETWORKS = Q(sa.select(network).order_by(network.c.created_at, network.c.id))

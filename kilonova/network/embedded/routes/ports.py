@@ -16,6 +16,7 @@ from kilonova.network.embedded.routes.resource import (
     DNS,
     FLAG,
     MAYBE_TEXT,
+    TAG,
     TEXT,
     UUID,
     Act,
@@ -29,7 +30,7 @@ from kilonova.network.embedded.routes.resource import (
 )
 from kilonova.network.embedded.schema import address, network, port, port_group
 from kilonova.network.embedded.store import addresses, bound, groups, networks, ports, subnets
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import ADD_TAG, among, by, listed
 from kilonova.network.embedded.store.fixed import FixedRequest
 
 _MAC: Json = {"type": "string", "pattern": "^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$"}
@@ -77,6 +78,7 @@ _OPTIONS: Json = {
         "additionalProperties": False,
     },
 }
+_TAGS: Json = {"type": "array", "maxItems": 50, "items": TAG}
 PROFILE: Json = {"type": ["object", "null"], "maxProperties": 50}
 VNIC: Json = {"enum": ["normal"]}
 
@@ -94,6 +96,7 @@ ATTRS = (
     Attr("extra_dhcp_opts", post=_OPTIONS, put=_OPTIONS),
     Attr("port_security_enabled", port.c.port_security, "bool", FLAG, FLAG),
     Attr("dns_name", port.c.dns_name, post=DNS, put=DNS),
+    Attr("tags", post=_TAGS),
     Attr("binding:host_id", port.c.host, post=MAYBE_TEXT, put=MAYBE_TEXT),
     Attr("binding:profile", post=PROFILE, put=PROFILE),
     Attr("binding:vnic_type", port.c.vnic_type, post=VNIC, put=VNIC),
@@ -218,7 +221,7 @@ def create(act: Act, item: dict[str, Any], project: str) -> str:
         raise missing("network", item["network_id"])
     _guard(act, "create", item, {"project_id": project, "network:project_id": net["project_id"]})
     mac = item.get("mac_address")
-    return ports.make(
+    made = ports.make(
         act.work,
         ports.NewPort(
             project_id=project,
@@ -241,6 +244,9 @@ def create(act: Act, item: dict[str, Any], project: str) -> str:
             groups=item.get("security_groups"),
         ),
     )
+    for one in item.get("tags", ()):
+        act.tx.run(ADD_TAG, resource_id=made, tag=one)
+    return made
 
 
 def _mac(text: str) -> str:

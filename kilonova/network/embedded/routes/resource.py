@@ -29,6 +29,7 @@ FLAG: Json = {
     ]
 }
 NUMBER: Json = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^-?[0-9]{1,18}$"}]}
+TAG: Json = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^,/]+$"}
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 DNS: Json = {
     "type": "string",

@@ -69,6 +69,9 @@ def by(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
     return out
 
 
+ADD_TAG = Q(
+    sa.insert(tag).prefix_with("OR IGNORE").values(resource_id=P("resource_id"), tag=P("tag"))
+)
 _FORGET_TAGS = Q(sa.delete(tag).where(tag.c.resource_id == P("resource_id")))
 
 

@@ -19,6 +19,7 @@ _PORT = Q(  # prepared: the generation in force where the host has an inactive b
         port.c.generation,
         port.c.device_id,
         port.c.operation,
+        port.c.device_owner,
         port.c.admin_up,
         port_binding.c.applied.label("prepared"),
     )
@@ -113,7 +114,8 @@ def _prepared(tx: Tx, row: Row, host: str, port_id: str, error: str | None) -> N
 
 
 def _event(row: Row, host: str, port_id: str, status: str) -> NetworkEvent | None:
-    if not row["operation"]:
+    # Who may name a host is an administrator or a service, so a bound port is its server's (not what a tenant claims).
+    if not (row["operation"] or row["device_owner"].startswith("compute:")):
         return None
     return NetworkEvent(
         name=NetworkEventName.VIF_PLUGGED,
