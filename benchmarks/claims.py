@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Tx
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.operations.stores import WORLD
 from kilonova.placement import claims, providers

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.identity.embedded import passwords
 from kilonova.identity.embedded.identity import EmbeddedIdentity
 from kilonova.identity.embedded.login import login

@@ -14,7 +14,7 @@ import falcon.testing
 
 from kilonova.bus.interface import Handler
 from kilonova.common.context import Context
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed

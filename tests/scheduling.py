@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Database, Tx
+from kilonova.db.opening import open_database
 from kilonova.db.schema.world import aggregate, aggregate_host
 from kilonova.db.sql import insert
 from kilonova.db.versions import ensure
@@ -15,13 +16,14 @@ from kilonova.placement.candidates import Group
 from kilonova.placement.inventories import Inventory
 from kilonova.scheduler.request import Request
 from kilonova.scheduler.view import HostFacts, HostKind, View
+from tests import databases
 
 NOW = 1_700_000_000.0
 
 
-def world(path: Path) -> SqliteDatabase:
+def world(path: Path, kind: str = "sqlite") -> Database:
     """Open a new global database."""
-    db = SqliteDatabase(path / "world.db", "world")
+    db = open_database(databases.url(kind, path), "world")
     ensure(db, WORLD)
     return db
 
@@ -40,8 +42,8 @@ def stock(
 class Cloud:
     """A global database with hosts, and a view that is fresh after ``view()``."""
 
-    def __init__(self, path: Path) -> None:
-        self.db = world(path)
+    def __init__(self, path: Path, kind: str = "sqlite") -> None:
+        self.db = world(path, kind)
         self._view = View()
         self.uuids: dict[str, str] = {}
         self.now = NOW

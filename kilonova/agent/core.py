@@ -31,7 +31,9 @@ from kilonova.common.log import get_logger
 from kilonova.objects.base import decode, manifest, speak, type_of
 from kilonova.objects.guest import MetadataPush
 from kilonova.objects.host import HostAsk, HostRegister, Registered
+from kilonova.objects.live_orders import LiveSteering, LiveWish
 from kilonova.objects.order import OperationEnded
+from kilonova.virt.migration import MigrationDriver
 from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
 
@@ -147,6 +149,8 @@ class Agent:
                 self._exports.take(body)
             elif kind == "HostAsk":
                 self._asked(decode(body, HostAsk).what)
+            elif kind == "LiveSteering":
+                self._steer(decode(body, LiveSteering))
         except KilonovaError as exc:
             log.warning(
                 "a state that cannot be taken",
@@ -159,6 +163,19 @@ class Agent:
             self._workers.submit((host, "list"), self.pulse.send_list)
         elif what == "register":
             self._workers.submit((host, "register"), self._registration.attempt)
+
+    def _steer(self, steering: LiveSteering) -> None:
+        """Pass on what somebody wants of a live migration; it only hastens what ends by itself."""
+        driver = self._driver
+        if steering.host != self.identity.host or not isinstance(driver, MigrationDriver):
+            return
+        act = {
+            LiveWish.ABORT: driver.live_migration_abort,
+            LiveWish.FORCE_COMPLETE: driver.live_migration_force_complete,
+        }.get(steering.wish)
+        if act is not None:
+            act(steering.server_id)
+            self._workers.wake((self.identity.host, steering.server_id))
 
     # -- registration
 

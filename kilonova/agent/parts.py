@@ -3,6 +3,7 @@
 from kilonova.agent.guest_checks import GuestChecks
 from kilonova.agent.guest_disks import GuestDisks
 from kilonova.agent.guest_images import CopyFiles, GuestImages
+from kilonova.agent.guest_live import GuestLive
 from kilonova.agent.guest_moves import DiskMoves, GuestMoves
 from kilonova.agent.guest_nics import GuestNics
 from kilonova.agent.guest_remaking import GuestRemakes
@@ -15,7 +16,8 @@ from kilonova.agent.volumes import Volumes
 def parts_of(bench: Bench) -> list[Part]:
     """Return the parts of one host."""
     parts: list[Part] = [GuestNics(bench), GuestDisks(bench), GuestResizes(bench)]
-    parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench), GuestChecks(bench)]
+    parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench), GuestLive(bench)]
+    parts.append(GuestChecks(bench))
     if bench.volumes is not None:
         parts.append(Volumes(bench.driver, bench.volumes))
     if bench.files is not None:

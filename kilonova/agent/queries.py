@@ -12,6 +12,7 @@ from kilonova.common.log import get_logger
 from kilonova.objects import query as q
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.virt.consoles import ConsoleDriver
+from kilonova.virt.migration import MigrationDriver
 from kilonova.virt.whole import HostDriver
 
 log = get_logger(__name__)
@@ -70,6 +71,10 @@ class Queries:
                 return q.ConsoleReady(boot=driver.console_boot(what.server_id, what.kind))
             case q.GuestStateQuery():
                 return q.GuestPresence(power_state=driver.guests().get(what.server_id))
+            case q.LiveMoveQuery():
+                if not isinstance(driver, MigrationDriver):
+                    return q.QueryFailed(code="driver", message="This host moves no servers live.")
+                return driver.live_move(what.server_id)
             case q.GuestsQuery():
                 return q.Guests(guests=list_guests(driver))
             case q.GuestPartsQuery():

@@ -21,6 +21,7 @@ from kilonova.common import pattern
 from kilonova.common.errors import BadRequest
 from kilonova.db import mappings, servers
 from kilonova.db.engine import Database, Row, Tx
+from kilonova.db.portable import matches, member
 from kilonova.db.schema.cell import server as s
 from kilonova.db.schema.cell import server_tag as tag
 
@@ -76,9 +77,9 @@ def conditions(f: Filters) -> list[Any]:
         else:
             out.append(column == values[0] if len(values) == 1 else column.in_(values))
     for name, part in f.matches.items():
-        out.append(s.c[name].contains(part, autoescape=True))
+        out.append(s.c[name].icontains(part, autoescape=True))
     for name, text in f.patterns.items():
-        out.append(s.c[name].regexp_match(text))
+        out.append(matches(s.c[name], text))
     if f.changes_since is not None:
         out.append(s.c.updated_at >= f.changes_since)
     if f.changes_before is not None:
@@ -88,11 +89,9 @@ def conditions(f: Filters) -> list[Any]:
     if f.uuids is not None:
         out.append(s.c.uuid.in_(f.uuids))
     if f.address is not None:
-        out.append(s.c.addresses.contains(f.address, autoescape=True))
+        out.append(s.c.addresses.icontains(f.address, autoescape=True))
     for key, value in f.metadata.items():
-        out.append(
-            sa.func.json_extract(s.c.metadata, '$."' + key.replace('"', '""') + '"') == value
-        )
+        out.append(member(s.c.metadata, key) == value)
     if f.deleted is not False:  # of live ones the mapping decides which copy is seen
         out.append(s.c.hidden == 0 if f.deleted else sa.or_(s.c.deleted == 0, s.c.hidden == 0))
     return out + _tag_conditions(f)

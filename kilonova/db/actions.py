@@ -9,23 +9,15 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import action_event as ev
 from kilonova.db.schema.cell import fault as f
 from kilonova.db.schema.cell import instance_action as a
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore, insert_or_replace
 
-_BEGIN = Q(
-    sa.insert(a)
-    .prefix_with("OR IGNORE", dialect="sqlite")
-    .values({c.name: P(c.name) for c in a.columns})
-)
+_BEGIN = insert_or_ignore(a)
 _FINISH = Q(
     sa.update(a)
     .where(a.c.operation == P("operation_"), a.c.finished_at.is_(None))
     .values(finished_at=P("now"), updated_at=P("now"), message=P("message"))
 )
-_EVENT = Q(
-    sa.insert(ev)
-    .prefix_with("OR REPLACE", dialect="sqlite")
-    .values({c.name: P(c.name) for c in ev.columns})
-)
+_EVENT = insert_or_replace(ev)
 _OF = Q(
     sa.select(a)
     .where(a.c.server == P("server"))
@@ -41,11 +33,7 @@ _OPEN = Q(sa.select(a.c.finished_at).where(a.c.operation == P("operation")))
 _EVENTS = Q(sa.select(ev).where(ev.c.operation == P("operation")).order_by(ev.c.started_at))
 _ERASE_EVENTS = Q(sa.delete(ev).where(ev.c.operation == P("operation")))
 _ERASE = Q(sa.delete(a).where(a.c.operation == P("operation")))
-_FAULT = Q(
-    sa.insert(f)
-    .prefix_with("OR IGNORE", dialect="sqlite")
-    .values({c.name: P(c.name) for c in f.columns})
-)
+_FAULT = insert_or_ignore(f)
 _LAST_FAULT = Q(
     sa.select(f).where(f.c.server == P("server")).order_by(f.c.created_at.desc()).limit(1)
 )

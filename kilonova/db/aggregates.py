@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.world import aggregate as a
 from kilonova.db.schema.world import aggregate_host as ah
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore
 
 _ALL = Q(sa.select(a).order_by(a.c.id))
 _GET = Q(sa.select(a).where(a.c.id == P("id")))
@@ -23,11 +23,7 @@ _SET = Q(
 )
 _TOUCH = Q(sa.update(a).where(a.c.id == P("id_")).values(updated_at=P("updated_at")))
 _DROP = Q(sa.delete(a).where(a.c.id == P("id")))
-_JOIN = Q(
-    sa.insert(ah)
-    .prefix_with("OR IGNORE", dialect="sqlite")
-    .values(aggregate=P("aggregate"), host=P("host"))
-)
+_JOIN = insert_or_ignore(ah, "aggregate", "host")
 _LEAVE = Q(sa.delete(ah).where(ah.c.aggregate == P("id"), ah.c.host == P("host")))
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.world import flavor as f
 from kilonova.db.schema.world import flavor_access as fa
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore
 from kilonova.objects.server import FlavorRecord
 
 _GET = Q(sa.select(f).where(f.c.flavorid == P("flavorid")))
@@ -21,11 +21,7 @@ _may = sa.select(fa.c.project_id).where(
 _GET_FOR = Q(
     sa.select(f).where(f.c.flavorid == P("flavorid"), sa.or_(f.c.is_public == 1, _may.exists()))
 )
-_GRANT = Q(
-    sa.insert(fa)
-    .prefix_with("OR IGNORE", dialect="sqlite")
-    .values(flavorid=P("flavorid"), project_id=P("project_id"))
-)
+_GRANT = insert_or_ignore(fa, "flavorid", "project_id")
 _REVOKE = Q(sa.delete(fa).where(fa.c.flavorid == P("flavorid"), fa.c.project_id == P("project_id")))
 
 
@@ -60,7 +56,7 @@ def record(row: Row) -> FlavorRecord:
 
 
 def add(tx: Tx, flavor: FlavorRecord, now: float) -> None:
-    """Insert a flavor; sqlite3.IntegrityError when id or name are taken (check first)."""
+    """Insert a flavor; an error when id or name are taken (check first)."""
     tx.run(
         _ADD,
         flavorid=flavor.flavorid,

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import host as h
 from kilonova.db.schema.world import host_mapping as hm
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_replace
 
 _GET = Q(sa.select(h).where(h.c.host == P("host")))
 _ALL = Q(sa.select(h).order_by(h.c.id))
@@ -27,11 +27,7 @@ _VERSIONS = Q(
 _NEXT = Q(sa.select(sa.func.coalesce(sa.func.max(h.c.id), 0) + 1))
 _ADD = Q(sa.insert(h).values({c.name: P(c.name) for c in h.columns}))
 _SEEN = Q(sa.update(h).where(h.c.host == P("host_")).values(seen_at=P("seen_at")))
-_MAP = Q(
-    sa.insert(hm)
-    .prefix_with("OR REPLACE", dialect="sqlite")
-    .values(host=P("host"), cell=P("cell"), host_id=P("host_id"))
-)
+_MAP = insert_or_replace(hm, "host", "cell", "host_id")
 _MAPPING = Q(sa.select(hm).where(hm.c.host == P("host")))
 _MAPPINGS = Q(sa.select(hm))
 _UNMAP = Q(sa.delete(hm).where(hm.c.host == P("host")))

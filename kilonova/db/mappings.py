@@ -4,6 +4,7 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.schema.world import server_mapping as m
 from kilonova.db.sql import P, Q, insert
 
@@ -58,21 +59,9 @@ _USED_BY_USER = Q(
     )
 )
 
-_CELLS_OF = Q(
-    sa.select(m.c.server, m.c.cell).where(
-        m.c.server.in_(
-            sa.select(sa.func.json_each(P("ids")).table_valued("value", name="ids").c.value)
-        )
-    )
-)
+_CELLS_OF = Q(sa.select(m.c.server, m.c.cell).where(among(m.c.server, "ids")))
 
-_REQUESTS_OF = Q(
-    sa.select(m.c.server, m.c.requested).where(
-        m.c.server.in_(
-            sa.select(sa.func.json_each(P("ids")).table_valued("value", name="ids").c.value)
-        )
-    )
-)
+_REQUESTS_OF = Q(sa.select(m.c.server, m.c.requested).where(among(m.c.server, "ids")))
 
 
 _NO_LIMIT = 2**62

@@ -6,24 +6,24 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import migration as m
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore
 
 ENDED = frozenset(("confirmed", "reverted", "error", "completed", "failed", "cancelled", "done"))
 """Statuses of a migration that keeps nothing any more."""
+LIVE = ("accepted", "queued", "preparing", "running", "post-migrating")
+"""Statuses of a live migration under way, in their order."""
 HOLDING = (
     "accepted",
     "pre-migrating",
     "migrating",
-    "post-migrating",
+    *LIVE[1:],
     "finished",
     "confirming",
     "reverting",
 )
 """Statuses of one that may keep a claim, or a guest that is off, at its source."""
 _COLUMNS = tuple(c.name for c in m.columns if c.name != "id")
-_ADD = Q(
-    sa.insert(m).prefix_with("OR IGNORE", dialect="sqlite").values({n: P(n) for n in _COLUMNS})
-)
+_ADD = insert_or_ignore(m, *_COLUMNS)
 _GET = Q(sa.select(m).where(m.c.uuid == P("uuid")))
 _WAITING = Q(
     sa.select(m)
@@ -34,6 +34,11 @@ _WAITING = Q(
 _OF_SERVER = Q(sa.select(m).where(m.c.server == P("server")).order_by(m.c.id))
 _STATUS = Q(
     sa.update(m).where(m.c.uuid == P("uuid_")).values(status=P("status"), updated_at=P("now"))
+)
+_ADVANCE = Q(
+    sa.update(m)
+    .where(m.c.uuid == P("uuid_"), m.c.status == P("before"))
+    .values(status=P("status"), updated_at=P("now"))
 )
 _DEST = Q(
     sa.update(m)
@@ -74,6 +79,11 @@ def of_server(tx: Tx, server: str) -> list[Row]:
 def set_status(tx: Tx, uuid: str, status: str, now: float) -> None:
     """Say how a migration stands; fine when it is gone."""
     tx.run(_STATUS, uuid_=uuid, status=status, now=now)
+
+
+def advance(tx: Tx, uuid: str, before: str, status: str, now: float) -> None:
+    """Say how a migration stands, if it stood as ``before``."""
+    tx.run(_ADVANCE, uuid_=uuid, before=before, status=status, now=now)
 
 
 def set_dest(tx: Tx, uuid: str, host: str, node: str, now: float) -> None:

@@ -8,7 +8,7 @@ from kilonova.db.engine import Tx
 from kilonova.db.schema.world import quota_limit as q
 from kilonova.db.schema.world import server_group as g
 from kilonova.db.schema.world import server_mapping as m
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_replace
 
 # Nova's names and defaults; those of the old network are kept for clients that read them. -1: no limit.
 DEFAULTS: dict[str, int] = {
@@ -33,11 +33,7 @@ _LIMITS = Q(
         q.c.project_id.in_((P("project_id"), CLASS)), q.c.user_id.in_(("", P("user_id")))
     )
 )
-_SET = Q(
-    sa.insert(q)
-    .prefix_with("OR REPLACE", dialect="sqlite")
-    .values({c.name: P(c.name) for c in q.columns})
-)
+_SET = insert_or_replace(q)
 _DROP = Q(sa.delete(q).where(q.c.project_id == P("project_id"), q.c.user_id == P("user_id")))
 _GROUPS = Q(sa.select(sa.func.count()).where(g.c.project_id == P("project_id")))
 _MEMBERS = Q(

@@ -8,12 +8,9 @@ import sqlalchemy as sa
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import server as s
 from kilonova.db.schema.cell import server_tag as t
-from kilonova.db.sql import P, Q, insert
+from kilonova.db.sql import P, Q, insert, insert_or_ignore
 
-_COLUMNS = tuple(c.name for c in s.columns)
-_ADD = Q(
-    sa.insert(s).prefix_with("OR IGNORE", dialect="sqlite").values({n: P(n) for n in _COLUMNS})
-)
+_ADD = insert_or_ignore(s)
 _GET = Q(sa.select(s).where(s.c.uuid == P("uuid")))
 _DEFAULTS: dict[str, Any] = {
     "description": None,

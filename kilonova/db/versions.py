@@ -14,19 +14,27 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from kilonova.common.errors import Conflict
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.engine import Database
 from kilonova.db.sql import SQLITE
+from kilonova.db.sqlite import SqliteDatabase
 
 Upgrade = Callable[[Any], None]
 
 
-def ensure(db: SqliteDatabase, metadata: sa.MetaData, upgrades: Sequence[Upgrade] = ()) -> None:
+def ensure(db: Database, metadata: sa.MetaData, upgrades: Sequence[Upgrade] = ()) -> None:
     """Bring ``db`` to the newest schema: version = 1 + number of upgrades. Safe to repeat.
 
-    Raises Conflict when the file was written by a newer release.
+    Raises Conflict when it was written by a newer release.
     """
+    if not isinstance(db, SqliteDatabase):
+        from kilonova.db import server_schema
+        from kilonova.db.server import ServerDatabase
+
+        assert isinstance(db, ServerDatabase)  # noqa: S101 - there are no others
+        server_schema.ensure(db, metadata, upgrades)
+        return
     head = 1 + len(upgrades)
-    found = db.read(lambda tx: tx._conn.execute("PRAGMA user_version").fetchone()[0])
+    found = db.version()
     if found == head:
         return
     if found > head:

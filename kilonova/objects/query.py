@@ -6,6 +6,7 @@ import msgspec
 
 from kilonova.objects.base import Version, Versioned
 from kilonova.objects.host import Inventory
+from kilonova.objects.live_orders import LiveProgress, LiveWhere
 
 
 class ConsoleLogQuery(Versioned, frozen=True, kw_only=True, tag="console_log", tag_field="type"):
@@ -52,10 +53,16 @@ class PasswordQuery(Versioned, frozen=True, kw_only=True, tag="password", tag_fi
     server_id: str
 
 
+class LiveMoveQuery(Versioned, frozen=True, kw_only=True, tag="live_move", tag_field="type"):
+    """Where is a guest that may be moving, and how far is it? Answer: LiveMove."""
+
+    server_id: str
+
+
 class Query(Versioned, frozen=True, kw_only=True):
     """Envelope of every question. The reply is a QueryReply."""
 
-    VERSION: ClassVar[Version] = (1, 3)
+    VERSION: ClassVar[Version] = (1, 4)
 
     host: str
     body: Union[  # noqa: UP007 - msgspec reads the union as tagged
@@ -67,6 +74,7 @@ class Query(Versioned, frozen=True, kw_only=True):
         CapabilitiesQuery,
         PasswordQuery,
         GuestPartsQuery,
+        LiveMoveQuery,
     ]
 
 
@@ -121,6 +129,14 @@ class PostedPassword(Versioned, frozen=True, kw_only=True, tag="password", tag_f
     text: str
 
 
+class LiveMove(Versioned, frozen=True, kw_only=True, tag="live_move", tag_field="type"):
+    """power_state: Nova's number where the guest is this host's, else 0."""
+
+    where: LiveWhere
+    power_state: int = 0
+    progress: LiveProgress = LiveProgress()
+
+
 class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field="type"):
     """Why there is no answer. code: of the error ("guest_missing", "driver", …); message is safe for the tenant."""
 
@@ -131,7 +147,7 @@ class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field=
 class QueryReply(Versioned, frozen=True, kw_only=True):
     """Envelope of every answer."""
 
-    VERSION: ClassVar[Version] = (1, 3)
+    VERSION: ClassVar[Version] = (1, 4)
 
     host: str
     body: Union[  # noqa: UP007
@@ -142,6 +158,7 @@ class QueryReply(Versioned, frozen=True, kw_only=True):
         Guests,
         Capabilities,
         PostedPassword,
+        LiveMove,
         QueryFailed,
         GuestParts,
     ]

@@ -253,3 +253,14 @@ class EvacuateParams(ServerParams, frozen=True, kw_only=True):
     migration: str = ""
     to_host: str | None = None
     stay_off: bool = False
+
+
+class LiveMigrateParams(ServerParams, frozen=True, kw_only=True):
+    """Parameters of a live migration. migration: its uuid. to_host: where to, if asked (force: without the filters).
+
+    block: whether local disks are copied; None: when there are any.
+    """
+
+    migration: str = ""
+    to_host: str | None = None
+    block: bool | None = None

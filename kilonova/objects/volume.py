@@ -1,8 +1,8 @@
 """What compute knows of block storage: volumes, their attachments, snapshots, and how a host reaches a volume."""
 
-from typing import Union
+from typing import ClassVar, Union
 
-from kilonova.objects.base import OpenEnum, Versioned
+from kilonova.objects.base import OpenEnum, Version, Versioned, since
 
 
 class VolumeAttachment(Versioned, frozen=True, kw_only=True):
@@ -74,10 +74,16 @@ class VolumeWanted(Versioned, frozen=True, kw_only=True):
 
 
 class Connector(Versioned, frozen=True, kw_only=True):
-    """The host that wants to reach a volume. ip: where it would reach others from."""
+    """The host that wants to reach a volume. ip: where it would reach others from.
+
+    exported: by the volume's exporter, also on the volume's own host, for another host uses it too (a live migration).
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     host: str
     ip: str = ""
+    exported: bool = since(1, 1, default=False)
 
 
 class FileConnection(Versioned, frozen=True, kw_only=True, tag="file", tag_field="type"):

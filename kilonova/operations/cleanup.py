@@ -10,7 +10,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import cleanup as c
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore
 from kilonova.objects.base import decode, encode
 from kilonova.objects.guest import GuestAttachNic, GuestDetachNic
 from kilonova.objects.order import Order, unpack
@@ -18,11 +18,7 @@ from kilonova.operations.services import Services
 from kilonova.saga import journal
 from kilonova.saga.definition import Run
 
-_ADD = Q(
-    sa.insert(c)
-    .prefix_with("OR IGNORE", dialect="sqlite")
-    .values({x.name: P(x.name) for x in c.columns})
-)
+_ADD = insert_or_ignore(c)
 _OF_HOST = Q(sa.select(c).where(c.c.host == P("host")).order_by(c.c.created_at))
 _OF_SERVER = Q(sa.select(c.c.order).where(c.c.server == P("server")))
 _ALL = Q(sa.select(c).order_by(c.c.created_at).limit(1000))

@@ -22,10 +22,15 @@ from kilonova.volume.interface import NotReady
 log = get_logger(__name__)
 
 
-def connect(services: Services, attachment_id: str, host: str) -> Connection:
-    """Let a host reach a volume. Raises NotYet while that is prepared, NotFound when the attachment is gone."""
+def connect(
+    services: Services, attachment_id: str, host: str, *, moves: bool = False
+) -> Connection:
+    """Let a host reach a volume; one that moves there live is reached so that two hosts can.
+
+    Raises NotYet while that is prepared, NotFound when the attachment is gone.
+    """
     try:
-        return services.volumes.connect(attachment_id, Connector(host=host))
+        return services.volumes.connect(attachment_id, Connector(host=host, exported=moves))
     except NotReady as exc:
         raise NotYet(exc.message, after_s=exc.after_s) from exc
 

@@ -18,7 +18,11 @@ _EVENTS = {
     "createBackup": "backup",
     "migrate": "resize",
 }
-_WHOLE = {"confirmResize": "compute_confirm_resize", "revertResize": "compute_revert_resize"}
+_WHOLE = {
+    "confirmResize": "compute_confirm_resize",
+    "revertResize": "compute_revert_resize",
+    "live-migration": "compute_live_migration",
+}
 
 
 def succeed(

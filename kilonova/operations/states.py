@@ -142,6 +142,7 @@ TRANSITIONS: Mapping[str, Transition] = {
     "volume_attach": _q("attach_volume", _WITH_DISKS, "", None, "attach_volume"),
     "volume_detach": _q("detach_volume", _WITH_DISKS, "", None, "detach_volume"),
     "server_evacuate": _t("evacuate", {ACTIVE, STOPPED, ERROR}, "rebuilding", ACTIVE, "evacuate"),
+    "live_migrate": _t("live-migration", {ACTIVE, PAUSED}, "migrating", None, "os-migrateLive"),
     "server_delete": _t("delete", set(VM_STATES), "deleting", DELETED, "delete"),
     "server_create": _t("create", {BUILDING}, "spawning", ACTIVE, "create"),
 }
@@ -175,6 +176,7 @@ _BY_TASK: Mapping[tuple[str, str], str] = {
     (ERROR, "rebuilding"): "REBUILD",
     (ACTIVE, "updating_password"): "PASSWORD",
     (ACTIVE, "migrating"): "MIGRATING",
+    (PAUSED, "migrating"): "MIGRATING",
     (ACTIVE, "resize_prep"): "RESIZE",
     (ACTIVE, "resize_migrating"): "RESIZE",
     (ACTIVE, "resize_migrated"): "RESIZE",

@@ -139,6 +139,9 @@ class Ask:
     park_outside(run, order): the half of parking that is not in the home database (the host's cell, say): called
         before the transaction of ``park``, repeatable, may run although the host answers after all.
     skip: as of a Step. queue: name of a per-host limit ("build") or None.
+    seen(run): asked when the step is about to be unwound, whatever the reason (a failure, a cancel, its time): an
+        Output when a look shows that it did its work all the same (the saga goes on), None when it did not and will
+        not. Raises NotYet while nobody can tell: then it is asked again, and nothing is unwound. Repeatable.
     """
 
     name: str
@@ -154,6 +157,7 @@ class Ask:
     point_of_no_return: bool = False
     park_outside: Callable[[Run, Order], None] | None = None
     skip: Skip | None = None
+    seen: Callable[[Run], Output | None] | None = None
 
     @property
     def parks(self) -> bool:

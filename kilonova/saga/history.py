@@ -43,7 +43,13 @@ _DROP = Q(sa.delete(O).where(O.c.id == P("id")))
 _OLD_FENCES = Q(
     sa.delete(F).where(
         F.c.operation.in_(
-            sa.select(F.c.operation).where(F.c.updated_at < P("before")).limit(P("the_limit"))
+            sa.select(
+                sa.select(F.c.operation)
+                .where(F.c.updated_at < P("before"))
+                .limit(P("the_limit"))
+                .subquery("old")  # MariaDB takes a limit only so deep, and a change's own table too
+                .c.operation
+            )
         )
     )
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.dialects import sqlite
 
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict, NotFound
@@ -108,17 +108,43 @@ _CANCEL = Q(
         ),
     )
 )
-_fence = upsert(F).values({c.name: P(c.name) for c in F.c})
-_FENCE = Q(
-    _fence.on_conflict_do_update(
+
+
+def _fence(upsert: Any) -> Any:
+    q = upsert(F).values({c.name: P(c.name) for c in F.c})
+    return q.on_conflict_do_update(
         index_elements=[F.c.operation],
-        set_={n: _fence.excluded[n] for n in ("fence", "seq", "updated_at")},
+        set_={n: q.excluded[n] for n in ("fence", "seq", "updated_at")},
         where=sa.or_(
-            _fence.excluded.fence > F.c.fence,
-            sa.and_(_fence.excluded.fence == F.c.fence, _fence.excluded.seq >= F.c.seq),
+            q.excluded.fence > F.c.fence,
+            sa.and_(q.excluded.fence == F.c.fence, q.excluded.seq >= F.c.seq),
         ),
     )
-)
+
+
+def _fence_on_postgresql() -> Any:
+    from sqlalchemy.dialects.postgresql import insert as upsert
+
+    return _fence(upsert)
+
+
+def _fence_on_mysql() -> Any:
+    """Insert what is not fenced off: nothing is touched when it is."""
+    from sqlalchemy.dialects import mysql
+
+    given, old = {c.name: P(c.name, type_=c.type) for c in F.c}, F.alias("old")
+    newer = sa.or_(
+        old.c.fence > given["fence"],
+        sa.and_(old.c.fence == given["fence"], old.c.seq > given["seq"]),
+    )
+    fenced = sa.select(old.c.seq).where(old.c.operation == given["operation"], newer).exists()
+    names = list(given)
+    row = sa.select(*(given[n].label(n) for n in names)).where(~fenced)
+    q = mysql.insert(F).from_select(names, row)
+    return q.on_duplicate_key_update({n: q.inserted[n] for n in ("fence", "seq", "updated_at")})
+
+
+_FENCE = Q(_fence(sqlite.insert), postgresql=_fence_on_postgresql, mysql=_fence_on_mysql)
 _NEWEST_FENCE = Q(
     sa.select(
         _NEWEST,
@@ -306,7 +332,7 @@ def fence_foreign(tx: Tx, operation: str, fence: int, seq: int, now: float | Non
     Repeating a step (same fence and seq) passes; raises Fenced when a newer owner or a later step wrote here.
     """
     at = time.time() if now is None else now
-    if tx.run(_FENCE, operation=operation, fence=fence, seq=seq, updated_at=at) != 1:
+    if tx.run(_FENCE, operation=operation, fence=fence, seq=seq, updated_at=at) < 1:
         raise Fenced("The operation moved on.", operation=operation, fence=fence, seq=seq)
 
 

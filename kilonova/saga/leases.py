@@ -21,7 +21,7 @@ from kilonova.common.errors import Conflict
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Tx
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore
 from kilonova.saga.ownership import Tended
 from kilonova.saga.schema import TABLES
 from kilonova.saga.state import Live
@@ -64,9 +64,7 @@ def _mariadb(element: Any, compiler: Any, **kw: Any) -> str:
 
 _CLOCK = Q(sa.select(_DatabaseClock()))
 _HIGHEST = Q(sa.select(sa.func.coalesce(sa.func.max(I.c.fence), 0)))
-_JOIN = Q(
-    sa.insert(I).prefix_with("OR IGNORE", dialect="sqlite").values({c.name: P(c.name) for c in I.c})
-)
+_JOIN = insert_or_ignore(I)
 _FORGET = Q(sa.delete(I).where(I.c.ended_at < P("before")))
 _RENEW = Q(
     sa.update(I).where(I.c.name == P("the_name"), I.c.ended_at.is_(None)).values(renewed_at=P("at"))

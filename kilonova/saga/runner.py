@@ -416,7 +416,30 @@ class Runner(Transitions):
             return
         self._unwind(live, error, details)
 
+    def _settled(self, live: Live) -> bool:
+        """Tell whether a step that is about to be unwound was looked at, and worked or cannot be judged yet."""
+        step, s = live.current, live.state
+        if not isinstance(step, Ask) or step.seen is None or s.direction == UNDO:
+            return False
+        try:
+            output = step.seen(live.run(self._office.services))
+        except Exception as exc:  # noqa: BLE001 - the saga step loop
+            error, details = explain(exc, live)
+            wait = exc.after_s if isinstance(exc, NotYet) else recovery.back_off_s(s.tries + 1)
+            later = recovery.again(
+                s, self._office.now(), wait, details or error.message, counts=False
+            )
+            self.move(live, later)
+            return True
+        if output is None:
+            return False
+        worked = output
+        self._result(live, lambda: worked)
+        return True
+
     def _unwind(self, live: Live, error: KilonovaError, details: str | None) -> None:
+        if self._settled(live):
+            return
         now = self._office.now()
         self.commit(
             live,

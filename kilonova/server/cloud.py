@@ -13,8 +13,8 @@ from kilonova.cells.listing import Lists
 from kilonova.common import memory
 from kilonova.common.log import get_logger
 from kilonova.db import versions
-from kilonova.db.engine import SqliteDatabase
 from kilonova.db.secrets import Vault
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application, Service
 from kilonova.http.serving import HttpServer
 from kilonova.identity.embedded import service as identity_api

@@ -29,8 +29,8 @@ class NotPossible(KilonovaError):
 def upgrade(directory: Path) -> dict[str, str]:
     """Bring every database to this release's schema; return name -> "ok". Raises Conflict while the cloud runs."""
     from kilonova.db import versions
-    from kilonova.db.engine import SqliteDatabase
     from kilonova.db.schema import cell, world
+    from kilonova.db.sqlite import SqliteDatabase
     from kilonova.saga.lease import StateLock
 
     if not (directory / "db").is_dir():
@@ -58,7 +58,7 @@ def upgrade(directory: Path) -> dict[str, str]:
 
 def _ensure_neighbour(db: object) -> None:
     from kilonova.db import versions
-    from kilonova.db.engine import SqliteDatabase
+    from kilonova.db.sqlite import SqliteDatabase
 
     if not isinstance(db, SqliteDatabase):
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kilonova.common.errors import NotFound, Unauthorized
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.identity.embedded import passwords
 from kilonova.identity.embedded.identity import EmbeddedIdentity
 from kilonova.identity.embedded.login import login

@@ -9,7 +9,7 @@ import pytest
 from kilonova.common.context import Context
 from kilonova.common.errors import Conflict, NotFound
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.image.inspect import Refused
 from kilonova.image.interface import ImageService

@@ -22,7 +22,7 @@ from kilonova.common.clock import SYSTEM
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound, QuotaExceeded
 from kilonova.common.ids import new_hex, new_uuid
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed

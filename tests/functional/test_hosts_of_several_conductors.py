@@ -9,8 +9,8 @@ import pytest
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import ManualClock
 from kilonova.db import versions
-from kilonova.db.engine import SqliteDatabase
 from kilonova.db.secrets import Vault
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.objects.base import decode, encode, manifest
 from kilonova.objects.host import Heartbeat, HostRegister, Inventory, Registered, Report
 from kilonova.operations import stores

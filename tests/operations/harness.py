@@ -108,8 +108,13 @@ def _around(step: Step | Ask, direction: str) -> list[Fault]:
     ]
 
 
-def points_of(saga: Saga, skip: frozenset[str] = frozenset()) -> list[Case]:
-    """Return one case per point, kind and direction. skip: steps whose order may be None, so no host is asked."""
+def points_of(
+    saga: Saga, skip: frozenset[str] = frozenset(), trigger: Fault | None = None
+) -> list[Case]:
+    """Return one case per point, kind and direction. skip: steps whose order may be None, so no host is asked.
+
+    trigger: what makes it unwind; None: a failure of the last step that can be taken back.
+    """
     cases: list[Case] = []
     steps = [s for s in saga.steps if s.name not in skip]
     for step in steps:
@@ -117,7 +122,7 @@ def points_of(saga: Saga, skip: frozenset[str] = frozenset()) -> list[Case]:
     if saga.forward_only:
         return cases
     last = last_reversible(saga)
-    trigger = Fault(last, DO, AFTER, ERROR)
+    trigger = trigger or Fault(last, DO, AFTER, ERROR)
     for step in steps:
         if _undoable(step):
             cases += [(trigger, f) for f in _around(step, UNDO)]

@@ -22,8 +22,9 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import Clock, ManualClock
 from kilonova.common.context import service_context
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Tx
 from kilonova.db.sql import P, Q, insert
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.objects.order import Answer, AnswerState, Direction, Order

@@ -27,8 +27,9 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import flavors
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Tx
 from kilonova.db.secrets import Vault
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded.network import EmbeddedNetwork
@@ -43,6 +44,7 @@ from kilonova.operations import (
     confirm_resize,
     interface_attach,
     interface_detach,
+    live_migrate,
     power,
     registry,
     revert_resize,
@@ -126,6 +128,7 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_rescue": (),
     "server_unrescue": ("server_rescue",),
     "server_evacuate": (),
+    "live_migrate": (),
 }
 Start = Callable[["ServerWorld", accept.Found], str]
 
@@ -180,6 +183,7 @@ def _detach_volume(world: "ServerWorld", found: accept.Found) -> str:
 
 
 STARTS: dict[str, Start] = {  # how operations other than power actions are accepted
+    "live_migrate": lambda w, found: live_migrate.start(w.services, CONTEXT, found),
     "server_evacuate": lambda w, found: server_evacuate.start(w.services, CONTEXT, found),
     "server_snapshot": _image("server_snapshot"),
     "server_backup": _image("server_backup", backup_type="daily", rotation=1),

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import SYSTEM
-from kilonova.db.engine import Row, SqliteDatabase
+from kilonova.db.engine import Row
 from kilonova.db.sql import P, Q
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.saga import journal, leases
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Fault, Faults, Killed

@@ -5,7 +5,7 @@ A change that needs more raises the number here, and says why in its commit.
 
 from pathlib import Path
 
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from tests.operations.server_world import ServerWorld, Shape
 
 PLAIN = Shape(user_data=False, tags=0)

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from kilonova.agent.core import Agent
 from kilonova.agent.uploads import ImageSender
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Tx
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.image.embedded import schema as i
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams

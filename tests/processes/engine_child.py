@@ -15,7 +15,7 @@ import msgspec
 
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import SYSTEM
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.saga import journal
 from kilonova.saga.engine import Engine

@@ -26,7 +26,7 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import SYSTEM
 from kilonova.common.context import service_context
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed
 from kilonova.objects.netstate import (

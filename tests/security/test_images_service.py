@@ -14,7 +14,7 @@ import pytest
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict, Gone, KilonovaError, NotFound, TooLarge
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.image.embedded import schema as s
 from kilonova.image.embedded.data import Pace
 from kilonova.image.embedded.store import EmbeddedImages, Settings
@@ -94,7 +94,7 @@ def test_a_fault_at_any_point_leaves_nothing(
 _CHILD = """
 import os, sys
 from pathlib import Path
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.objects.image import Image
 
@@ -391,7 +391,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from kilonova.common.errors import TooLarge
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.objects.image import Image
 

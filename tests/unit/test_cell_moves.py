@@ -17,9 +17,10 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import actions, mappings, migrations, servers
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Tx
 from kilonova.db.schema import cell as c
 from kilonova.db.secrets import Vault
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.operations import stores
 

@@ -133,6 +133,8 @@ _OWN_ROOTS = {
     "Again": "a signal between the engine and a step, never an error that somebody sees",
     "RecordFailed": "the same: what a step's record raised, with its cause",
     "_CancelSeen": "the same",
+    "ServerError": "what a database server says, as sqlite3.Error is; what it means for a caller is raised instead",
+    "_Again": "a signal of db/server.py to itself",
 }
 _LONG = {
     "kilonova/saga/runner.py": "one thing: the loop over steps",

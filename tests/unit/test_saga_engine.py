@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from kilonova.common.clock import ManualClock
 from kilonova.common.errors import BadRequest, GenerationMismatch, Unavailable
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Tx
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.objects.base import encode
 from kilonova.objects.order import Answer, AnswerState, Direction

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import SqliteDatabase
 from kilonova.db.schema import cell as cell_schema
 from kilonova.db.sql import insert
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.objects.host import Inventory as HostInventory
 from kilonova.operations import stores

@@ -1,4 +1,4 @@
-"""Migrations: every resize of a server, newest first. Moves under way that can be steered (live) are not built yet."""
+"""Migrations: every move of a server, newest first. Those that can be steered: server_live.py."""
 
 import zlib
 from typing import Any
@@ -7,7 +7,6 @@ from msgspec.json import decode
 
 from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import ADMIN
-from kilonova.api.compute.servers.finding import seen
 from kilonova.api.compute.shared import (
     COUNT,
     MAX_LIMIT,
@@ -23,13 +22,13 @@ from kilonova.api.compute.shared import (
 )
 from kilonova.cells.asking import CellDown
 from kilonova.common.clock import iso_micro, parse_iso
-from kilonova.common.errors import BadRequest, NotFound
+from kilonova.common.errors import BadRequest
 from kilonova.db import migrations
 from kilonova.db.engine import Row
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 
-_RULE, _OF = R + "os-migrations:", R + "servers:migrations:"
+_RULE = R + "os-migrations:"
 
 
 def index(req: Request) -> Any:
@@ -128,37 +127,6 @@ def _check_times(req: Request) -> None:
         raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
 
 
-def of_server(req: Request) -> Any:
-    """List the migrations of a server that are under way (from 2.23)."""
-    seen(req, _OF + "index")
-    return {"migrations": []}
-
-
-def _missing(req: Request) -> None:
-    raise NotFound(
-        f"In-progress live migration {req.params['migration_id']} is not found for server "
-        f"{req.params['server_id']}."
-    )
-
-
-def show(req: Request) -> None:
-    """Show a migration that is under way: there is none."""
-    seen(req, _OF + "show")
-    _missing(req)
-
-
-def cancel(req: Request) -> None:
-    """Cancel a live migration: there is none."""
-    seen(req, _OF + "delete")
-    _missing(req)
-
-
-def complete(req: Request) -> None:
-    """Force a live migration to complete: there is none."""
-    seen(req, _OF + "force_complete")
-    _missing(req)
-
-
 _COLUMN = {
     "host": "host",
     "instance_uuid": "server",
@@ -187,55 +155,12 @@ _LIST = {
     66: query(_Q66, strict=True),
     80: query(_Q80, strict=True),
 }
-_ALL = "/servers/{server_id}/migrations"
-_ONE = _ALL + "/{migration_id}"
 MANAGER = "rule:project_manager_or_admin"
-ROUTES = [
-    *versioned("GET", "/os-migrations", index, _RULE + "index", queries=_LIST, answer=a.MIGRATIONS),
-    *versioned(
-        "GET",
-        _ALL,
-        of_server,
-        _OF + "index",
-        since=23,
-        queries={102: query(strict=True)},
-        answer=a.SERVER_MIGRATIONS,
-    ),
-    *versioned(
-        "GET",
-        _ONE,
-        show,
-        _OF + "show",
-        since=23,
-        queries={102: query(strict=True)},
-        answer=a.SERVER_MIGRATION,
-    ),
-    *versioned("DELETE", _ONE, cancel, _OF + "delete", since=24, success=202),
-    *versioned(
-        "POST",
-        _ONE + "/action",
-        complete,
-        _OF + "force_complete",
-        since=22,
-        success=202,
-        bodies={
-            1: {
-                "type": "object",
-                "properties": {"force_complete": {"type": "null"}},
-                "required": ["force_complete"],
-                "additionalProperties": False,
-            }
-        },
-        action="force_complete",
-    ),
-]
+ROUTES = versioned(
+    "GET", "/os-migrations", index, _RULE + "index", queries=_LIST, answer=a.MIGRATIONS
+)
 RULES = {
     _RULE + "index": MANAGER,
     _RULE + "index:all_projects": ADMIN,
     _RULE + "index:host": ADMIN,
-    _OF + "index": MANAGER,
-    _OF + "index:host": ADMIN,
-    _OF + "show": ADMIN,
-    _OF + "force_complete": MANAGER,
-    _OF + "delete": MANAGER,
 }

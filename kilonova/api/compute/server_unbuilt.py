@@ -9,17 +9,9 @@ from kilonova.common.errors import Gone
 from kilonova.http.request import Request
 from kilonova.http.routing import Handler, Route
 
-_MANAGER = "rule:project_manager_or_admin"
 _ACTION = "/servers/{server_id}/action"
 # action -> (what the answer says, policy rule, default role, first minor, last minor)
 ACTIONS: dict[str, tuple[str, str, str, int, int | None]] = {
-    "os-migrateLive": (
-        "Migrating a server live",
-        "os-migrate-server:migrate_live",
-        _MANAGER,
-        1,
-        None,
-    ),
     "injectNetworkInfo": (
         "Injecting network information into a guest",
         "os-admin-actions:inject_network_info",
@@ -95,5 +87,4 @@ RULES: dict[str, Any] = {
     **{R + rule: role for _, rule, role, _, _ in ACTIONS.values()},
     **{R + rule: role for _, _, _, rule, role, _ in PARTS},
     R + "servers:gone": MEMBER,
-    R + "os-migrate-server:migrate_live:host": ADMIN,
 }

@@ -156,9 +156,9 @@ server_group = sa.Table(
 idempotency = sa.Table(
     "idempotency",
     METADATA,
-    sa.Column("project_id", sa.Text, primary_key=True),
-    sa.Column("user_id", sa.Text, primary_key=True),
-    sa.Column("method", sa.Text, primary_key=True),
+    sa.Column("project_id", sa.Text, primary_key=True, info={"length": 64}),
+    sa.Column("user_id", sa.Text, primary_key=True, info={"length": 64}),
+    sa.Column("method", sa.Text, primary_key=True, info={"length": 16}),
     sa.Column("path", sa.Text, primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     _text("body_hash"),

@@ -12,8 +12,9 @@ from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context
 from kilonova.common.errors import NotFound, Unauthorized, Unavailable
 from kilonova.common.secret import Secret
-from kilonova.db.engine import Row, SqliteDatabase, Tx
+from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import insert
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.identity.embedded import catalog as catalogs
 from kilonova.identity.embedded import schema as s

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import P, Q
 from kilonova.network.embedded import protocols
 from kilonova.network.embedded.schema import (
@@ -22,7 +23,7 @@ from kilonova.network.embedded.schema import (
     subnet,
 )
 from kilonova.network.embedded.store import groups
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import by, listed
 from kilonova.objects.netstate import (
     Advert,
     ForwardingEntry,

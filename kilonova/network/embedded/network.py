@@ -7,7 +7,8 @@ from kilonova.bus.interface import Bus
 from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context
 from kilonova.common.errors import QuotaExceeded
-from kilonova.db.engine import Database, SqliteDatabase
+from kilonova.db.engine import Database
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.network.embedded import binding, moving, planning, servers
 from kilonova.network.embedded.faults import Clash

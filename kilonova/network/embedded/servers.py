@@ -7,12 +7,13 @@ import sqlalchemy as sa
 
 from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.network.embedded import protocols
 from kilonova.network.embedded.faults import Clash, Missing
 from kilonova.network.embedded.schema import port, port_group, security_group
 from kilonova.network.embedded.store import addresses, floating, groups, ports
-from kilonova.network.embedded.store.common import among, listed
+from kilonova.network.embedded.store.common import listed
 from kilonova.network.embedded.store.fixed import FixedRequest
 from kilonova.network.embedded.store.work import Work
 from kilonova.network.interface import NoAddressLeft

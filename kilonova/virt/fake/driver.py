@@ -22,6 +22,7 @@ from kilonova.virt.fake.disks import defined
 from kilonova.virt.fake.guest_tools import FakeGuestTools
 from kilonova.virt.fake.guests import booted, fresh
 from kilonova.virt.fake.host import HANG_S
+from kilonova.virt.fake.migration import FakeMigrations
 from kilonova.virt.fake.nics import FakeNics
 from kilonova.virt.fake.remaking import FakeRemaking
 from kilonova.virt.fake.resize import FakeResizes
@@ -52,7 +53,15 @@ _DISK_COUNTERS = dict.fromkeys(
 )
 
 
-class FakeDriver(FakeNics, FakeSnapshots, FakeResizes, FakeRemaking, FakeConsoles, FakeGuestTools):
+class FakeDriver(
+    FakeNics,
+    FakeSnapshots,
+    FakeResizes,
+    FakeRemaking,
+    FakeConsoles,
+    FakeGuestTools,
+    FakeMigrations,
+):
     """One simulated host. Threads may share it."""
 
     name = "fake"

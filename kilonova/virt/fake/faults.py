@@ -18,6 +18,9 @@ Names (``world.faults.set``, or a build's ``faults``, which come from the server
     snapshot_fail, snapshot_fail_once, snapshot_hang   the same for the copy of a disk
     snapshot_no_room      the host's disk is full in the middle of it
     resize_fail, confirm_fail, revert_fail (…_once, …_hang)   the same for the three parts of a resize
+    live_check_destination_fail, live_check_source_fail, live_prepare_fail, live_migrate_fail, live_leave_fail,
+    live_arrive_fail, live_rollback_fail, live_rollback_destination_fail   the same for each part of a live migration
+                          (…_once, …_hang); one that hangs while it migrates ends when it is aborted or forced
     hypervisor_down       builds, power actions, deletes and looks fail: the hypervisor does not answer
     lost_guest            the build works, then the guest is gone without a word
     guest_crash           the build works, then the guest crashes and says so

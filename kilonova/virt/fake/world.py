@@ -8,12 +8,14 @@ Faults: faults.py. The driver of one host: driver.py.
 
 import sqlite3
 import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from kilonova.objects.guest import DeviceAddress, Hardware, PowerState
+from kilonova.objects.guest import DeviceAddress, GuestBuild, Hardware, PowerState
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing
 from kilonova.virt.fake.faults import Faults
@@ -44,6 +46,32 @@ SPEC = Inventory(
 )
 
 RUNS = frozenset({int(PowerState.RUNNING), int(PowerState.PAUSED)})
+
+
+PREPARED, COMING, LEFT = (
+    "prepared",
+    "coming",
+    "left",
+)  # of a guest that moves live, on one of its hosts
+
+
+@dataclass
+class FakeMove:
+    """A live migration under way. began: monotonic; takes_s: how long it takes; aborted, forced: somebody's wish."""
+
+    source: str
+    target: str
+    began: float
+    takes_s: float
+    disk_bytes: int
+    aborted: bool = False
+    forced: bool = False
+
+    def share(self) -> float:
+        """Return how much of it is done, 0 to 1."""
+        if self.takes_s <= 0:
+            return 1.0
+        return min(1.0, (time.monotonic() - self.began) / self.takes_s)
 
 
 class FakeSize(msgspec.Struct, kw_only=True, frozen=True):
@@ -78,6 +106,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     devices: tuple[DeviceAddress, ...] = ()
     images: dict[str, str] = {}  # what local disks were made of: name -> image id
     aside: dict[str, str] = {}  # disks that a rebuild or rescue put aside, likewise
+    moving: str = ""  # PREPARED, COMING or LEFT: it runs on another host, its power is NOSTATE here
 
 
 class Leftover(NamedTuple):
@@ -97,6 +126,8 @@ class World:
     ) -> None:
         """path: the SQLite file that keeps the guests, None to keep nothing. build_time_s: of every build."""
         self.build_time_s = build_time_s
+        self.migrate_time_s = build_time_s  # of every live migration
+        self.moves: dict[str, FakeMove] = {}  # by server
         self.spec = spec
         self.faults = Faults()
         self.lock = threading.RLock()
@@ -241,6 +272,22 @@ class World:
                     "DELETE FROM guest WHERE host = ? AND server = ?", (host, server_id)
                 )
             return True
+
+    def switch(self, source: str, target: str, server_id: str, build: "GuestBuild") -> FakeGuest:
+        """Let a guest run on another host from now on; both records change at once. Return it as it is there."""
+        with self.lock:
+            guest = self.guests(source)[server_id]
+            gone = msgspec.structs.replace(guest, power=int(PowerState.NOSTATE), moving=LEFT)
+            there = msgspec.structs.replace(
+                logged(guest, "guest: moved"), nics=tuple((n.port_id, n.mac) for n in build.nics)
+            )
+            if self._conn is not None:
+                self._conn.execute("BEGIN IMMEDIATE")
+            self.put(source, gone)
+            self.put(target, there)
+            if self._conn is not None:
+                self._conn.execute("COMMIT")
+            return there
 
     def _hold_volumes(self, host: str, guest: FakeGuest) -> None:
         me, wanted = (host, guest.server), _written(guest)

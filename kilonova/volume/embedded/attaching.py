@@ -78,7 +78,8 @@ def connect(tx: Tx, exports: Exports, row: Row, connector: Connector, now: float
     if not volume["host"] or not volume["path"]:
         raise invalid_volume(f"Volume {volume['id']} has no data yet.")
     # what several servers write is opened by one process alone, its host's exporter, also for guests beside it
-    remote = connector.host != volume["host"] or bool(volume["multiattach"])
+    elsewhere = connector.host != volume["host"] or connector.exported
+    remote = elsewhere or bool(volume["multiattach"])
     same = row["host"] == connector.host and bool(row["export_name"]) == remote
     if same:
         return

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from kilonova.common.clock import parse_iso
 from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import member
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.volume.embedded.faults import invalid_input
@@ -118,7 +119,7 @@ def _filters(req: Request, noun: Noun) -> list[Any]:
         plain = {"display_name": "name", "volume_type": "volume_type_name"}.get(plain, plain)
         if plain in noun.texts:
             column = noun.texts[plain]
-            out.append(column.contains(value, autoescape=True) if like else column == value)
+            out.append(column.icontains(value, autoescape=True) if like else column == value)
         elif plain in noun.flags:
             if value.lower() not in ("true", "false", "0", "1"):
                 raise invalid_input(f"{name[:40]}={value[:60]}: it must be true or false.")
@@ -143,9 +144,7 @@ def _pairs(column: Any, name: str, text: str) -> list[Any]:
         raise invalid_input(f"{name[:40]} has too many items.")
     out = []
     for key, value in pairs.items():
-        items = sa.func.json_each(column).table_valued("key", "value")
-        found = sa.select(items.c.key).where(items.c.key == key, items.c.value == value)
-        out.append(found.exists())
+        out.append(member(column, key) == value)
     return out
 
 

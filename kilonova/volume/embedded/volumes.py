@@ -9,7 +9,8 @@ from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context, service_context
 from kilonova.common.errors import BadRequest, NotFound, Unavailable
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import Row, SqliteDatabase, Tx
+from kilonova.db.engine import Row, Tx
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.objects.base import encode
 from kilonova.objects.volume import (

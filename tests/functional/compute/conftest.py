@@ -24,8 +24,8 @@ from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict, NotFound, Unauthorized, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.db import flavors, mappings, servers, versions
-from kilonova.db.engine import SqliteDatabase
 from kilonova.db.secrets import Vault
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.objects.base import encode
 from kilonova.objects.guest import Hardware, PowerState

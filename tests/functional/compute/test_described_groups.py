@@ -8,7 +8,7 @@ import pytest
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed
 

@@ -260,6 +260,19 @@ def migrate_reverted(s: Subject) -> None:
     s.is_what_it_was()
 
 
+def live_migrate(s: Subject) -> None:
+    """A server that runs is on the other host afterwards, as it was; one that is off is refused."""
+    whole, path = s.kit.whole, f"{S}/{s.id}/action"
+    body = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+    got = whole.call("POST", path, body, who="admin", version="2.68")
+    assert got.status == (202 if s.running else 409), got
+    whole.settled(s.id)
+    s.is_what_it_was()
+    moves = whole.call("GET", f"/compute/v2.1/os-migrations?instance_uuid={s.id}", who="admin")
+    statuses = [m["status"] for m in moves.json["migrations"]]
+    assert statuses == (["completed"] if s.running else [])
+
+
 FEATURES: tuple[Feature, ...] = (
     create,
     delete,
@@ -280,6 +293,7 @@ FEATURES: tuple[Feature, ...] = (
     resize_reverted,
     migrate,
     migrate_reverted,
+    live_migrate,
     attach_while_shelved,
 )
 

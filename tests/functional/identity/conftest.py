@@ -8,7 +8,7 @@ import falcon.testing
 import pytest
 
 from kilonova.common.clock import ManualClock
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.identity.embedded import passwords
 from kilonova.identity.embedded.identity import EmbeddedIdentity

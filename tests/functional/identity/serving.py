@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cheroot import wsgi
 
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.identity.embedded.identity import EmbeddedIdentity
 from kilonova.identity.embedded.seed import seed

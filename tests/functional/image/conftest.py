@@ -11,7 +11,7 @@ import pytest
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
 from kilonova.common.errors import Unauthorized
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.image.embedded.service import service
 from kilonova.image.embedded.store import EmbeddedImages, Settings

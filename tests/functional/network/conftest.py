@@ -13,7 +13,7 @@ from kilonova.bus.interface import Handler
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
 from kilonova.common.errors import Unauthorized
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kilonova.db.engine import SqliteDatabase
+from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.network.embedded.schema import metadata, port_binding, underlay
 from kilonova.network.embedded.upgrades import UPGRADES

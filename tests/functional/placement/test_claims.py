@@ -10,24 +10,25 @@ import pytest
 from kilonova.common.errors import Conflict, GenerationMismatch
 from kilonova.common.ids import new_uuid
 from kilonova.db import mappings
-from kilonova.db.engine import SqliteDatabase, Tx
+from kilonova.db.engine import Database, Tx
 from kilonova.db.schema.world import server_group
 from kilonova.db.sql import insert
 from kilonova.placement import allocations, claims, groups, inventories, providers
 from kilonova.placement.inventories import Inventory
 from kilonova.scheduler.select import select
+from tests import databases
 from tests.scheduling import NOW, Cloud, asks, stock
 
 
-@pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    made = Cloud(tmp_path)
+@pytest.fixture(params=databases.KINDS)
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
+    made = Cloud(tmp_path, request.param)
     yield made
     made.db.close()
 
 
 def claim(
-    db: SqliteDatabase,
+    db: Database,
     consumer: str,
     provider: str,
     amounts: dict[str, int],
@@ -46,11 +47,11 @@ def claim(
     )
 
 
-def used(db: SqliteDatabase, uuid: str) -> dict[str, int]:
+def used(db: Database, uuid: str) -> dict[str, int]:
     return db.read(lambda tx: inventories.used(tx, providers.get(tx, uuid).id))
 
 
-def generation(db: SqliteDatabase, uuid: str) -> int:
+def generation(db: Database, uuid: str) -> int:
     return db.read(lambda tx: providers.get(tx, uuid)).generation
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.network.embedded.faults import Refused, missing
 from kilonova.network.embedded.routes import ports as ports_api
@@ -26,7 +27,7 @@ from kilonova.network.embedded.routes.resource import (
 from kilonova.network.embedded.schema import floating, port
 from kilonova.network.embedded.store import floating as store
 from kilonova.network.embedded.store import networks
-from kilonova.network.embedded.store.common import among, changed, listed
+from kilonova.network.embedded.store.common import changed, listed
 
 ATTRS = (
     *standard(floating, named=False),

@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.http.policy import PUBLIC
 from kilonova.http.request import Request
@@ -13,7 +14,7 @@ from kilonova.network.embedded.faults import Missing, missing
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.schema import address, network, subnet
 from kilonova.network.embedded.store import fixed, networks, topology
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import by, listed
 
 # alias -> (name, description); only what works
 EXTENSIONS: dict[str, tuple[str, str]] = {

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from kilonova.common.context import Context
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.network.embedded.faults import Clash, invalid
 from kilonova.network.embedded.routes.resource import (
@@ -25,7 +26,7 @@ from kilonova.network.embedded.routes.resource import (
 )
 from kilonova.network.embedded.schema import network, subnet
 from kilonova.network.embedded.store import floating, networks
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import by, listed
 
 _SUBNETS = Q(
     sa.select(subnet.c.id, subnet.c.network_id)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from kilonova.common.context import Context
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.http.schema import Json
 from kilonova.network.embedded.faults import Clash, Refused, invalid, missing
@@ -30,7 +31,7 @@ from kilonova.network.embedded.routes.resource import (
 )
 from kilonova.network.embedded.schema import address, network, port, port_group
 from kilonova.network.embedded.store import addresses, bound, groups, networks, ports, subnets
-from kilonova.network.embedded.store.common import ADD_TAG, among, by, listed
+from kilonova.network.embedded.store.common import ADD_TAG, by, listed
 from kilonova.network.embedded.store.fixed import FixedRequest
 
 _MAC: Json = {"type": "string", "pattern": "^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$"}
@@ -383,7 +384,7 @@ def _by_fixed(values: list[str]) -> Clause:
     if "ip_address_substr" in wanted:
         parts.append(
             sa.or_(
-                *[address.c.ip.contains(t, autoescape=True) for t in wanted["ip_address_substr"]]
+                *[address.c.ip.icontains(t, autoescape=True) for t in wanted["ip_address_substr"]]
             )
         )
     return sa.exists().where(*parts)

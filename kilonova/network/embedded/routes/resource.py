@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from kilonova.common.clock import iso
 from kilonova.common.context import Context
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.http.request import Request
 from kilonova.http.schema import Json, Schema
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.schema import tag
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import by, listed
 from kilonova.network.embedded.store.work import Work
 
 Clause = sa.ColumnElement[bool]

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.http.request import Request
 from kilonova.http.routing import Route
@@ -31,7 +32,7 @@ from kilonova.network.embedded.routes.resource import (
 )
 from kilonova.network.embedded.schema import address, port, router, subnet
 from kilonova.network.embedded.store import networks, ports, routers
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import by, listed
 from kilonova.network.embedded.store.fixed import FixedRequest
 
 _FIXED: Json = {

@@ -9,9 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import P, Q, insert
 from kilonova.network.embedded.schema import port, port_binding
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import by, listed
 
 _b = port_binding.c
 _HERE = (_b.port_id == P("port_id"), _b.host == P("host"))

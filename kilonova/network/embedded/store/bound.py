@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import Q
 from kilonova.network.embedded.schema import (
     address,
@@ -20,7 +21,7 @@ from kilonova.network.embedded.schema import (
     security_group,
     subnet,
 )
-from kilonova.network.embedded.store.common import among, by, listed
+from kilonova.network.embedded.store.common import by, listed
 from kilonova.network.embedded.store.ports import Made
 from kilonova.objects.port import BoundPort, FixedIp, SubnetInfo
 

@@ -8,18 +8,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
-from kilonova.db.sql import P, Q
+from kilonova.db.sql import P, Q, insert_or_ignore
 from kilonova.network.embedded.faults import invalid
 from kilonova.network.embedded.schema import tag
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def among(column: "sa.Column[Any]", name: str) -> sa.ColumnElement[bool]:
-    """Return ``column IN (the JSON list bound to name)``: one statement text for lists of any length (SQLite)."""
-    items = sa.func.json_each(P(name)).table_valued("value")
-    return column.in_(sa.select(items.c.value))
 
 
 def listed(values: Iterable[str]) -> str:
@@ -69,9 +63,7 @@ def by(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
     return out
 
 
-ADD_TAG = Q(
-    sa.insert(tag).prefix_with("OR IGNORE").values(resource_id=P("resource_id"), tag=P("tag"))
-)
+ADD_TAG = insert_or_ignore(tag, "resource_id", "tag")
 _FORGET_TAGS = Q(sa.delete(tag).where(tag.c.resource_id == P("resource_id")))
 
 

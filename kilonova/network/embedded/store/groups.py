@@ -4,11 +4,12 @@ import sqlalchemy as sa
 
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import P, Q, insert
 from kilonova.network.embedded import protocols
 from kilonova.network.embedded.faults import Clash, missing
 from kilonova.network.embedded.schema import port, port_group, rule, security_group
-from kilonova.network.embedded.store.common import among, find, forget_tags, listed
+from kilonova.network.embedded.store.common import find, forget_tags, listed
 from kilonova.network.embedded.store.work import Work
 
 FIND = find(security_group)

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import P, Q, insert
 from kilonova.objects.volume import VolumeAttachment
 from kilonova.volume.embedded.faults import missing
@@ -20,12 +21,6 @@ _ADD = insert(a)
 _DROP = Q(sa.delete(a).where(a.c.id == P("id")))
 _ALL = Q(sa.select(a).where(a.c.server_id != "").order_by(a.c.created_at, a.c.id))
 _CLAIMS = Q(sa.select(a).where(a.c.operation != "", a.c.created_at <= P("before")))
-
-
-def among(column: "sa.Column[Any]", name: str) -> sa.ColumnElement[bool]:
-    """Return ``column IN (the JSON list bound to name)``: one statement text for lists of any length (SQLite)."""
-    items = sa.func.json_each(P(name)).table_valued("value")
-    return column.in_(sa.select(items.c.value))
 
 
 _OF_SERVERS = Q(sa.select(a).where(among(a.c.server_id, "ids")).order_by(a.c.created_at, a.c.id))

@@ -1,0 +1,252 @@
+"""Databases for tests, of every kind: a SQLite file, and servers that a test run starts for itself.
+
+A server lives in a directory of its own, runs as an unprivileged user, listens on a unix socket only, and is stopped by
+its process id when the run ends. Where one cannot be had, ``url`` skips the test and says why.
+
+@pytest.fixture(params=KINDS)
+def database(request, tmp_path): ...  open_database(url(request.param, tmp_path), "x")
+"""
+
+import atexit
+import contextlib
+import functools
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from kilonova.db.engine import Database
+from kilonova.db.opening import open_database
+
+T = TypeVar("T")
+KINDS = ("sqlite", "postgresql", "mariadb")
+START_S = 60.0
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+_counter = itertools.count(1)
+
+
+def _unprivileged() -> tuple[int, int]:
+    """Return whom a server runs as: ourselves, or nobody when we are root."""
+    if os.getuid() != 0:
+        return os.getuid(), os.getgid()
+    found = pwd.getpwnam("nobody")
+    return found.pw_uid, found.pw_gid
+
+
+class Server:
+    """A database server of this run. ``kill`` and ``start`` are for tests of what happens then."""
+
+    kind = ""
+
+    def __init__(self) -> None:
+        self.uid, self.gid = _unprivileged()
+        self.root = Path(tempfile.mkdtemp(prefix=f"kilonova-{self.kind}-", dir=_MEMORY))
+        os.chown(self.root, self.uid, self.gid)
+        self.root.chmod(0o700)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.owner = os.getpid()
+        atexit.register(self.close)
+
+    def run(self, *command: str) -> str:
+        """Run a command as the server's user; return what it printed."""
+        done = subprocess.run(
+            command,
+            user=self.uid,
+            group=self.gid,
+            extra_groups=[],
+            cwd=self.root,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.root), "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def spawn(self, *command: str) -> None:
+        """Start the server's process."""
+        with (self.root / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                user=self.uid,
+                group=self.gid,
+                extra_groups=[],
+                cwd=self.root,
+                env={"PATH": os.environ["PATH"], "HOME": str(self.root), "LC_ALL": "C"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        end = time.monotonic() + START_S
+        while not self.answers():
+            assert self.process.poll() is None, (self.root / "log").read_text()[-3000:]
+            assert time.monotonic() < end, "the server does not answer"
+            time.sleep(0.05)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Tell whether it can be asked."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End it as a power cut would: SIGKILL to the process and its children."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+    def close(self) -> None:
+        """Stop it and remove its directory; only the process that started it does."""
+        if os.getpid() != self.owner or not self.root.exists():
+            return
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT if self.kind == "postgresql" else signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def make(self) -> str:
+        """Make an empty database; return its URL."""
+        raise NotImplementedError
+
+
+class Postgresql(Server):
+    """PostgreSQL from the Debian package. Without ``fsync``: a killed process loses nothing, and tests are quick."""
+
+    kind = "postgresql"
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        if not found:
+            pytest.skip("no PostgreSQL server is installed: apt-get install postgresql")
+        self.bin = found[-1].parent
+        super().__init__()
+        self.run(
+            *(str(self.bin / "initdb"), "-D", str(self.root / "data"), "-U", "kilonova"),
+            *("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"),
+        )
+        self.start()
+
+    def start(self) -> None:
+        (self.root / "data" / "postmaster.pid").unlink(missing_ok=True)
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.root),
+            "fsync": "off",
+            "deadlock_timeout": "50ms",
+            "max_connections": "300",
+            "shared_buffers": "32MB",
+            "max_pred_locks_per_transaction": "256",
+        }
+        options = [o for k, v in settings.items() for o in ("-c", f"{k}={v}")]
+        self.spawn(str(self.bin / "postgres"), "-D", str(self.root / "data"), *options)
+
+    def answers(self) -> bool:
+        done = subprocess.run(
+            [self.bin / "pg_isready", "-q", "-h", self.root, "-d", "postgres", "-U", "kilonova"]
+        )
+        return done.returncode == 0
+
+    def make(self) -> str:
+        import psycopg
+
+        name = f"t{next(_counter)}"
+        with psycopg.connect(
+            f"postgresql://kilonova@/postgres?host={self.root}", autocommit=True
+        ) as conn:
+            conn.execute(f"CREATE DATABASE {name}")
+        return f"postgresql://kilonova@/{name}?host={self.root}"
+
+
+class Mariadb(Server):
+    """MariaDB from the Debian package."""
+
+    kind = "mariadb"
+
+    def __init__(self) -> None:
+        program = shutil.which("mariadbd", path=os.environ["PATH"] + ":/usr/sbin")
+        if program is None:
+            pytest.skip("no MariaDB server is installed: apt-get install mariadb-server")
+        self.program = program
+        super().__init__()
+        self.run(
+            *("mariadb-install-db", "--no-defaults", f"--datadir={self.root / 'data'}"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db"),
+        )
+        self.start()
+
+    def start(self) -> None:
+        self.spawn(
+            *(self.program, "--no-defaults", f"--datadir={self.root / 'data'}"),
+            *(f"--socket={self.root / 's'}", f"--pid-file={self.root / 'pid'}"),
+            *("--skip-networking", "--innodb-flush-log-at-trx-commit=2"),
+            *("--innodb-buffer-pool-size=64M", "--max-connections=300"),
+            *("--innodb-flush-method=nosync", "--innodb-doublewrite=0", f"--tmpdir={self.root}"),
+            *("--innodb-log-file-size=32M", "--innodb-file-per-table=0"),
+        )
+
+    def answers(self) -> bool:
+        done = subprocess.run(
+            ["mariadb-admin", "--no-defaults", f"--socket={self.root / 's'}", "-uroot", "ping"],
+            capture_output=True,
+        )
+        return done.returncode == 0
+
+    def make(self) -> str:
+        import pymysql
+
+        name = f"t{next(_counter)}"
+        conn = pymysql.connect(unix_socket=str(self.root / "s"), user="root")
+        try:
+            conn.cursor().execute(f"CREATE DATABASE {name}")
+        finally:
+            conn.close()
+        return f"mysql://root@/{name}?unix_socket={self.root / 's'}"
+
+
+@functools.cache
+def server(kind: str) -> Server:
+    """Return this run's server of a kind, started at its first use."""
+    return {"postgresql": Postgresql, "mariadb": Mariadb}[kind]()
+
+
+def url(kind: str, directory: Path) -> str:
+    """Return the URL of a new, empty database."""
+    if kind == "sqlite":
+        return f"sqlite:///{directory / f'd{next(_counter)}.db'}"
+    return server(kind).make()
+
+
+@contextlib.contextmanager
+def opened(kind: str, directory: Path, name: str = "x") -> Iterator[Database]:
+    """A new, empty database, closed with the block."""
+    made = open_database(url(kind, directory), name)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def eventually(ask: Callable[[], T], *errors: type[Exception], timeout_s: float = 30.0) -> T:
+    """Ask until it answers instead of raising one of ``errors``."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            return ask()
+        except errors:
+            assert time.monotonic() < end, "still no answer"
+            time.sleep(0.02)
