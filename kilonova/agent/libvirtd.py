@@ -19,7 +19,10 @@ class LibvirtdDown(Unavailable):
 
 
 class LibvirtdInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A libvirtd that answers. uri: for libvirt.open(). pid: of the daemon. started: by this very call."""
+    """A libvirtd that answers. uri: for libvirt.open(). pid: of the daemon. started: by this very call.
+
+    moves: a directory in which QEMU may listen for guests that move here.
+    """
 
     uri: str
     pid: int
@@ -27,6 +30,7 @@ class LibvirtdInfo(msgspec.Struct, frozen=True, kw_only=True):
     qemu_user: str
     qemu_group: str
     log: str
+    moves: str = ""
     started: bool = False
 
 

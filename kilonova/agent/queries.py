@@ -75,6 +75,10 @@ class Queries:
                 if not isinstance(driver, MigrationDriver):
                     return q.QueryFailed(code="driver", message="This host moves no servers live.")
                 return driver.live_move(what.server_id)
+            case q.ConfigDriveQuery():
+                if not isinstance(driver, MigrationDriver):
+                    return q.QueryFailed(code="driver", message="This host moves no servers live.")
+                return q.ConfigDrive(packed=driver.config_drive_of(what.server_id))
             case q.GuestsQuery():
                 return q.Guests(guests=list_guests(driver))
             case q.GuestPartsQuery():

@@ -113,16 +113,22 @@ def _clean_host(directory: Path, made: state.Deployment | None, *, purge: bool) 
     if os.geteuid() != 0:
         raise Failed("guests and networks of this machine are root's; run this as root")
     from kilonova.agent.exports import end_exports
+    from kilonova.agent.helper.verbs import machine
     from kilonova.agent.helper.verbs import purge as everything
 
-    settings = launch.helper_settings(directory)
-    if not purge:
-        everything.end_everything(settings)
-        end_exports(directory / "agent")
-        return everything.list_leftovers(settings.tag)
-    everything.remove_everything(settings)
-    end_exports(directory / "agent")
-    return everything.list_leftovers(settings.tag, settings.directory_root)
+    left: list[str] = []
+    first = launch.helper_settings(directory)
+    for number in range(made.hosts, 0, -1):
+        settings = first if number == 1 else machine.settings_of(first, number)
+        agent = directory / ("agent" if number == 1 else f"agent-{number}")
+        if purge:
+            everything.remove_everything(settings)
+        else:
+            everything.end_everything(settings)
+        end_exports(agent)
+        kept = settings.directory_root if purge else None
+        left += everything.list_leftovers(settings.tag, kept)
+    return left
 
 
 def _remove(directory: Path) -> None:

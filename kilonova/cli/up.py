@@ -23,6 +23,7 @@ from kilonova.common.config import Settings
 from kilonova.server import ground, launch, privileges, state
 
 _FAKE_HOSTS = 3
+_REAL_HOSTS = 4  # on one machine
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--public-url", metavar="URL", help="what clients are told, when they come through a proxy")
     add("--tls", metavar="auto|CERT,KEY", help="auto: a certificate authority of our own")
     add("--cells", type=_count, metavar="N", help="simulated cells, default 1")
-    add("--hosts", type=_count, metavar="N", help="simulated hosts per cell, default 3")
+    add(
+        "--hosts",
+        type=_count,
+        metavar="N",
+        help="simulated hosts per cell, default 3; with libvirt: hosts on this machine",
+    )
     add("--driver", choices=("libvirt", "fake"), help="default: libvirt where real guests can run")
     add("--build-time", type=_seconds, metavar="S", help="how long a simulated build takes")
     add("--ephemeral", action="store_true", help="keep nothing (simulated clouds)")
@@ -205,12 +211,12 @@ def _deployment(
         driver=args.driver or _find_driver(directory), version=__version__, hosts=_FAKE_HOSTS
     )
     if base.driver == "libvirt":
-        if args.cells not in (None, 1) or args.hosts not in (None, 1):
+        if args.cells not in (None, 1) or (args.hosts or 1) > _REAL_HOSTS:
             raise Failed(
-                "with libvirt this machine is the one host; --cells and --hosts are for --driver fake",
+                f"with libvirt there is one cell, with this machine as one host or as 2 to {_REAL_HOSTS} (--hosts)",
                 2,
             )
-        base = dataclasses.replace(base, hosts=1)
+        base = base if made is not None else dataclasses.replace(base, hosts=1)
     given = {
         k: getattr(args, k)
         for k in ("cells", "hosts", "port", "listen", "public_url", "tls")

@@ -11,9 +11,9 @@ guest_live_arrive             GuestLiveArrive             GuestBuilt        post
 Where a guest is while it moves is a question: kilonova/objects/query.py, LiveMoveQuery.
 """
 
-from typing import Union
+from typing import ClassVar, Union
 
-from kilonova.objects.base import OpenEnum, Versioned
+from kilonova.objects.base import OpenEnum, Version, Versioned, since
 from kilonova.objects.guest import GuestBuild
 
 
@@ -72,12 +72,18 @@ class GuestLiveCheckSource(Versioned, frozen=True, kw_only=True):
 
 
 class LiveDisk(Versioned, frozen=True, kw_only=True):
-    """A local disk that is copied. size: bytes that the guest sees. target: its name in the guest's definition."""
+    """A local disk that is copied. size: bytes that the guest sees. target: its name in the guest's definition.
+
+    based: it stands on the image that it was made of.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     name: str
     size: int
     format: str
     target: str = ""
+    based: bool = since(1, 1, default=False)
 
 
 class LivePlan(Versioned, frozen=True, kw_only=True):

@@ -59,10 +59,16 @@ class LiveMoveQuery(Versioned, frozen=True, kw_only=True, tag="live_move", tag_f
     server_id: str
 
 
+class ConfigDriveQuery(Versioned, frozen=True, kw_only=True, tag="config_drive", tag_field="type"):
+    """The bytes of a guest's config drive, for the host that it moves to. Answer: ConfigDrive."""
+
+    server_id: str
+
+
 class Query(Versioned, frozen=True, kw_only=True):
     """Envelope of every question. The reply is a QueryReply."""
 
-    VERSION: ClassVar[Version] = (1, 4)
+    VERSION: ClassVar[Version] = (1, 5)
 
     host: str
     body: Union[  # noqa: UP007 - msgspec reads the union as tagged
@@ -75,6 +81,7 @@ class Query(Versioned, frozen=True, kw_only=True):
         PasswordQuery,
         GuestPartsQuery,
         LiveMoveQuery,
+        ConfigDriveQuery,
     ]
 
 
@@ -137,6 +144,12 @@ class LiveMove(Versioned, frozen=True, kw_only=True, tag="live_move", tag_field=
     progress: LiveProgress = LiveProgress()
 
 
+class ConfigDrive(Versioned, frozen=True, kw_only=True, tag="config_drive", tag_field="type"):
+    """packed: zlib in base64, None when there is none; as secret as user data, so it rests in no journal."""
+
+    packed: str | None
+
+
 class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field="type"):
     """Why there is no answer. code: of the error ("guest_missing", "driver", …); message is safe for the tenant."""
 
@@ -147,7 +160,7 @@ class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field=
 class QueryReply(Versioned, frozen=True, kw_only=True):
     """Envelope of every answer."""
 
-    VERSION: ClassVar[Version] = (1, 4)
+    VERSION: ClassVar[Version] = (1, 5)
 
     host: str
     body: Union[  # noqa: UP007
@@ -159,6 +172,7 @@ class QueryReply(Versioned, frozen=True, kw_only=True):
         Capabilities,
         PostedPassword,
         LiveMove,
+        ConfigDrive,
         QueryFailed,
         GuestParts,
     ]

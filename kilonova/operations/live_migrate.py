@@ -228,9 +228,13 @@ def _build_there(run: Run) -> GuestBuild:
 
 def order_prepare(run: Run) -> Order:
     """Have the destination make ready what the guest will find."""
+    build, drive = _build_there(run), None
+    if build.config_drive:
+        drive = live_moves.config_drive(run.services, source_of(run), run.resource)
     payload = GuestLivePrepare(
         server_id=run.resource,
-        build=_build_there(run),
+        build=build,
+        config_drive=drive,
         plan=_kept(run, "check_source", LivePlan),
         plug=run.outputs["reach"]["plugged"],
     )

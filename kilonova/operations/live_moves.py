@@ -2,9 +2,10 @@
 
 from kilonova.objects.base import encode
 from kilonova.objects.live_orders import LiveSteering, LiveWhere, LiveWish
-from kilonova.objects.query import LiveMove, LiveMoveQuery
+from kilonova.objects.query import ConfigDrive, ConfigDriveQuery, LiveMove, LiveMoveQuery
 from kilonova.operations.ask import HostSilent, ask
 from kilonova.operations.services import Services
+from kilonova.saga.definition import StepFailed
 
 LOOK_S = 5.0
 
@@ -18,6 +19,14 @@ def look(
     except HostSilent:
         return None
     return found if isinstance(found, LiveMove) else None
+
+
+def config_drive(services: Services, host: str, server_id: str) -> str | None:
+    """Return the config drive's bytes as its host packs them. Raises HostSilent; StepFailed: it cannot be read."""
+    found = ask(services, host, ConfigDriveQuery(server_id=server_id), LOOK_S)
+    if not isinstance(found, ConfigDrive):
+        raise StepFailed("The config drive of the server cannot be read.")
+    return found.packed
 
 
 def steer(services: Services, host: str, server_id: str, wish: LiveWish) -> None:

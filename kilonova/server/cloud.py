@@ -226,9 +226,9 @@ class Cloud:
 
             self.fleet: Any = FakeHosts(self.plan, self.bus, self.images, self.plan.clock)
         else:
-            from kilonova.server.real_host import LibvirtHost
+            from kilonova.server.real_host import RealHosts
 
-            self.fleet = LibvirtHost(self.plan, self.bus, self.images, self.plan.clock)
+            self.fleet = RealHosts(self.plan, self.bus, self.images, self.plan.clock)
         self._later(self.fleet.close)
         self.fleet.start()
         self._later(self._start_consoles())

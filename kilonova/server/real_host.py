@@ -5,12 +5,14 @@ import os
 import platform
 import threading
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from kilonova.agent import bootid, libvirtd
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.helper.client import HelperClient
+from kilonova.agent.helper.verbs import machine
 from kilonova.agent.images import ImageCache, Reader
 from kilonova.agent.journal import Journal
 from kilonova.agent.metadata import configdrive
@@ -60,29 +62,44 @@ class NetworkWatch(threading.Thread):
         self._wake.set()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which real host: this machine itself, or another one on it (agent/helper/verbs/machine.py).
+
+    helper: the socket of its root helper. tag: of what it makes. underlay: its address there, "" for a host alone.
+    """
+
+    host: str
+    directory: Path
+    helper: Path
+    tag: str
+    underlay: str = ""
+    public_interface: str | None = None
+
+
 class LibvirtHost:
     """The parts of one real host. ``start`` registers it; ``close`` leaves guests and networks running."""
 
-    def __init__(self, plan: Plan, bus: Bus, images: ImageService, clock: Clock) -> None:
-        if plan.helper_socket is None:
-            raise Unavailable("real guests need the root helper: start the cloud as root")
-        s, base = plan.settings, plan.state_dir / "agent"
+    def __init__(
+        self, place: Place, plan: Plan, bus: Bus, images: ImageService, clock: Clock
+    ) -> None:
+        s, base = plan.settings, place.directory
         base.mkdir(mode=0o710, exist_ok=True)
-        self.helper = HelperClient(plan.helper_socket)
-        self.host = platform.node().partition(".")[0] or "host1"
-        alive = bool(self.helper.guest_processes()) or libvirtd_runs(plan.tag)
+        self.helper = HelperClient(place.helper)
+        self.host = place.host
+        alive = bool(self.helper.guest_processes()) or libvirtd_runs(place.tag)
         boot = bootid.boot_id(base / "boot", lambda: alive)
         gateway = s.public_gateway or _first_address(s.public_cidr)
         self.changes = self.helper.host_up(
             s.public_cidr,
             gateway,
-            public_interface=s.public_interface,
+            public_interface=place.public_interface or s.public_interface,
             public_pool=s.public_range,
-            underlay=s.underlay_ip or None,
+            underlay=place.underlay or None,
             underlay_port=s.underlay_port,
         )
         group = _group()
-        self.network = RealHostNetwork(self.helper, self.host, bus, s.underlay_ip)
+        self.network = RealHostNetwork(self.helper, self.host, bus, place.underlay)
         self.store = FileMetadataStore(base / "metadata")
         self.metadata = MetadataService(self.store, self.helper.metadata_socket)
         self.watch = NetworkWatch(self.network, self.metadata)
@@ -100,6 +117,8 @@ class LibvirtHost:
             virt_type=plan.virt_type,
             group=group,
             reserved_memory_mib=s.reserved_host_memory_mib,
+            host=self.host,
+            moves=lambda: Path(libvirtd.ensure(self.helper).moves),
         )
         _shared(base, group)
         self.volumes = QcowVolumes(
@@ -141,10 +160,6 @@ class LibvirtHost:
                 "volumes are not exported yet", extra={"why": exc.message, "facts": str(exc.facts)}
             )
 
-    def driver_of(self, host: str) -> Driver:
-        """Return the driver of this machine, whatever it is called."""
-        return self.driver
-
     def close(self) -> None:
         """Let go; guests, networks and libvirtd go on."""
         self.agent.close()
@@ -153,6 +168,44 @@ class LibvirtHost:
         self.metadata.close()
         self.network.close()
         self.helper.close()
+
+
+class RealHosts:
+    """The real hosts of a cloud: this machine, and others on it when it was asked for them."""
+
+    def __init__(self, plan: Plan, bus: Bus, images: ImageService, clock: Clock) -> None:
+        if plan.helper_socket is None:
+            raise Unavailable("real guests need the root helper: start the cloud as root")
+        name = platform.node().partition(".")[0] or "host1"
+        base, tag, alone = plan.state_dir / "agent", plan.tag, plan.hosts == 1
+        underlay = plan.settings.underlay_ip if alone else machine.underlay_address(tag, 1)
+        first = Place(name, base, plan.helper_socket, tag, underlay)
+        self.hosts = [LibvirtHost(first, plan, bus, images, clock)]
+        for number in range(2, plan.hosts + 1):
+            made = self.hosts[0].helper.machine_up(number)
+            place = Place(
+                f"{name}-{number}",
+                base.with_name(f"agent-{number}"),
+                Path(made.socket),
+                made.tag,
+                made.underlay,
+                made.public_interface,
+            )
+            self.hosts.append(LibvirtHost(place, plan, bus, images, clock))
+
+    def start(self) -> None:
+        """Register every host."""
+        for host in self.hosts:
+            host.start()
+
+    def driver_of(self, host: str) -> Driver:
+        """Return the driver of a host; of this machine when there is none of that name."""
+        return next((h.driver for h in self.hosts if h.host == host), self.hosts[0].driver)
+
+    def close(self) -> None:
+        """Let go of every host."""
+        for host in self.hosts:
+            host.close()
 
 
 def libvirtd_runs(tag: str) -> bool:

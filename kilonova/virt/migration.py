@@ -22,6 +22,13 @@ from kilonova.virt.driver import DriverError, Progress
 from kilonova.virt.resize import Made
 
 ABORTED = "live_migration_aborted"
+NOT_SHARED = (
+    "The instances path of the server is not on shared storage: Live migration can not be used without shared storage "
+    "except a booted from volume VM which does not have a local disk."
+)
+NOTHING_LOCAL = (
+    "The server is not on local storage: Block migration can not be used with shared storage."
+)
 
 
 class LiveMigrationAborted(DriverError):
@@ -80,6 +87,10 @@ class MigrationDriver(Protocol):
 
     def post_live_migration_at_destination(self, build: GuestBuild, progress: Progress) -> Made:
         """At the destination: the guest stays, also over a boot of the host. GuestMissing."""
+        ...
+
+    def config_drive_of(self, server_id: str) -> str | None:
+        """At the source: return the bytes of the guest's config drive, zlib in base64; None when it has none."""
         ...
 
     def live_move(self, server_id: str) -> LiveMove:

@@ -43,11 +43,12 @@ BOOT_S = 120.0  # a guest by software emulation, on a machine that does other th
 
 @dataclass
 class RealCloud:
-    """One cloud. ``directory``: its state. ``env``: what ``up`` is started with."""
+    """One cloud. ``directory``: its state. ``env``: what ``up`` is started with. hosts: on this machine."""
 
     directory: Path
     image: Path
     env: dict[str, str]
+    hosts: int = 1
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -80,7 +81,7 @@ class RealCloud:
         with timed("kilonova up"):
             said = self.kilonova(
                 "up", "--driver", "libvirt", "--port", "0", "--image", str(self.image), "--detach",
-                "--json",
+                "--json", "--hosts", str(self.hosts),
             )  # fmt: skip
         self.clients.clear()
         found: dict[str, Any] = json.loads(said)
@@ -136,7 +137,10 @@ class RealCloud:
     def purge(self) -> list[str]:
         """End and remove all of it; return what is left."""
         self.kilonova("down", "--purge")
-        left = list_leftovers(self.tag, self.directory / "host")
+        left = []
+        for n in range(1, self.hosts + 1):
+            root = self.directory / ("host" if n == 1 else f"host-{n}")
+            left += list_leftovers(names.tag_beside(self.tag, n), root)
         return [*left, *([str(self.directory)] if self.directory.exists() else [])]
 
     # -- its APIs
@@ -454,7 +458,9 @@ def new_key(directory: Path, *clouds: RealCloud, name: str = "test") -> Path:
 
 
 @contextlib.contextmanager
-def running_cloud(outside: bool = False) -> Iterator[tuple[RealCloud, Outside | None]]:
+def running_cloud(
+    outside: bool = False, hosts: int = 1
+) -> Iterator[tuple[RealCloud, Outside | None]]:
     """A cloud that answers; afterwards it is purged, and nothing of it may be left."""
     image = build_image("build", "tiny-linux.qcow2")
     base = Path(tempfile.mkdtemp(prefix="kntest-cloud-", dir="/tmp"))  # others may pass there
@@ -467,7 +473,7 @@ def running_cloud(outside: bool = False) -> Iterator[tuple[RealCloud, Outside | 
     }
     if world is not None:
         env["KILONOVA_RESOLV_CONF"] = str(world.resolv_conf)
-    cloud = RealCloud(base / "s", image, env)
+    cloud = RealCloud(base / "s", image, env, hosts)
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     try:
         cloud.up()

@@ -20,6 +20,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--qemu-user", default="kilonova-qemu")
     parser.add_argument("--qemu-group", default="kilonova-qemu")
     parser.add_argument("--resolv-conf", default="/etc/resolv.conf")
+    parser.add_argument("--until-stdin-ends", action="store_true", help="end with the starter")
     parser.add_argument("--log", type=Path, default=None)
     return parser.parse_args()
 
@@ -38,7 +39,7 @@ def run() -> None:
         qemu_group=given.qemu_group,
         resolv_conf=given.resolv_conf,
     )
-    main(settings, given.socket)
+    main(settings, given.socket, until_stdin_ends=given.until_stdin_ends)
 
 
 if __name__ == "__main__":

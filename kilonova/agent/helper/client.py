@@ -143,6 +143,11 @@ class HelperClient:
         found: list[tuple[int, str]] = self._call(protocol.GuestProcesses(), list[tuple[int, str]])
         return found
 
+    def machine_up(self, number: int) -> protocol.MachineInfo:
+        """Make another host on this machine."""
+        made: protocol.MachineInfo = self._call(protocol.MachineUp(number), protocol.MachineInfo)
+        return made
+
     def purge(self) -> list[str]:
         """End and remove everything, guests too; return what is left all the same."""
         left: list[str] = self._call(protocol.Purge(), list[str])

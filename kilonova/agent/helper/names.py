@@ -12,6 +12,11 @@ def tag_of(state_dir: Path) -> str:
     return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:6]
 
 
+def tag_beside(tag: str, number: int) -> str:
+    """Return the tag of the n-th host of one machine; the first has the cloud's own."""
+    return tag if number == 1 else hashlib.sha256(f"{tag}/{number}".encode()).hexdigest()[:6]
+
+
 def check_tag(tag: str) -> str:
     """Return ``tag``; ValueError unless it is 4 to 6 hex digits."""
     if _TAG.fullmatch(tag) is None:
@@ -34,6 +39,11 @@ def host_ns(tag: str) -> str:
     return f"kilonova-{tag}"
 
 
+def machine_ns(tag: str) -> str:
+    """The namespace of another host on this machine: what the machine's own is to the first host."""
+    return f"kilonova-{tag}-m"
+
+
 def dhcp_ns(tag: str, network_id: str) -> str:
     return f"kilonova-{tag}-d-{_short(network_id, 12)}"
 
@@ -43,7 +53,7 @@ def router_ns(tag: str, router_id: str) -> str:
 
 
 def is_ours(namespace: str, tag: str) -> bool:
-    return re.fullmatch(rf"kilonova-{tag}(-[dr]-[0-9a-f]{{12}})?", namespace) is not None
+    return re.fullmatch(rf"kilonova-{tag}(-m|-[dr]-[0-9a-f]{{12}})?", namespace) is not None
 
 
 # -- links (at most 15 characters) -------------------------------------------------------------------------------
@@ -62,6 +72,21 @@ def uplink(tag: str) -> str:
 def dns_link(tag: str) -> str:
     """In the machine's own namespace: where DHCP namespaces reach the resolver."""
     return f"kn-dns-{tag}"
+
+
+def underlay_bridge(tag: str) -> str:
+    """In the machine's own namespace: connects the hosts of one machine."""
+    return f"kn-ul-{tag}"
+
+
+def machine_link(tag: str) -> str:
+    """In the machine's own namespace: the end of another host's underlay link."""
+    return f"kn-mu-{tag}"
+
+
+def machine_public(tag: str) -> str:
+    """In the machine's own namespace: the end of another host's link into the public network."""
+    return f"kn-mp-{tag}"
 
 
 EXTERNAL = "kn-ext"  # bridge in the host namespace: every external network

@@ -72,6 +72,21 @@ class GuestProcesses(
     pass
 
 
+class MachineUp(msgspec.Struct, frozen=True, tag="machine_up", forbid_unknown_fields=True):
+    """Make another host on this machine, the ``number``-th, with a root helper of its own. Answer: MachineInfo."""
+
+    number: int
+
+
+class MachineInfo(msgspec.Struct, frozen=True):
+    """Another host on this machine. public_interface: its link into the public network, as it sees it."""
+
+    tag: str
+    socket: str
+    underlay: str
+    public_interface: str
+
+
 class Purge(msgspec.Struct, frozen=True, tag="purge", forbid_unknown_fields=True):
     """End and remove everything that was made: guests too."""
 
@@ -90,6 +105,7 @@ Request = Union[  # noqa: UP007 - msgspec reads the union as tagged
     LibvirtdStop,
     MetadataSocket,
     GuestProcesses,
+    MachineUp,
     Purge,
     Status,
 ]

@@ -17,7 +17,7 @@ from kilonova.agent.helper import protocol, run
 from kilonova.agent.helper.protocol import Reply
 from kilonova.agent.helper.settings import Settings
 from kilonova.agent.helper.validate import address, interface_name, network, udp_port
-from kilonova.agent.helper.verbs import host, libvirt, metadata, purge
+from kilonova.agent.helper.verbs import host, libvirt, machine, metadata, purge
 from kilonova.agent.helper.verbs.network import HostState
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
@@ -25,6 +25,7 @@ from kilonova.objects.base import decode
 from kilonova.objects.netstate import Change
 
 log = get_logger(__name__)
+MOST_HOSTS = 4
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -50,6 +51,7 @@ class HelperServer:
             protocol.LibvirtdStop: self._libvirtd_stop,
             protocol.MetadataSocket: lambda r: metadata.open_socket(settings.tag, r.network_id),
             protocol.GuestProcesses: lambda _: libvirt.guests(settings.tag),
+            protocol.MachineUp: self._machine_up,
             protocol.Purge: self._purge,
             protocol.Status: self._status,
         }
@@ -83,6 +85,12 @@ class HelperServer:
     def _libvirtd_stop(self, request: protocol.LibvirtdStop) -> None:
         with self._libvirt:
             libvirt.stop(self.settings)
+
+    def _machine_up(self, request: protocol.MachineUp) -> protocol.MachineInfo:
+        if not 2 <= request.number <= MOST_HOSTS:
+            raise ValueError(f"a machine has hosts 2 to {MOST_HOSTS}")
+        with self._up:
+            return machine.machine_up(self.settings, request.number)
 
     def _purge(self, request: protocol.Purge) -> list[str]:
         with self._up, self._libvirt:
@@ -171,11 +179,19 @@ class HelperServer:
         return Reply(data=msgspec.Raw(msgspec.json.encode(result))), None
 
 
-def main(settings: Settings, socket_path: Path) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def main(settings: Settings, socket_path: Path, *, until_stdin_ends: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; until_stdin_ends: or until who started us is gone."""
     server = HelperServer(settings, socket_path)
     server.listen()
+    if until_stdin_ends:
+        threading.Thread(target=_wait_for_end, args=(server,), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     log.info("root helper listens", extra={"tag": settings.tag, "netns": str(run.NETNS)})
     server.serve()
+
+
+def _wait_for_end(server: HelperServer) -> None:
+    while os.read(0, 4096):
+        pass
+    server.stop()

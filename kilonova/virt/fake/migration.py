@@ -25,17 +25,10 @@ from kilonova.virt.fake.disks import defined
 from kilonova.virt.fake.guests import fresh
 from kilonova.virt.fake.host import HANG_S, FakeHost
 from kilonova.virt.fake.world import COMING, LEFT, PREPARED, RUNS, FakeGuest, FakeMove
-from kilonova.virt.migration import LiveMigrationAborted
+from kilonova.virt.migration import NOT_SHARED, NOTHING_LOCAL, LiveMigrationAborted
 from kilonova.virt.resize import Made
 
 GIB = 1 << 30
-NOT_SHARED = (
-    "The instances path of the server is not on shared storage: Live migration can not be used without shared storage "
-    "except a booted from volume VM which does not have a local disk."
-)
-NOTHING_LOCAL = (
-    "The server is not on local storage: Block migration can not be used with shared storage."
-)
 _WHERE = {PREPARED: LiveWhere.PREPARED, COMING: LiveWhere.COMING, LEFT: LiveWhere.LEFT}
 
 
@@ -156,6 +149,10 @@ class FakeMigrations(FakeHost):
         guest = defined(guest, build)
         self._world.put(self._host, guest)
         return guest.power, guest.hardware, guest.devices
+
+    def config_drive_of(self, server_id: str) -> str | None:
+        """Simulated guests have none."""
+        return None
 
     def live_move(self, server_id: str) -> LiveMove:
         """Say where the guest is."""

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -152,6 +152,22 @@ class Disks:
             if path.name not in used:
                 path.unlink(missing_ok=True)
 
+    def make_empty(self, build: GuestBuild, sizes: Mapping[str, int]) -> None:
+        """Make local disks anew, empty, of these sizes in bytes: what they are to hold is copied. DriverError: room."""
+        directory = self.directory(build.server_id)
+        for disk in build.disks:
+            if isinstance(disk, LocalDisk) and disk.name in sizes:
+                file = self.file_of(directory, disk)
+                part = file.path.with_name(f"{file.path.name}.part")
+                part.unlink(missing_ok=True)
+                if file.format == "raw":
+                    with part.open("xb") as f:
+                        os.truncate(f.fileno(), sizes[disk.name])
+                else:
+                    self._create(part, sizes[disk.name])
+                os.replace(part, file.path)
+                self.owner.give(file.path, write=True)
+
     def existing(self, build: GuestBuild) -> dict[str, DiskFile]:
         """Return a build's local disks by name; DriverError when one is gone: it is never made anew from an image."""
         directory = self.directory(build.server_id)
@@ -270,6 +286,20 @@ def _backing(path: Path) -> str:
         head = f.read(20)
         f.seek(int.from_bytes(head[8:16], "big"))
         return f.read(int.from_bytes(head[16:20], "big")).decode(errors="replace")
+
+
+def size_of(file: DiskFile) -> int:
+    """Return the bytes that a guest sees. source: QEMU docs, interop/qcow2: bytes 24-31."""
+    if file.format == "raw":
+        return file.path.stat().st_size
+    with file.path.open("rb") as f:
+        head = f.read(32)
+    return int.from_bytes(head[24:32], "big")
+
+
+def stands_on_image(file: DiskFile) -> bool:
+    """Tell whether a disk is an overlay over a base image."""
+    return file.format == "qcow2" and bool(_backing(file.path))
 
 
 def _nobody(text: str) -> None:

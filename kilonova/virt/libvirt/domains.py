@@ -38,7 +38,8 @@ ConfigDrive = Callable[[MetadataDocument, Iterable[DeviceAddress], Path, str | N
 class LibvirtConfig:
     """uri: returns libvirtd's URI, starting the daemon if need be. tag: of this cloud, in each domain's metadata.
 
-    group: numeric group of QEMU's user when that is not us. virt_type: "kvm" only after a guest was seen to run by it.
+    group: numeric group of QEMU's user when that is not us.
+    host: its name in the cloud. virt_type: "kvm" only after a guest was seen to run by it.
     """
 
     uri: Callable[[], str]
@@ -49,6 +50,8 @@ class LibvirtConfig:
     host_ip: str = "127.0.0.1"
     reserved_memory_mib: int = 512
     tools: Tools = field(default_factory=Tools)  # those of the host's volumes too
+    host: str = ""
+    moves: Callable[[], Path] | None = None  # where QEMU listens for guests that move here live
 
 
 class Domains:
@@ -62,6 +65,7 @@ class Domains:
         self._config_drive = config_drive
         self._disks = Disks(config.instances, images, Owner(config.group))
         self._waits = power.Waits()
+        self._moves: dict[str, Any] = {}  # live migrations that a thread of ours waits for
         self._asked = hotplug.Detaching()
         self._tools = config.tools
         self._copies = Copies(self._disks.owner)

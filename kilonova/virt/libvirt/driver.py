@@ -25,6 +25,7 @@ from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.consoles import Consoles
 from kilonova.virt.libvirt.domains import is_active, text_of
 from kilonova.virt.libvirt.guest_tools import GuestTools
+from kilonova.virt.libvirt.migration import INCOMING, Migrations, coming
 from kilonova.virt.libvirt.nics import Nics
 from kilonova.virt.libvirt.remaking import Remaking
 from kilonova.virt.libvirt.resize import Resizes
@@ -35,7 +36,7 @@ INVENTORY_FOR_S = 30.0
 _ON = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
-class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes, GuestTools):
+class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes, GuestTools, Migrations):
     """One host with libvirtd. Threads may share it. What only some orders need is in a part that it inherits."""
 
     name = "libvirt"
@@ -150,10 +151,14 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes, GuestTools):
         found: dict[str, int] = {}
         for domain, state in self._domains():
             server = self._server_of(domain)
-            if server is not None:
+            if server is not None and not self._is_awaited(server, domain):
                 found[server] = int(power.state_of(domain, state))
                 console.rotate(self._disks.directory(server) / "console.log")
         return found
+
+    def _is_awaited(self, server_id: str, domain: Any) -> bool:
+        """Tell whether a guest moves here live and does not run here yet: it is its source's still."""
+        return (self._disks.directory(server_id) / INCOMING).exists() and coming(domain)
 
     def ports(self, server_id: str) -> tuple[str, ...]:
         """Return the ports of a guest, from its record or its domain."""

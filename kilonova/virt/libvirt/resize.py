@@ -7,7 +7,7 @@ from kilonova.virt.driver import DriverError, Progress
 from kilonova.virt.libvirt import kept_disks as kept
 from kilonova.virt.libvirt import power
 from kilonova.virt.libvirt.building import Building
-from kilonova.virt.libvirt.disks import GIB, MIB, DiskFile, run_tool
+from kilonova.virt.libvirt.disks import GIB, MIB, DiskFile, run_tool, size_of
 from kilonova.virt.resize import Made
 
 
@@ -92,7 +92,7 @@ class Resizes(Building):
 
 
 def _grow_one(file: DiskFile, size: int) -> None:
-    now = _virtual_size(file)
+    now = size_of(file)
     if size < now:
         raise DriverError("A disk of the server cannot shrink.")
     if file.format == "raw":
@@ -100,12 +100,3 @@ def _grow_one(file: DiskFile, size: int) -> None:
             os.truncate(f.fileno(), size)
     elif size > now:
         run_tool("qemu-img", "resize", "-q", "-f", "qcow2", "--", str(file.path), str(size))
-
-
-def _virtual_size(file: DiskFile) -> int:
-    """Return the size that a guest sees. source: QEMU docs, interop/qcow2: bytes 24-31."""
-    if file.format == "raw":
-        return file.path.stat().st_size
-    with file.path.open("rb") as f:
-        head = f.read(32)
-    return int.from_bytes(head[24:32], "big")

@@ -76,6 +76,10 @@ def start(settings: Settings) -> LibvirtdInfo:
         _write_configuration(settings, private)
         pid = _launch(settings, private, sock, pid_file)
         started = True
+    moves = settings.runtime("moves")
+    qemu = pwd.getpwnam(settings.qemu_user)
+    os.chown(moves, qemu.pw_uid, qemu.pw_gid)
+    moves.chmod(0o700)
     return LibvirtdInfo(
         uri=f"qemu+unix:///system?socket={sock}",
         pid=pid,
@@ -83,6 +87,7 @@ def start(settings: Settings) -> LibvirtdInfo:
         qemu_user=settings.qemu_user,
         qemu_group=settings.qemu_group,
         log=str(private / "log" / "libvirtd.log"),
+        moves=str(moves),
         started=started,
     )
 

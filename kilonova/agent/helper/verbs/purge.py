@@ -46,7 +46,7 @@ def end_everything(settings: Settings) -> None:
         if names.is_ours(name, tag) and name != names.host_ns(tag):
             drop_namespace(name)
     have = links()
-    mine = (names.uplink(tag), names.dns_link(tag), names.public_bridge(tag))
+    mine = _links_of(tag)
     ip([f"link delete {link}" for link in mine if link in have])
     drop_namespace(names.host_ns(tag))
     run(
@@ -60,6 +60,16 @@ def end_everything(settings: Settings) -> None:
     shutil.rmtree(run_root, ignore_errors=True)
 
 
+def _links_of(tag: str) -> tuple[str, ...]:
+    """Return the links of a tag in the machine's own namespace; those of other hosts there go with their namespaces."""
+    return (
+        names.uplink(tag),
+        names.dns_link(tag),
+        names.public_bridge(tag),
+        names.underlay_bridge(tag),
+    )
+
+
 def _other_clouds(tag: str) -> bool:
     return any(link.startswith("kn-pub-") and link != names.public_bridge(tag) for link in links())
 
@@ -67,7 +77,7 @@ def _other_clouds(tag: str) -> bool:
 def list_leftovers(tag: str, directory: Path | None = None) -> list[str]:
     """Return what is still there of a tag: "namespace x", "link x", "table x", "process pid …", "file …"."""
     found = [f"namespace {name}" for name in sorted(namespaces()) if names.is_ours(name, tag)]
-    mine = (names.uplink(tag), names.dns_link(tag), names.public_bridge(tag))
+    mine = _links_of(tag)
     found += [f"link {link}" for link in sorted(links()) if link in mine]
     found += [f"process {pid} {command[:80]}" for pid, command in libvirt.processes(tag)]
     try:
