@@ -139,6 +139,10 @@ class Kit:
         assert got.status == 200, got
         return list(got.json["volumeAttachments"])
 
+    def holds_nothing(self, server_id: str) -> None:
+        """Wait until a server has no volume: its record changes after the volume's."""
+        until(lambda: not self.attachments(server_id) or None, f"{server_id} keeps a volume")
+
     def act(self, server_id: str, action: str, wanted: str, argument: Any = None) -> None:
         """Perform an action and wait for a status."""
         path = f"{S}/{server_id}/action"
