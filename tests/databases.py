@@ -21,11 +21,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from kilonova.db.engine import Database
-from kilonova.db.opening import open_database
+from kilonova.db.opening import file_url, open_database
 
 T = TypeVar("T")
 KINDS = ("sqlite", "postgresql", "mariadb")
@@ -119,8 +120,8 @@ class Server:
                 self.kill()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def make(self) -> str:
-        """Make an empty database; return its URL."""
+    def make(self, template: str | None = None) -> str:
+        """Make a database, empty or a copy of the one at a URL; return its URL."""
         raise NotImplementedError
 
 
@@ -161,14 +162,15 @@ class Postgresql(Server):
         )
         return done.returncode == 0
 
-    def make(self) -> str:
+    def make(self, template: str | None = None) -> str:
         import psycopg
 
         name = f"t{next(_counter)}"
         with psycopg.connect(
             f"postgresql://kilonova@/postgres?host={self.root}", autocommit=True
         ) as conn:
-            conn.execute(f"CREATE DATABASE {name}")
+            like = f" TEMPLATE {urlsplit(template).path[1:]}" if template else ""
+            conn.execute(f"CREATE DATABASE {name}{like}")
         return f"postgresql://kilonova@/{name}?host={self.root}"
 
 
@@ -206,8 +208,11 @@ class Mariadb(Server):
         )
         return done.returncode == 0
 
-    def make(self) -> str:
+    def make(self, template: str | None = None) -> str:
         import pymysql
+
+        if template is not None:
+            pytest.skip("MariaDB has no copies of databases")
 
         name = f"t{next(_counter)}"
         conn = pymysql.connect(unix_socket=str(self.root / "s"), user="root")
@@ -216,6 +221,45 @@ class Mariadb(Server):
         finally:
             conn.close()
         return f"mysql://root@/{name}?unix_socket={self.root / 's'}"
+
+
+def chosen() -> str:
+    """Return the kind of database that this run is asked to use for whole clouds: KILONOVA_TEST_DATABASE."""
+    kind = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
+    assert kind in KINDS, kind
+    return kind
+
+
+def at(path: Path, name: str) -> Database:
+    """Open a test's database: the file ``path``, or what stands for it on the server of the run's kind.
+
+    A directory that was copied, as a template is, has copies of its databases.
+    """
+    return open_database(url_at(path), name)
+
+
+def url_at(path: Path) -> str:
+    """Return the URL of what ``at`` opens."""
+    kind = chosen()
+    if kind == "sqlite":
+        return file_url(path)
+    mark = path.with_suffix(".url")
+    owner, _, there = mark.read_text().partition("\n") if mark.exists() else ("", "", "")
+    if owner != str(path):
+        there = server(kind).make(there or None)
+        mark.write_text(f"{path}\n{there}")
+    return there
+
+
+CLOUD = ("global", "cell0", "cell1", "cell2", "cell3", "identity", "image", "network", "volume")
+
+
+def of_cloud(directory: Path) -> dict[str, str]:
+    """Return the URLs of a cloud's databases, the same for the same directory; none for files."""
+    if chosen() == "sqlite":
+        return {}
+    (directory / "db").mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {n: url_at(directory / "db" / f"{n}.db") for n in CLOUD}
 
 
 @functools.cache
@@ -227,7 +271,7 @@ def server(kind: str) -> Server:
 def url(kind: str, directory: Path) -> str:
     """Return the URL of a new, empty database."""
     if kind == "sqlite":
-        return f"sqlite:///{directory / f'd{next(_counter)}.db'}"
+        return file_url(directory / f"d{next(_counter)}.db")
     return server(kind).make()
 
 

@@ -23,6 +23,7 @@ from kilonova.saga import journal
 from kilonova.server import first_content
 from kilonova.server.cloud import Cloud
 from kilonova.server.plan import Plan
+from tests import databases
 from tests.client import LATEST, Answer, Client, Wire, until
 from tests.ledger import Ledger, ledger
 
@@ -39,6 +40,7 @@ class Whole:
     """A running cloud; ``call`` speaks HTTP with it, as one of the people or as nobody."""
 
     def __init__(self, directory: Path, **plan: Any) -> None:
+        plan.setdefault("databases", databases.of_cloud(directory))
         self.plan = Plan(state_dir=directory, port=0, **plan)
         self.cloud = Cloud(self.plan)
         try:

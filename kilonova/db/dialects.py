@@ -19,6 +19,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 TEXT_LENGTH = 255
 """Characters of text that MariaDB can have in an index; info["length"] of a column says another number."""
 _COLLATION = "utf8mb4_nopad_bin"
+_KEY_BYTES = 3000  # of 3072 that an index of MariaDB can have; numbers take 8 each
 
 
 class _PostgresqlTypes(PGTypeCompiler):
@@ -122,11 +123,11 @@ def _fitted(metadata: sa.MetaData, dialect: Dialect) -> sa.MetaData:
         indexed = _indexed(table)
         for column in table.columns:
             if isinstance(column.type, sa.Text):
-                length = metadata.tables[table.key].c[column.name].info.get("length", TEXT_LENGTH)
+                said = metadata.tables[table.key].c[column.name].info.get("length")
                 if not on_mysql:
                     column.type = sa.Text(collation="C")
                 elif column.name in indexed:
-                    column.type = sa.String(length)
+                    column.type = sa.String(said or indexed[column.name])
         for index in table.indexes:
             where = index.dialect_options["sqlite"]["where"]
             if where is not None and not on_mysql:
@@ -137,11 +138,18 @@ def _fitted(metadata: sa.MetaData, dialect: Dialect) -> sa.MetaData:
     return copy
 
 
-def _indexed(table: sa.Table) -> set[str]:
-    found = {c.name for c in table.primary_key}
-    found |= {c.name for i in table.indexes for c in i.columns}
-    found |= {c.name for k in table.constraints for c in getattr(k, "columns", ())}
-    return found | {c.name for c in table.columns if c.unique or c.foreign_keys}
+def _indexed(table: sa.Table) -> dict[str, int]:
+    """Return the columns that are in an index -> how long their text may be, so that every index fits."""
+    found: dict[str, int] = {}
+    keys = [list(i.columns) for i in table.indexes]
+    keys += [list(getattr(k, "columns", ())) for k in table.constraints]
+    keys += [[c] for c in table.columns if c.unique or c.foreign_keys]
+    for columns in keys:
+        texts = sum(isinstance(c.type, sa.String) for c in columns)
+        most = TEXT_LENGTH if texts <= 3 else _KEY_BYTES // 4 // texts
+        for c in columns:
+            found[c.name] = min(most, found.get(c.name, most))
+    return found
 
 
 def _on(table: sa.Table, where: Any) -> Any:

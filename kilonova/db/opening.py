@@ -7,7 +7,7 @@ mysql://user:password@host:3306/name?…             MariaDB 10.11 or newer; als
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from kilonova.common.config import BadConfig
 from kilonova.db.engine import Database
@@ -31,6 +31,11 @@ def check(url: str) -> str:
     if not parts.path.strip("/"):
         raise BadConfig(f"a {scheme} URL must name the database: {scheme}://…/NAME")
     return scheme
+
+
+def file_url(path: Path) -> str:
+    """Return the URL of a SQLite file."""
+    return f"sqlite:///{quote(str(path))}"
 
 
 def open_database(url: str, name: str, synchronous: str = "NORMAL") -> Database:

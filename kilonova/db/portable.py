@@ -77,6 +77,33 @@ def member(column: Any, key: str) -> sa.ColumnElement[str]:
     return _Member(column, sa.literal(key, sa.Text))
 
 
+class _Gathered(FunctionElement[str]):
+    """The texts of a column, of all rows, as a JSON list."""
+
+    inherit_cache = True
+    type = sa.Text()
+
+
+@compiles(_Gathered)
+def _gathered(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"json_group_array({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(_Gathered, "postgresql")
+def _gathered_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"CAST(coalesce(json_agg({compiler.process(element.clauses, **kw)}), '[]') AS TEXT)"
+
+
+@compiles(_Gathered, "mysql")
+def _gathered_mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"COALESCE(JSON_ARRAYAGG({compiler.process(element.clauses, **kw)}), '[]')"
+
+
+def gathered(column: Any) -> sa.ColumnElement[str]:
+    """Return a column's texts as a JSON list, in any order; ``[]`` of no rows."""
+    return _Gathered(column)
+
+
 class _Matches(FunctionElement[bool]):
     """Whether a column matches a regular expression, letters in either case."""
 

@@ -14,7 +14,7 @@ def factory(names: tuple[str, ...]) -> Callable[[Iterable[Any]], Any]:
         __slots__ = ()
 
         def __getitem__(self, key: Any) -> Any:
-            if type(key) is str:
+            if isinstance(key, str):
                 return tuple.__getitem__(self, places[key])
             return tuple.__getitem__(self, key)
 

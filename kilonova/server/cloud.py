@@ -13,8 +13,9 @@ from kilonova.cells.listing import Lists
 from kilonova.common import memory
 from kilonova.common.log import get_logger
 from kilonova.db import versions
+from kilonova.db.engine import Database
+from kilonova.db.opening import file_url, open_database
 from kilonova.db.secrets import Vault
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application, Service
 from kilonova.http.serving import HttpServer
 from kilonova.identity.embedded import service as identity_api
@@ -71,10 +72,11 @@ class Cloud:
     def _later(self, closer: Any) -> None:
         self._closers.append(closer)
 
-    def _database(self, name: str, metadata: Any = None) -> SqliteDatabase:
+    def _database(self, name: str, metadata: Any = None) -> Database:
         path = self.plan.state_dir / "db"
         path.mkdir(mode=0o700, exist_ok=True)
-        db = SqliteDatabase(path / f"{name}.db", name, self.plan.settings.synchronous)
+        url = self.plan.databases.get(name, file_url(path / f"{name}.db"))
+        db = open_database(url, name, self.plan.settings.synchronous)
         self._later(db.close)
         if metadata is not None:
             versions.ensure(db, metadata)

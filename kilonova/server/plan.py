@@ -1,5 +1,6 @@
 """What a process of Kilonova is asked to start."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from kilonova.saga.faults import Faults
 
 @dataclass
 class Plan:
-    """What to start. hosts: simulated hosts per cell. driver: "fake" or "libvirt"."""
+    """What to start. hosts: simulated hosts per cell. driver: "fake" or "libvirt".
+
+    databases: name -> URL; what is not in it is a file of the state directory.
+    """
 
     state_dir: Path
     driver: str = "fake"
@@ -27,4 +31,5 @@ class Plan:
     faults: Faults | None = None
     helper_socket: Path | None = None
     tag: str = ""
+    databases: Mapping[str, str] = field(default_factory=dict)
     virt_type: str = "qemu"  # "kvm" only after a guest was seen to run by it

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from kilonova.common.errors import NotFound, Unauthorized
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.identity.embedded import passwords
 from kilonova.identity.embedded.identity import EmbeddedIdentity
 from kilonova.identity.embedded.login import login
 from kilonova.identity.embedded.seed import seed
 from kilonova.identity.interface import Identity
+from tests import databases
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Side:
 @pytest.fixture(params=["embedded"])
 def side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Side]:
     monkeypatch.setattr(passwords, "LOG2_N", 4)
-    database = SqliteDatabase(tmp_path / "identity.db", "identity")
+    database = databases.at(tmp_path / "identity.db", "identity")
     identity = EmbeddedIdentity(
         database, tmp_path / "keys", catalog=[("compute", "nova", "http://x/compute/v2.1")]
     )

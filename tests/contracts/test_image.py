@@ -9,12 +9,12 @@ import pytest
 from kilonova.common.context import Context
 from kilonova.common.errors import Conflict, NotFound
 from kilonova.common.ids import new_uuid
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.image.inspect import Refused
 from kilonova.image.interface import ImageService
 from kilonova.objects.base import decode, encode
 from kilonova.objects.image import Image
+from tests import databases
 
 
 def caller(project: str, *roles: str) -> Context:
@@ -23,7 +23,7 @@ def caller(project: str, *roles: str) -> Context:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ImageService]:
-    database = SqliteDatabase(tmp_path / "image.sqlite", "image")
+    database = databases.at(tmp_path / "image.sqlite", "image")
     yield EmbeddedImages(database, tmp_path / "data")
     database.close()
 

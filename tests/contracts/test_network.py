@@ -22,7 +22,6 @@ from kilonova.common.clock import SYSTEM
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound, QuotaExceeded
 from kilonova.common.ids import new_hex, new_uuid
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed
@@ -34,6 +33,7 @@ from kilonova.network.openstack import OpenStackNetwork, as_service
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Applied, Change, PortState
 from kilonova.objects.port import NetworkEvent, NetworkEventName, RequestedNic
+from tests import databases
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # openstacksdk warns of itself
 
@@ -77,7 +77,7 @@ class Rig:
         self.project = new_hex()
         self.bus = MemoryBus()
         self.hosts = {n: Host(self.bus, n) for n in ("host1", "host2")}
-        self.database = SqliteDatabase(root / "network.sqlite", "network")
+        self.database = databases.at(root / "network.sqlite", "network")
         embedded = EmbeddedNetwork(self.database, self.bus, SYSTEM, lambda: list(self.hosts))
         embedded.start()
         seed(embedded, new_hex(), self.project)

@@ -10,7 +10,6 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import ManualClock
 from kilonova.db import versions
 from kilonova.db.secrets import Vault
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.objects.base import decode, encode, manifest
 from kilonova.objects.host import Heartbeat, HostRegister, Inventory, Registered, Report
 from kilonova.operations import stores
@@ -20,6 +19,7 @@ from kilonova.operations.services import Services
 from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.engine import Engine
 from kilonova.saga.leases import LeaseOwner
+from tests import databases
 from tests.client import until
 
 HOST = "cell1-host1"
@@ -29,7 +29,7 @@ class Conductor:
     """One process: connections, hosts, a scheduler's view and an engine of its own."""
 
     def __init__(self, root: Path, bus: MemoryBus, clock: ManualClock) -> None:
-        self.dbs = {n: SqliteDatabase(root / f"{n}.db", n) for n in ("global", "cell0", "cell1")}
+        self.dbs = {n: databases.at(root / f"{n}.db", n) for n in ("global", "cell0", "cell1")}
         for name, db in self.dbs.items():
             versions.ensure(db, stores.WORLD if name == "global" else stores.CELL)
         absent: Any = object()

@@ -22,9 +22,8 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import Clock, ManualClock
 from kilonova.common.context import service_context
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Database, Tx
 from kilonova.db.sql import P, Q, insert
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.objects.order import Answer, AnswerState, Direction, Order
@@ -34,6 +33,7 @@ from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Faults
 from kilonova.saga.leases import LeaseOwner
 from kilonova.saga.schema import add_tables
+from tests import databases
 
 HOME = sa.MetaData()
 add_tables(HOME)
@@ -128,8 +128,8 @@ class Agent:
 
 @dataclasses.dataclass
 class Services:
-    home: SqliteDatabase
-    cell: SqliteDatabase
+    home: Database
+    cell: Database
     outside: Outside
     down: set[str] = dataclasses.field(default_factory=set)
 
@@ -261,8 +261,8 @@ class SampleWorld:
     def __init__(self, path: Path, saga: Saga = SAMPLE, disturbed: int | None = None) -> None:
         self.saga = saga
         self.clock = ManualClock()
-        self.home = SqliteDatabase(path / "global.db", "global")
-        self.cell = SqliteDatabase(path / "cell1.db", "cell1")
+        self.home = databases.at(path / "global.db", "global")
+        self.cell = databases.at(path / "cell1.db", "cell1")
         ensure(self.home, HOME)
         ensure(self.cell, CELL)
         self.plain = MemoryBus(workers=0)

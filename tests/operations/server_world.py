@@ -29,7 +29,6 @@ from kilonova.common.secret import Secret
 from kilonova.db import flavors
 from kilonova.db.engine import Tx
 from kilonova.db.secrets import Vault
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded.network import EmbeddedNetwork
@@ -80,6 +79,7 @@ from kilonova.virt.fake.world import World
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
+from tests import databases
 from tests.ledger import Ledger, ledger
 from tests.operations.single import SingleBus
 
@@ -282,16 +282,16 @@ class ServerWorld:
         self.clock = ManualClock()
         self.bus = SingleBus(self.clock, disturbed)
         self.databases = {
-            n: SqliteDatabase(path / f"{n}.db", n) for n in ("global", CELL0, *self.cells)
+            n: databases.at(path / f"{n}.db", n) for n in ("global", CELL0, *self.cells)
         }
         self.network = EmbeddedNetwork(
-            SqliteDatabase(path / "network.db", "network"), self.bus, self.clock, batch_s=0.0
+            databases.at(path / "network.db", "network"), self.bus, self.clock, batch_s=0.0
         )
         self.images = EmbeddedImages(
-            SqliteDatabase(path / "image.db", "image"), path / "images", self.clock
+            databases.at(path / "image.db", "image"), path / "images", self.clock
         )
         self.volumes = EmbeddedVolumes(
-            SqliteDatabase(path / "volume.db", "volume"),
+            databases.at(path / "volume.db", "volume"),
             self.bus,
             self.images,
             self.clock,
@@ -632,7 +632,7 @@ def _template(
 
 def _new_cloud(of: type[ServerWorld], path: Path, hosts: int, volumes: int) -> None:
     for name in ("global", CELL0, *of.cells):
-        db = SqliteDatabase(path / f"{name}.db", name)
+        db = databases.at(path / f"{name}.db", name)
         ensure(db, stores.WORLD if name == "global" else stores.CELL)
         db.close()
     world = of.__new__(of)

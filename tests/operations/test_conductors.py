@@ -11,13 +11,13 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.common.clock import SYSTEM
 from kilonova.db.engine import Row
 from kilonova.db.sql import P, Q
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.saga import journal, leases
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Fault, Faults, Killed
 from kilonova.saga.leases import LEASE_S, RENEW_S, LeaseOwner
 from kilonova.saga.schema import TABLES
 from kilonova.saga.state import STATE_COLUMNS
+from tests import databases
 from tests.operations.harness import Case, case_id, check_case, points_of, zombies_of
 from tests.operations.sample import SAMPLE, Agent, SampleWorld, clean
 
@@ -248,7 +248,7 @@ def test_three_conductors_share_the_work_and_one_dies(tmp_path: Path) -> None:
     agent = Agent(bus, "h1")
     faults = Faults(Fault("copy", "do", "after", "kill", skip=3))
     dbs = [
-        {n: SqliteDatabase(tmp_path / f"{n}.db", n) for n in ("global", "cell1")} for _ in range(3)
+        {n: databases.at(tmp_path / f"{n}.db", n) for n in ("global", "cell1")} for _ in range(3)
     ]
     engines = [
         Engine(d, bus, world.services, workers=2, faults=f, ownership=LeaseOwner(SYSTEM))

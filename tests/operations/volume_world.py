@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from kilonova.agent.core import Agent
 from kilonova.agent.uploads import ImageSender
 from kilonova.db.engine import Tx
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.image.embedded import schema as i
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
@@ -26,6 +25,7 @@ from kilonova.volume.embedded.operations import asking, volume_extend, volume_up
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.store import backups, snapshots, volumes
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
+from tests import databases
 from tests.operations.server_world import CONTEXT, ONE, PROJECT, ServerWorld, _template
 
 HOME = "volume"
@@ -52,7 +52,7 @@ class VolumeWorld(ServerWorld):
     def _open(self, path: Path, hosts: int, disturbed: int | None = None) -> None:
         super()._open(path, hosts, disturbed)
         if HOME not in self.databases:
-            self.databases[HOME] = SqliteDatabase(path / "volume.db", HOME)
+            self.databases[HOME] = databases.at(path / "volume.db", HOME)
         self.volumes = EmbeddedVolumes(
             self.databases[HOME],
             self.bus,  # type: ignore[arg-type]

@@ -17,12 +17,12 @@ from kilonova.common.context import Context
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import actions, mappings, migrations, servers
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Database, Tx
 from kilonova.db.schema import cell as c
 from kilonova.db.secrets import Vault
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.operations import stores
+from tests import databases
 
 CTX = Context(request_id="req-1", user_id="u", project_id="p")
 VAULT = Vault(b"k" * 32)
@@ -34,8 +34,8 @@ def of(values: Any) -> Any:
 
 
 @pytest.fixture
-def cells(tmp_path: Path) -> Iterator[dict[str, SqliteDatabase]]:
-    found = {n: SqliteDatabase(tmp_path / f"{n}.db", n) for n in ("global", "cell1", "cell2")}
+def cells(tmp_path: Path) -> Iterator[dict[str, Database]]:
+    found = {n: databases.at(tmp_path / f"{n}.db", n) for n in ("global", "cell1", "cell2")}
     for name, db in found.items():
         ensure(db, stores.WORLD if name == "global" else stores.CELL)
     yield found
@@ -103,7 +103,7 @@ def whole(tx: Tx, uuid: str, n: int) -> None:
     furnish(tx, uuid, n)
 
 
-def counts(db: SqliteDatabase) -> dict[str, int]:
+def counts(db: Database) -> dict[str, int]:
     return {
         k.name: n
         for k in move.OURS
@@ -135,7 +135,7 @@ def test_every_column_of_a_server_says_whose_it_is_after_a_revert() -> None:
     assert set(move.ON_REVERT) == set(c.server.c.keys()), "add it to ON_REVERT in cells/move.py"
 
 
-def test_all_of_a_server_goes_along(cells: dict[str, SqliteDatabase]) -> None:
+def test_all_of_a_server_goes_along(cells: dict[str, Database]) -> None:
     """CC-0.1, 2.1–2.4, 4.1, 4.4, 4.7: keys, tags, user data, faults, actions with events, migrations; hidden."""
     one, two, uuid = cells["cell1"], cells["cell2"], new_uuid()
     one.write(lambda tx: whole(tx, uuid, 3))
@@ -158,7 +158,7 @@ def test_all_of_a_server_goes_along(cells: dict[str, SqliteDatabase]) -> None:
     assert {k: v - before.get(k, 0) for k, v in counts(two).items()} == counts(one)
 
 
-def test_a_copy_is_repeatable_and_removed_whole(cells: dict[str, SqliteDatabase]) -> None:
+def test_a_copy_is_repeatable_and_removed_whole(cells: dict[str, Database]) -> None:
     """CC-4.5, 10.3: done twice it is one copy; removed, nothing is left, and it can come again."""
     one, two, uuid = cells["cell1"], cells["cell2"], new_uuid()
     one.write(lambda tx: whole(tx, uuid, 2))
@@ -175,7 +175,7 @@ def test_a_copy_is_repeatable_and_removed_whole(cells: dict[str, SqliteDatabase]
 
 @pytest.mark.parametrize("kind", [k.name for k in move.COPIED])
 def test_a_copy_is_whole_or_nothing(
-    kind: str, cells: dict[str, SqliteDatabase], monkeypatch: pytest.MonkeyPatch
+    kind: str, cells: dict[str, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CC-4.3, 4.5, 4.6: an insert that fails, of whatever kind, leaves nothing; the retry works."""
     one, two, uuid = cells["cell1"], cells["cell2"], new_uuid()
@@ -190,7 +190,7 @@ def test_a_copy_is_whole_or_nothing(
     assert counts(two) == counts(one)
 
 
-def test_a_copy_costs_one_statement_per_kind(cells: dict[str, SqliteDatabase]) -> None:
+def test_a_copy_costs_one_statement_per_kind(cells: dict[str, Database]) -> None:
     """CC-4.8: a long history costs no more round trips than a short one."""
     one, two = cells["cell1"], cells["cell2"]
     spent = []
@@ -204,7 +204,7 @@ def test_a_copy_costs_one_statement_per_kind(cells: dict[str, SqliteDatabase]) -
     assert spent[0] == spent[1] == (len(move.COPIED), len(move.COPIED) + len(move.OURS))
 
 
-def test_what_came_since_goes_back(cells: dict[str, SqliteDatabase]) -> None:
+def test_what_came_since_goes_back(cells: dict[str, Database]) -> None:
     """CC-11.2, 11.4–11.6, 11.11: actions, events, tags, faults, the migration's status; not the place."""
     one, two, uuid = cells["cell1"], cells["cell2"], new_uuid()
     one.write(lambda tx: whole(tx, uuid, 2))
@@ -241,11 +241,11 @@ def test_what_came_since_goes_back(cells: dict[str, SqliteDatabase]) -> None:
 # -- what is seen
 
 
-def lists(cells: dict[str, SqliteDatabase]) -> Lists:
+def lists(cells: dict[str, Database]) -> Lists:
     return Lists(cells["global"], {n: cells[n] for n in ("cell1", "cell2")}, render_unplaced)
 
 
-def mapped(cells: dict[str, SqliteDatabase], uuid: str, cell: str) -> None:
+def mapped(cells: dict[str, Database], uuid: str, cell: str) -> None:
     def put(tx: Tx) -> None:
         mappings.add(
             tx,
@@ -268,7 +268,7 @@ def mapped(cells: dict[str, SqliteDatabase], uuid: str, cell: str) -> None:
 @pytest.mark.parametrize("hidden", [(0, 1), (1, 0), (0, 0), (1, 1)])
 @pytest.mark.parametrize("cell", ["cell1", "cell2"])
 def test_the_mapping_decides_which_copy_is_seen(
-    cell: str, hidden: tuple[int, int], cells: dict[str, SqliteDatabase]
+    cell: str, hidden: tuple[int, int], cells: dict[str, Database]
 ) -> None:
     """CC-4.2, 7.6, 7.10: whatever the flags say, and there is always exactly one."""
     uuid = new_uuid()
@@ -286,7 +286,7 @@ def test_the_mapping_decides_which_copy_is_seen(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pages_are_full_however_many_copies_are_hidden(
-    seed: int, cells: dict[str, SqliteDatabase]
+    seed: int, cells: dict[str, Database]
 ) -> None:
     """R11: copies that are not seen take no place on a page; every server is on exactly one."""
     rng, wanted = random.Random(seed), []
@@ -309,7 +309,7 @@ def test_pages_are_full_however_many_copies_are_hidden(
     assert sorted(seen) == sorted(wanted)
 
 
-def test_a_server_that_moves_between_two_reads_is_found(cells: dict[str, SqliteDatabase]) -> None:
+def test_a_server_that_moves_between_two_reads_is_found(cells: dict[str, Database]) -> None:
     """R11: the mapping named a cell whose row is gone by now."""
     uuid = new_uuid()
     cells["cell2"].write(lambda tx: server(tx, uuid, name="cell2"))

@@ -12,9 +12,8 @@ from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context
 from kilonova.common.errors import NotFound, Unauthorized, Unavailable
 from kilonova.common.secret import Secret
-from kilonova.db.engine import Row, Tx
+from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.sql import insert
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.identity.embedded import catalog as catalogs
 from kilonova.identity.embedded import schema as s
@@ -44,7 +43,7 @@ class EmbeddedIdentity:
 
     def __init__(
         self,
-        database: SqliteDatabase,
+        database: Database,
         key_dir: Path,
         clock: Clock = SYSTEM,
         catalog: Iterable[tuple[str, str, str]] = (),

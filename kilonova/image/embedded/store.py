@@ -15,9 +15,8 @@ from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict, Forbidden, Gone, NotFound, TooLarge
 from kilonova.common.ids import canonical_uuid, is_uuid, new_uuid
 from kilonova.common.log import get_logger
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Database, Tx
 from kilonova.db.sql import Q
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure as ensure_schema
 from kilonova.image.embedded import records
 from kilonova.image.embedded import schema as s
@@ -91,7 +90,7 @@ class EmbeddedImages:
 
     def __init__(
         self,
-        database: SqliteDatabase,
+        database: Database,
         data_dir: Path,
         clock: Clock = SYSTEM,
         settings: Settings = DEFAULTS,

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
-from kilonova.db.portable import among
+from kilonova.db.portable import among, gathered
 from kilonova.db.sql import P, Q
 from kilonova.network.embedded import protocols
 from kilonova.network.embedded.schema import (
@@ -38,12 +38,8 @@ from kilonova.objects.netstate import (
     SubnetState,
 )
 
-_member_of = sa.select(sa.func.json_group_array(port_group.c.group_id)).where(
-    port_group.c.port_id == port.c.id
-)
-_bound_too = sa.select(sa.func.json_group_array(port_binding.c.host)).where(
-    port_binding.c.port_id == port.c.id
-)
+_member_of = sa.select(gathered(port_group.c.group_id)).where(port_group.c.port_id == port.c.id)
+_bound_too = sa.select(gathered(port_binding.c.host)).where(port_binding.c.port_id == port.c.id)
 _PORTS = Q(  # with ``member_of``: its groups, and ``bound_too``: hosts of inactive bindings, as JSON lists
     sa.select(
         port,

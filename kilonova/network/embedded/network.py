@@ -8,7 +8,6 @@ from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context
 from kilonova.common.errors import QuotaExceeded
 from kilonova.db.engine import Database
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.network.embedded import binding, moving, planning, servers
 from kilonova.network.embedded.faults import Clash
@@ -49,8 +48,7 @@ class EmbeddedNetwork:
         quota_defaults: Mapping[str, int] | None = None,
         batch_s: float = BATCH_S,
     ) -> None:
-        if isinstance(database, SqliteDatabase):
-            ensure(database, metadata, UPGRADES)
+        ensure(database, metadata, UPGRADES)
         self.database = database
         self.clock = clock
         self.hosts = hosts

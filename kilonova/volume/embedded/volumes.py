@@ -9,8 +9,7 @@ from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.context import Context, service_context
 from kilonova.common.errors import BadRequest, NotFound, Unavailable
 from kilonova.common.ids import new_uuid
-from kilonova.db.engine import Row, Tx
-from kilonova.db.sqlite import SqliteDatabase
+from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.versions import ensure
 from kilonova.objects.base import encode
 from kilonova.objects.volume import (
@@ -57,7 +56,7 @@ class EmbeddedVolumes:
 
     def __init__(
         self,
-        database: SqliteDatabase,
+        database: Database,
         bus: Bus,
         images: Images,
         clock: Clock = SYSTEM,

@@ -25,7 +25,6 @@ from kilonova.common.errors import BadRequest, Conflict, NotFound, Unauthorized,
 from kilonova.common.ids import new_uuid
 from kilonova.db import flavors, mappings, servers, versions
 from kilonova.db.secrets import Vault
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.objects.base import encode
 from kilonova.objects.guest import Hardware, PowerState
@@ -36,6 +35,7 @@ from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import Services
 from kilonova.virt.fake.world import FakeGuest, World
+from tests import databases
 from tests.answers import Exchange, verify
 
 URL = "http://cloud.example:8774"
@@ -263,9 +263,9 @@ class Cloud:
 def build(root: Path) -> Cloud:
     """Start databases, two cells of two simulated hosts, and the API."""
     clock, bus = ManualClock(), MemoryBus()
-    world = SqliteDatabase(root / "global.db", "global")
+    world = databases.at(root / "global.db", "global")
     versions.ensure(world, stores.WORLD)
-    cells = {n: SqliteDatabase(root / f"{n}.db", n) for n in ("cell0", "cell1", "cell2")}
+    cells = {n: databases.at(root / f"{n}.db", n) for n in ("cell0", "cell1", "cell2")}
     for db in cells.values():
         versions.ensure(db, stores.CELL)
     network: Any = KnownPorts()

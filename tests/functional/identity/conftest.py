@@ -8,12 +8,13 @@ import falcon.testing
 import pytest
 
 from kilonova.common.clock import ManualClock
-from kilonova.db.sqlite import SqliteDatabase
+from kilonova.db.engine import Database
 from kilonova.http.app import Application
 from kilonova.identity.embedded import passwords
 from kilonova.identity.embedded.identity import EmbeddedIdentity
 from kilonova.identity.embedded.seed import Seeded, seed
 from kilonova.identity.embedded.service import service
+from tests import databases
 
 URL = "http://cloud.example:8774"
 CATALOG = [
@@ -34,7 +35,7 @@ class Cloud:
     identity: EmbeddedIdentity
     seeded: Seeded
     clock: ManualClock
-    database: SqliteDatabase
+    database: Database
     client: falcon.testing.TestClient
 
     def call(
@@ -81,7 +82,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     # A cheap cost for all but the tests of the cost itself.
     monkeypatch.setattr(passwords, "LOG2_N", 4)
     clock = ManualClock()
-    database = SqliteDatabase(tmp_path / "identity.db", "identity")
+    database = databases.at(tmp_path / "identity.db", "identity")
     identity = EmbeddedIdentity(database, tmp_path / "keys", clock, CATALOG)
     seeded = seed(identity, PASSWORDS)
     app = Application([service(identity, URL)], None, identity.authenticate, URL)

@@ -11,10 +11,10 @@ import pytest
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
 from kilonova.common.errors import Unauthorized
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.image.embedded.service import service
 from kilonova.image.embedded.store import EmbeddedImages, Settings
+from tests import databases
 
 IMPLIED = {
     "admin": ("admin", "manager", "member", "reader"),
@@ -39,7 +39,7 @@ class Cloud:
     def __init__(self, root: Path, **settings: Any) -> None:
         self.root = root
         self.clock = ManualClock()
-        self.database = SqliteDatabase(root / "image.sqlite", "image")
+        self.database = databases.at(root / "image.sqlite", "image")
         self.images = EmbeddedImages(self.database, root / "data", self.clock, Settings(**settings))
         self.app = Application([service(self.images)], None, authenticate, "http://cloud:8774")
         self.http = falcon.testing.TestClient(self.app.wsgi)

@@ -13,7 +13,6 @@ from kilonova.bus.interface import Handler
 from kilonova.common.clock import ManualClock
 from kilonova.common.context import Context
 from kilonova.common.errors import Unauthorized
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.http.app import Application
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.seed import seed
@@ -21,6 +20,7 @@ from kilonova.network.embedded.service import service
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Applied, Change
 from kilonova.objects.port import NetworkEvent
+from tests import databases
 
 IMPLIED = {
     "admin": ("admin", "manager", "member", "reader"),
@@ -112,7 +112,7 @@ class Cloud:
 
     def __init__(self, root: Path, **settings: Any) -> None:
         self.clock = ManualClock()
-        self.database = SqliteDatabase(root / "network.sqlite", "network")
+        self.database = databases.at(root / "network.sqlite", "network")
         self.bus = WordedBus()
         self.hosts = ["h1", "h2"]
         self.network = EmbeddedNetwork(

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.network.embedded.schema import metadata, port_binding, underlay
 from kilonova.network.embedded.upgrades import UPGRADES
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Change, PortState, StateRequest
+from tests import databases
 from tests.functional.network.conftest import DEMO, Cloud
 
 ADMIN = "admin:admin"
@@ -188,7 +188,7 @@ def test_an_earlier_file_gets_the_tables(tmp_path: Path) -> None:
     for table in metadata.sorted_tables:
         if table not in (port_binding, underlay):
             table.to_metadata(first)
-    database = SqliteDatabase(tmp_path / "n.db", "network")
+    database = databases.at(tmp_path / "n.db", "network")
     ensure(database, first)
     ensure(database, metadata, UPGRADES)
     names = database.read(
