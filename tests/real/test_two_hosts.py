@@ -12,11 +12,12 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from kilonova.agent.helper import names
 from kilonova.agent.helper.run import drop_namespace, ensure_namespace, inside, ip, run
@@ -28,8 +29,11 @@ from kilonova.common.context import service_context
 from kilonova.common.ids import new_uuid
 from kilonova.db.sqlite import SqliteDatabase
 from kilonova.network.embedded.network import EmbeddedNetwork
+from kilonova.network.embedded.schema import router as router_table
 from kilonova.network.embedded.seed import seed
+from kilonova.network.embedded.store import floating, groups, networks
 from kilonova.objects.netstate import (
+    Advert,
     Change,
     Document,
     ForwardingEntry,
@@ -319,6 +323,130 @@ def test_a_router_serves_the_guests_of_both_hosts(two: Two) -> None:
         until(lambda g=guest: g.tcp("172.31.77.1", 53), "the resolver outside")  # type: ignore[misc]
 
 
+def test_ipv6_goes_from_host_to_host(two: Two) -> None:
+    """Router advertisements reach the guests of both hosts, neighbours find each other, rules are asked."""
+    net, prefix = Net(two.a, 108), "fd00:77::"
+    ports = []
+    for last in (11, 12):
+        plain = net.port(last, OPEN)
+        own = f"{prefix}f816:3eff:fe6c:{last:x}"
+        ports.append(plain.replace(addresses=(*plain.addresses, (own, net.subnet))))
+    external, router = routed(net)
+    leg = router.interfaces[0]
+    leg = leg.replace(
+        addresses=(*leg.addresses, (f"{prefix}1", f"{prefix}/64")),
+        adverts=(Advert(cidr=f"{prefix}/64", mode="slaac"),),
+    )
+    two.a.apply(net.state(), external, ports[0], router.replace(interfaces=(leg,)))
+    two.b.apply(net.state(), ports[1])
+    near, far = two.a.guest(ports[0]), two.b.guest(ports[1])
+    as_port = ports[0].replace(
+        id=leg.port_id, mac=leg.mac, addresses=tuple((a, net.subnet) for a, _ in leg.addresses)
+    )
+    two.tell(net, [(ports[0], A), (ports[1], B), (as_port, A)])
+    for guest, last in ((near, 11), (far, 12)):
+        own = f"{prefix}f816:3eff:fe6c:{last:x}"
+
+        def ready(guest: Guest = guest, own: str = own) -> bool:
+            shown = guest.run("ip", "-6", "address", "show", "dev", "eth0")
+            return own in shown and "tentative" not in shown
+
+        until(ready, f"{own} is there")
+        assert "default via fe80::" in guest.run("ip", "-6", "route")
+
+    def reach() -> bool:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.settimeout(1)
+            return sock.connect_ex((f"{prefix}f816:3eff:fe6c:c", 22)) == 0
+
+    with inside(far.ns, lambda: socket.create_server(("::", 22), family=socket.AF_INET6)):
+        until(lambda: inside(near.ns, reach), "a connection")
+        two.b.apply(ports[1].replace(generation=2, rules=(ANY_OUT, ANY_OUT6)))
+        assert not inside(near.ns, reach)
+
+
+def _wrapped(segment: int, mac: str, text: bytes) -> bytes:
+    """Return a VXLAN payload: a datagram from 192.168.7.11 to port 7777 of the guest that has 192.168.7.12."""
+    udp = struct.pack("!HHHH", 7777, 7777, 8 + len(text), 0) + text
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, UDP, 0)
+    head += socket.inet_aton("192.168.7.11") + socket.inet_aton("192.168.7.12")
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    frame = bytes.fromhex(mac.replace(":", "")) + bytes.fromhex("fa163e6d000b") + b"\x08\x00"
+    return struct.pack("!II", 0x08000000, segment << 8) + frame + head + udp
+
+
+def test_only_hosts_of_the_cloud_send_to_tunnels(two: Two) -> None:
+    """A stranger's VXLAN is dropped, and a guest's that would leave with its host's own address."""
+    net = Net(two.a, 109)
+    one, other = net.port(11, OPEN), net.port(12, OPEN)
+    external, router = routed(net)
+    leg = router.interfaces[0]
+    two.a.apply(net.state(), external, one, router)
+    two.b.apply(net.state(), other)
+    first, second = two.a.guest(one, gateway=True), two.b.guest(other)
+    as_port = one.replace(id=leg.port_id, mac=leg.mac, addresses=(("192.168.7.1", net.subnet),))
+    two.tell(net, [(one, A), (other, B), (as_port, A)])
+    talks(first, "192.168.7.12")
+    here, there = (c.helper._ns or "" for c in (two.a, two.b))
+    ip(["address add 10.66.0.9/24 dev under"], here)
+
+    def listen(port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("0.0.0.0", port))
+        sock.settimeout(0.05)
+        return sock
+
+    def send(ns: str, payload: bytes, port: int = 4789, source: str = "0.0.0.0") -> None:
+        def go() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind((source, 0))
+                sock.sendto(payload, (B, port))
+
+        inside(ns, go)
+
+    seen: list[bytes] = []
+
+    def hears(sock: socket.socket, text: bytes, again: Callable[[], None]) -> bool:
+        again()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                seen.append(sock.recv(100))
+        return text in seen
+
+    guest, machine = inside(second.ns, lambda: listen(7777)), inside(there, lambda: listen(5555))
+    wire = Underlay(there)
+    with guest, machine:
+        send(here, _wrapped(109, other.mac, b"stranger"), source="10.66.0.9")
+        send(first.ns, _wrapped(109, other.mac, b"a guest"))
+        good = _wrapped(109, other.mac, b"a host")
+        until(lambda: hears(guest, b"a host", lambda: send(here, good, source=A)), "a host's")
+        for ns, source, out in ((first.ns, "0.0.0.0", b"way 1"), (here, "10.66.0.9", b"way 2")):
+
+            def again(ns: str = ns, source: str = source, out: bytes = out) -> None:
+                send(ns, out, 5555, source)
+
+            until(lambda a=again, out=out: hears(machine, out, a), "another port")  # type: ignore[misc]
+        hears(guest, b"", lambda: None)
+        assert set(seen) == {b"a host", b"way 1", b"way 2"}
+        assert wire.frames and not any(b"a guest" in f for f in wire.frames)
+    wire.close()
+
+
+def test_an_underlay_address_that_the_machine_has_not_is_refused(two: Two) -> None:
+    """It is said of the network's entries; guests of the one host still reach each other."""
+    two.a.helper.client.host_up("172.31.77.0/24", "172.31.77.1", underlay="10.66.0.77")
+    net = Net(two.a, 110)
+    one, other = net.port(11, OPEN), net.port(12, OPEN)
+    state = ForwardingState(id=net.id, generation=1, peers=(B,))
+    applied = two.a.network.apply(Change(host="h", documents=(net.state(), state, one, other)))
+    wrong = {kind: error for kind, _, _, error in applied.items if error is not None}
+    assert wrong == {"forwarding": "The underlay_ip 10.66.0.77 is no address of this machine."}
+    first, _ = two.a.guest(one), two.a.guest(other)
+    talks(first, "192.168.7.12")
+
+
 def test_a_restart_of_the_helper_keeps_the_tunnels_and_their_removal_leaves_nothing(
     two: Two,
 ) -> None:
@@ -363,6 +491,12 @@ class Whole:
         )
         return self.plug(port, host), port.fixed_ips[0].ip_address, port.port_id
 
+    def outside(self) -> tuple[str, str]:
+        """Return the external network, and the host that has the router."""
+        database = self.service.database
+        public = database.read(lambda tx: tx.value(networks.DEFAULT_EXTERNAL))
+        return public, database.read(lambda tx: tx.select(sa.select(router_table.c.host)))[0][0]
+
     def plug(self, port: BoundPort, host: str) -> Guest:
         cloud = self.hosts[host]
         assert cloud.network.wait_port(port.port_id, 30)
@@ -400,6 +534,7 @@ def test_the_network_service_leads_the_traffic_of_both_hosts(whole: Whole) -> No
     talks(second, one)
     for guest in (first, second):
         until(lambda g=guest: g.tcp("172.31.77.1", 53), "the way out")  # type: ignore[misc]
+    _reached_from_outside(whole, second, "s2")
     whole.service.add_bindings("s2", "m1")
     bound = whole.service.ports_of(["s2"])["s2"][0]
     moved = whole.plug(bound, "m1")
@@ -414,6 +549,29 @@ def test_the_network_service_leads_the_traffic_of_both_hosts(whole: Whole) -> No
     until(lambda: all(b.ready for b in whole.service.bindings_of(["s2"])["s2"]), "both in force")
     assert whole.service.delete_bindings("s2", "m2") == 1
     until(lambda: not whole.hosts["m2"].network.wait_port(port, 0), "the old host let go")
+
+
+def _reached_from_outside(whole: Whole, guest: Guest, server: str) -> None:
+    """Lead a floating address to a server and call it from the machine that has the router."""
+    public, where = whole.outside()
+    wanted = floating.NewFloating(project_id=whole.project, network_id=public)
+    outer = whole.service.write(lambda w: floating.get(w.tx, floating.make(w, wanted))["ip"])
+    whole.service.associate_floating_ip(service_context(whole.project), server, outer)
+    group = whole.service.security_groups_of([server])[server][0][0]
+    port = {"protocol": "tcp", "port_min": 22, "port_max": 22}
+    whole.service.write(
+        lambda w: groups.add_rule(w, group, whole.project, "ingress", "IPv4", **port)  # type: ignore[arg-type]
+    )
+    machine = whole.hosts[where].helper._ns or ""
+
+    def call() -> bool:
+        with socket.socket() as sock:
+            sock.settimeout(1)
+            return sock.connect_ex((outer, 22)) == 0
+
+    service = guest.serve(22)
+    until(lambda: inside(machine, call), "the floating address leads to the other host's guest")
+    service.close()
 
 
 @pytest.mark.parametrize(

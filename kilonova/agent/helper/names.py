@@ -131,3 +131,8 @@ def router_leg(port_id: str) -> str:
 def table(tag: str) -> str:
     """The nft table in the machine's own namespace."""
     return f"kilonova_{tag}"
+
+
+def underlay_table(tag: str) -> str:
+    """The nft table in the machine's own namespace that lets only hosts of the cloud send to its tunnels."""
+    return f"kilonova_{tag}_hosts"

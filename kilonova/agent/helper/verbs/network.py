@@ -170,6 +170,8 @@ class HostState:
         linked = {d.id: d for d in taken if isinstance(d, (NetworkState, ForwardingState))}
         for id_, document in linked.items():  # the forwarding one where both came
             self._try(errors, document, partial(self._tunnel, id_))
+        if full or any(isinstance(d, ForwardingState) for d in taken):
+            self._guard(errors)
         self._filter(taken, gone, full, errors)
         for port in arrived:
             self._try(errors, port, partial(self._announce, port))
@@ -219,6 +221,16 @@ class HostState:
             forwarding = self._documents.get(("forwarding", network_id))
             known = forwarding if isinstance(forwarding, ForwardingState) else None
             tunnels.ensure(self._settings, network, known)
+
+    def _guard(self, errors: dict[tuple[str, str], str]) -> None:
+        """Let the hosts that share a network with this one send to its tunnels, and nobody else."""
+        known = [d for d in self._documents.values() if isinstance(d, ForwardingState)]
+        try:
+            nft(tunnels.guard(self._settings, {peer for d in known for peer in d.peers}))
+        except KilonovaError as exc:
+            log.warning("tunnels are not guarded", extra={"why": exc.message})
+            for document in known:
+                errors.setdefault(("forwarding", document.id), exc.message)
 
     def _has_network(self, network_id: str) -> bool:
         return ("network", network_id) in self._documents

@@ -49,10 +49,8 @@ def end_everything(settings: Settings) -> None:
     mine = _links_of(tag)
     ip([f"link delete {link}" for link in mine if link in have])
     drop_namespace(names.host_ns(tag))
-    run(
-        ["nft", "-f", "-"],
-        text=f"table inet {names.table(tag)} {{ }}\ndelete table inet {names.table(tag)}\n",
-    )
+    for table in _tables(tag):
+        run(["nft", "-f", "-"], text=f"table inet {table} {{ }}\ndelete table inet {table}\n")
     forward.unmend(tag)
     before = settings.noted("ip_forward")
     if before == "0" and not _other_clouds(tag):
@@ -74,6 +72,10 @@ def _other_clouds(tag: str) -> bool:
     return any(link.startswith("kn-pub-") and link != names.public_bridge(tag) for link in links())
 
 
+def _tables(tag: str) -> tuple[str, str]:
+    return names.table(tag), names.underlay_table(tag)
+
+
 def list_leftovers(tag: str, directory: Path | None = None) -> list[str]:
     """Return what is still there of a tag: "namespace x", "link x", "table x", "process pid …", "file …"."""
     found = [f"namespace {name}" for name in sorted(namespaces()) if names.is_ours(name, tag)]
@@ -81,8 +83,8 @@ def list_leftovers(tag: str, directory: Path | None = None) -> list[str]:
     found += [f"link {link}" for link in sorted(links()) if link in mine]
     found += [f"process {pid} {command[:80]}" for pid, command in libvirt.processes(tag)]
     try:
-        if f"table inet {names.table(tag)}\n" in run(["nft", "list", "tables"]) + "\n":
-            found.append(f"table inet {names.table(tag)}")
+        there = run(["nft", "list", "tables"]).splitlines()
+        found += [f"table inet {t}" for t in _tables(tag) if f"table inet {t}" in there]
         found += forward.leftovers(tag)
     except CommandFailed as exc:
         found.append(f"unknown: {exc.message}")

@@ -10,6 +10,7 @@ the bridge and an entry of its MAC at a port with neigh_suppress).
 """
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from kilonova.agent.helper import names
 from kilonova.agent.helper.run import CommandFailed, bridge, ip, ip_try, links, run
 from kilonova.agent.helper.settings import Settings
+from kilonova.common.errors import KilonovaError
 from kilonova.objects.netstate import ForwardingState, NetworkState
 
 NOBODY = "00:00:00:00:00:00"  # the entry that broadcast and multicast are copied by
@@ -25,6 +27,12 @@ OVERHEAD = {
     6: 70,
 }  # bytes that VXLAN puts before a guest's packet, by the underlay's IP version
 _SLAVE = "learning off neigh_suppress on flood off mcast_flood on bcast_flood on"
+
+
+class UnderlayRefused(KilonovaError):
+    """Tunnels cannot end at this address; the message says why."""
+
+    code = "underlay_refused"
 
 
 class Underlay(msgspec.Struct, frozen=True):
@@ -49,8 +57,50 @@ def underlay_of(settings: Settings) -> Underlay | None:
     return msgspec.json.decode(path.read_bytes(), type=Underlay) if path.exists() else None
 
 
+def _has(address: str) -> bool:
+    found: list[dict[str, Any]] = msgspec.json.decode(run(["ip", "-j", "address", "show"]))
+    wanted = ipaddress.ip_address(address)
+    held = (a["local"] for link in found for a in link.get("addr_info", ()) if "local" in a)
+    return any(ipaddress.ip_address(a) == wanted for a in held)
+
+
+def guard(settings: Settings, peers: Iterable[str]) -> str:
+    """Return the table that lets only these hosts send to the tunnels of this one; on a host that is alone, none.
+
+    A guest's packet to another host's tunnels would leave with this host's own address: it is dropped here.
+    """
+    underlay = underlay_of(settings)
+    name = names.underlay_table(settings.tag)
+    anew = f"table inet {name} {{ }}\ndelete table inet {name}\n"
+    if underlay is None:
+        return anew
+    version = ipaddress.ip_address(underlay.address).version
+    kind, family = ("ipv4_addr", "ip") if version == 4 else ("ipv6_addr", "ip6")
+    others = sorted(p for p in peers if ipaddress.ip_address(p).version == version)
+    elements = f"elements = {{ {', '.join(others)} }}" if others else ""
+    return f"""{anew}
+table inet {name} {{
+  set hosts {{
+    type {kind}
+    {elements}
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    {family} daddr {underlay.address} udp dport {underlay.port} {family} saddr != @hosts drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname "{names.public_bridge(settings.tag)}" {family} daddr @hosts udp dport {underlay.port} drop
+  }}
+}}
+"""
+
+
 def ensure(settings: Settings, network: NetworkState, forwarding: ForwardingState | None) -> None:
-    """Make link, forwarding and neighbour entries as they should be; what stays is not touched."""
+    """Make link, forwarding and neighbour entries as they should be; what stays is not touched.
+
+    UnderlayRefused when a link is to be made and this machine has no such address.
+    """
     underlay = underlay_of(settings)
     if underlay is None or forwarding is None or network.external:
         remove(settings.tag, network.id)
@@ -77,6 +127,10 @@ def _link(tag: str, network: NetworkState, underlay: Underlay) -> None:
         ip([f"link delete {link}"], ns)
         have = None
     if have is None:
+        if not _has(underlay.address):
+            raise UnderlayRefused(
+                f"The underlay_ip {underlay.address} is no address of this machine."
+            )
         run(
             [
                 "ip", "link", "add", "name", link, "netns", ns, "type", "vxlan",
