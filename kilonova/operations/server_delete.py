@@ -143,8 +143,9 @@ def order_delete(run: Run) -> Order | None:
 
 def gone(run: Run, answer: Answer) -> Output:
     """The host has no guest of this server any more."""
-    _, row = _where(run)
+    cell, row = _where(run)
     return {
+        **_moves_of(run, cell, row),
         "volumes": row is None or '"destination":"volume"' in row["disks"],
         "kept": row is None or row["vm_state"] == states.RESIZED,
     }
@@ -191,7 +192,7 @@ def remove_ports(run: Run) -> Output:
     """Remove every port of the server."""
     services: Services = run.services
     services.network.remove_ports_of(run.resource)
-    return {}
+    return {} if "moves" in run.outputs["guest"] else _moves(run)
 
 
 def forget(run: Run) -> Output:
@@ -200,7 +201,8 @@ def forget(run: Run) -> Output:
     cell, row = _where(run)
     now = services.now()
     parked = run.outputs.get("guest", {}).get("parked") is True
-    kept = [] if row is None else _old_claims(services, cell, row)
+    noted = {**run.outputs["ports"], **run.outputs["guest"]}
+    kept = list(noted["moves"] if "moves" in noted else _moves(run)["moves"])
     if cell is not None and cell != run.home and row is not None:
         services.cell(cell).write(lambda tx: _end_row(tx, run, now, kept, fenced=True))
 
@@ -239,6 +241,15 @@ def _erase_copies(run: Run, cell: str | None) -> None:
     for name in services.real_cells():
         if name != cell:
             services.cell(name).write(erase)
+
+
+def _moves(run: Run) -> dict[str, list[str]]:
+    """Note the moves that keep something, before the mapping goes: nobody finds the row then."""
+    return _moves_of(run, *_where(run))
+
+
+def _moves_of(run: Run, cell: str | None, row: Row | None) -> dict[str, list[str]]:
+    return {"moves": [] if row is None else _old_claims(run.services, cell, row)}
 
 
 def _old_claims(services: Services, cell: str | None, row: Row) -> list[str]:

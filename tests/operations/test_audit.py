@@ -180,6 +180,15 @@ def _server_in_two_cells(x: ServerWorld) -> None:
     _change(x.services.cell("cell0"), sa.insert(c.server).values(**dict(x.row())))
 
 
+def _server_hidden(x: ServerWorld) -> None:
+    _change(_cell(x), sa.update(c.server).values(hidden=1))
+
+
+def _copy_left(x: ServerWorld) -> None:
+    row = {**dict(x.row()), "hidden": 1}
+    _change(x.services.cell("cell0"), sa.insert(c.server).values(**row))
+
+
 def _mapping_without_server(x: ServerWorld) -> None:
     _change(_cell(x), sa.delete(c.server).where(c.server.c.uuid == x.server))
 
@@ -381,6 +390,7 @@ MENDED: dict[str, Plant] = {
     "host_unmapped": _host_unmapped,
     "cleanup_waiting": _cleanup_waiting,
     "retention_behind": _retention_behind,
+    "server_hidden": _server_hidden,
 }
 LISTED: dict[str, Plant] = {
     "guest_missing": _guest_missing,
@@ -399,6 +409,7 @@ LISTED: dict[str, Plant] = {
     "over_capacity": _over_capacity,
     "server_unmapped": _server_unmapped,
     "server_in_two_cells": _server_in_two_cells,
+    "copy_left": _copy_left,
     "mapping_without_server": _mapping_without_server,
     "unplaced": _unplaced,
     "cell_unknown": _cell_unknown,

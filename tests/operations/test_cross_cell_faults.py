@@ -5,12 +5,13 @@ twice; the ledger counts both cells, all hosts and all neighbours.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kilonova.saga import definition
 from tests.operations.cross_cell_world import CONFIRM, KINDS, MIGRATE, RESIZE, REVERT, TwoCells
-from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
+from tests.operations.harness import Case, case_id, check_case, points_of, random_pair, run_case
 from tests.operations.server_world import Shape, saga_of
 
 LOCAL, BACKED = Shape(nics=2, user_port=True), Shape(boot=True, own=1)
@@ -68,6 +69,29 @@ def test_two_faults(seed: int, tmp_path: Path) -> None:
     kind = KINDS[seed % len(KINDS)]
     world = _world(tmp_path, kind, (LOCAL, BACKED)[seed // 4 % 2], stopped=seed % 3 == 0)
     check_case(world, saga_of(kind), random_pair(saga_of(kind), seed), all_hit=False)
+
+
+DELETED: dict[Shape, Any] = {}
+
+
+@pytest.mark.parametrize("shape", [LOCAL, BACKED], ids=["local", "backed"])
+@pytest.mark.parametrize("case", points_of(saga_of("server_delete"))[::2], ids=case_id)
+def test_deleted_while_it_waits(case: Case, shape: Shape, tmp_path: Path) -> None:
+    """R1, CC-10.1: what a delete leaves is what one leaves that nothing disturbs: history, and one compact record."""
+    if shape not in DELETED:
+        calm = TwoCells(tmp_path / "calm", "server_delete", shape, setup=(RESIZE,))
+        DELETED[shape] = run_case(calm, ()).ledger
+        calm.close()
+        left = {
+            k for k in DELETED[shape] if k.startswith(("guest", "disk", "held", "hidden", "audit"))
+        }
+        assert left == set()
+    world = TwoCells(tmp_path, "server_delete", shape, setup=(RESIZE,))
+    outcome = run_case(world, case)
+    world.close()
+    volumes = {f.step for f in case} == {"volumes"} and shape is LOCAL  # left out without any
+    assert volumes or not outcome.missed
+    assert outcome.state == "done" and outcome.ledger == DELETED[shape]
 
 
 def test_the_order_of_the_steps() -> None:
