@@ -1,11 +1,15 @@
-"""List hosts; take one out of scheduling (its guests go on) or back in.
+"""List hosts; take one out of scheduling (its guests go on) or back in; get every server off one.
 
 kilonova host list
 kilonova host disable NAME --reason "new memory on Friday"
 kilonova host enable NAME
+kilonova host drain NAME --dry-run            what would be moved, how, and where to
+kilonova host drain NAME [--cold] [--no-wait]  move it all; running servers live, with --cold also turned off
 """
 
 import argparse
+import time
+from typing import Any
 
 from kilonova.cli import output
 from kilonova.cli.client import Client, connect
@@ -14,14 +18,21 @@ from kilonova.cli.status import STATUS
 from kilonova.server import state
 
 _SERVICES = "/compute/v2.1/os-services"
+_LOOK_S = 0.5
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common_options(parser)
-    parser.add_argument("verb", choices=("list", "enable", "disable"))
+    parser.add_argument("verb", choices=("list", "enable", "disable", "drain"))
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--reason", help="why a host is taken out")
+    parser.add_argument("--dry-run", action="store_true", help="drain: only say what would be done")
+    parser.add_argument("--cold", action="store_true", help="drain: a running server may be off")
+    parser.add_argument(
+        "--at-once", type=int, default=4, metavar="N", help="drain: moves at a time"
+    )
+    parser.add_argument("--no-wait", action="store_true", help="drain: do not wait for its end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if args.verb != "list" and not args.name:
         raise Failed(f"which host? kilonova host {args.verb} NAME", 2)
     client = connect(state.chosen(args.state_dir))
+    if args.verb == "drain":
+        return _drain(client, args)
     if args.verb != "list":
         return _set(client, args)
     hosts = client.get(STATUS)["hosts"]
@@ -65,4 +78,52 @@ def _set(client: Client, args: argparse.Namespace) -> int:
         output.print_json(answer)
     else:
         print(f"{args.name} is {answer['status']}.")
+    return 0
+
+
+def _drain(client: Client, args: argparse.Namespace) -> int:
+    """Begin a drain and follow it; ended or interrupted, it goes on in the cloud. 1: some servers stay."""
+    path = f"/kilonova/v1/hosts/{args.name}/drain"
+    body: dict[str, Any] = {"dry_run": args.dry_run, "cold": args.cold, "at_once": args.at_once}
+    if args.reason:
+        body["reason"] = args.reason
+    found = client.call("POST", path, body)["drain"]
+    if args.dry_run or args.no_wait:
+        return _tell(args, found)
+    before = ""
+    while found["state"] not in ("done", "failed", "cancelled"):
+        found = client.get(path)["drain"]
+        said = _progress(found)
+        if said != before and not args.json:
+            print(said, flush=True)
+        before = said
+        time.sleep(_LOOK_S)
+    _tell(args, found)
+    return 0 if found["state"] == "done" and not found["servers"] else 1
+
+
+def _progress(found: dict[str, Any]) -> str:
+    ways = [s["way"] for s in found["servers"]]
+    stay, busy = ways.count("none"), ways.count("wait")
+    return (
+        f"{found['moved']} moved, {busy} under way, {len(ways) - stay - busy} to come, {stay} stay"
+    )
+
+
+def _tell(args: argparse.Namespace, found: dict[str, Any]) -> int:
+    if args.json:
+        output.print_json(found)
+        return 0
+    if found["servers"]:
+        output.table(
+            ["server", "name", "state", "way", "to", "why"],
+            [
+                (s["server"], s["name"], s["vm_state"], s["way"], s["to"], s["why"])
+                for s in found["servers"]
+            ],
+        )
+    elif found["state"] == "planned":
+        print(f"{args.name} has no servers.")
+    if found["operation"]:
+        print(f"The drain of {args.name} is {found['state']}: operation {found['operation']}.")
     return 0

@@ -14,15 +14,13 @@ docs/decisions/moves-by-temporary-images.md.
 """
 
 import uuid
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from kilonova.common.errors import Conflict, NotFound
-from kilonova.db import actions, mappings, migrations
+from kilonova.db import actions, migrations
 from kilonova.db.engine import Row, Tx
-from kilonova.objects.base import decode
 from kilonova.objects.guest import GuestBuild, GuestBuilt, GuestDelete, LocalDisk
 from kilonova.objects.image import Image
 from kilonova.objects.move_orders import (
@@ -33,11 +31,12 @@ from kilonova.objects.move_orders import (
     GuestSendDisks,
 )
 from kilonova.objects.order import Answer, Direction, Order, unpack
-from kilonova.objects.server import DiskRequest, FlavorRecord, RequestedServer, ResizeParams
+from kilonova.objects.server import DiskRequest, FlavorRecord, ResizeParams
 from kilonova.operations import (
     cleanup,
     guest_orders,
     images,
+    move_places,
     resizing,
     server_disks,
     server_volumes,
@@ -61,61 +60,6 @@ COPY_S = 7200.0
 OWNER = "kilonova-moves"
 """The owner of the images: no project, so that nobody sees, counts or deletes them."""
 _decode, _encode = msgspec.json.decode, msgspec.json.encode
-
-
-# -- deciding and claiming
-
-
-def claim(run: Run) -> Output:
-    """Decide on a host and move the claims, in one global transaction with the mapping.
-
-    The migration takes over what the server held, the server claims the new size. Done again, it decides anew.
-    """
-    params: ResizeParams = run.params
-    source = str(params.host)
-    where = decide(run, avoid={source} if params.elsewhere else frozenset())
-    _take(run, where)
-    return {**where, "moves": where["host"] != source}
-
-
-def decide(run: Run, avoid: Set[str]) -> dict[str, Any]:
-    """Choose a host of the server's cell for its new size. Raises NoValidHost.
-
-    Never one that still has to clean up after this server: its old files are there.
-    """
-    services: Services = run.services
-    params: ResizeParams = run.params
-    row = guest_orders.server_row(services, run.home, run.resource)
-    mapping = services.world.read(lambda tx: mappings.find(tx, run.resource))
-    if mapping is None:
-        raise NotFound(f"Instance {run.resource} could not be found.")
-    asked = decode(mapping["requested"], RequestedServer).replace(
-        flavor=new_flavor(params),
-        image=guest_orders.system_of(row).image,
-        availability_zone=row["requested_zone"],
-        requested_host=params.to_host,
-        requested_node=None,
-        force_host=False,
-    )
-    unclean = services.cell(run.home).read(lambda tx: cleanup.hosts_of_server(tx, run.resource))
-    return services.scheduling.place_again(asked, run.home, avoid={*avoid, *unclean})
-
-
-def _take(run: Run, where: Mapping[str, Any]) -> None:
-    services: Services = run.services
-    params: ResizeParams = run.params
-
-    def put(tx: Tx) -> None:
-        journal.fence_foreign(tx, run.operation, run.fence, run.seq)
-        if not allocations.held_by(tx, params.migration):
-            services.scheduling.hand_over(tx, run.resource, params.migration, "MIGRATION")
-        services.scheduling.claim(tx, run.resource, where)
-        if not mappings.place(
-            tx, run.resource, cell=run.home, host=where["host"], now=services.now()
-        ):
-            raise NotFound(f"Instance {run.resource} could not be found.")
-
-    services.world.write(put)
 
 
 def decided(tx: Tx, run: Run, output: Output) -> None:
@@ -261,8 +205,8 @@ def destination(run: Run) -> Output:
         first = run.outputs["claim"]
         return {k: first[k] for k in ("host", "node", "zone")}
     tried = {str(note["host"]) for note in retreats}
-    where = decide(run, avoid={str(params.host), *tried})
-    _take(run, where)
+    where = move_places.decide(run, avoid={str(params.host), *tried})
+    move_places.take(run, where)
     return {k: where[k] for k in ("host", "node", "zone")}
 
 
@@ -417,9 +361,7 @@ def unwound_record(tx: Tx, run: Run) -> None:
 
 def new_flavor(params: ResizeParams) -> FlavorRecord:
     """Return the flavor that the server gets."""
-    if params.new_flavor is None:
-        raise Conflict("The move names no flavor.")
-    return params.new_flavor
+    return resizing.new_flavor(params)
 
 
 def new_disks(row: Row, params: ResizeParams) -> tuple[DiskRequest, ...]:
@@ -449,7 +391,7 @@ def _tell(tx: Tx, run: Run) -> None:
 
 
 _KEPT = NoUndo("the undo of the step before removes it")
-CLAIM = Step("claim", claim, resizing.give_back, 60.0, record=decided)
+CLAIM = Step("claim", move_places.claim, resizing.give_back, 60.0, record=decided)
 STEPS: tuple[Step | Ask, ...] = (
     Ask(
         "leave",

@@ -42,6 +42,7 @@ OPERATIONS = (
     "interface_detach",
     "volume_attach",
     "volume_detach",
+    "host_drain",
 )
 
 

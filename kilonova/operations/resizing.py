@@ -11,7 +11,7 @@ import msgspec
 from kilonova.common.errors import BadRequest, Conflict
 from kilonova.db import mappings, migrations
 from kilonova.db.engine import Row, Tx
-from kilonova.objects.server import DiskRequest, FlavorRecord
+from kilonova.objects.server import DiskRequest, FlavorRecord, ResizeParams
 from kilonova.operations.accept import Found
 from kilonova.operations.services import Services
 from kilonova.placement import allocations
@@ -72,6 +72,13 @@ def remember(tx: Tx, found: Found, row: Row, move: Move, *, operation: str, now:
         created_at=now,
         updated_at=now,
     )
+
+
+def new_flavor(params: ResizeParams) -> FlavorRecord:
+    """Return the flavor that the server gets."""
+    if params.new_flavor is None:
+        raise Conflict("The move names no flavor.")
+    return params.new_flavor
 
 
 def flavor_of(text: str) -> FlavorRecord:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kilonova.api.operations import drains
 from kilonova.api.operations.status import show_status
 from kilonova.api.operations.versions import show_versions
 from kilonova.common.errors import BadRequest, Conflict, NotFound
@@ -26,6 +27,7 @@ _RULES = {
     "kilonova:cleanups": "rule:context_is_admin",
     "kilonova:versions": "rule:context_is_admin",
     "kilonova:status": "rule:context_is_admin",
+    **drains.RULES,
 }
 
 
@@ -134,6 +136,7 @@ def service() -> Service:
             Route("GET", "/v1/versions", show_versions, "kilonova:versions"),
             Route("GET", "/v1/audit", audit, "kilonova:audit"),
             Route("POST", "/v1/explain", explain, "kilonova:explain", errors=(400, 403)),
+            *drains.ROUTES,
         ),
         policy=Policy(_RULES),
         render=forms.compute,
