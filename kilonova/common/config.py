@@ -39,6 +39,9 @@ class Settings:
     underlay_ip: this host's address in the network that connects the hosts of the cloud, in which nobody else is; "": a
     host that is alone. underlay_port: UDP port of VXLAN, the same on every host.
     cross_cell_move_weight_multiplier: how much a resize that may leave its cell prefers to stay; negative: to go.
+    live_migration_*: MiB/s at most (0: no limit); the pause of the guest that is tried for, ms; after timeout_s the
+    guest is paused so that it ends, or (abort_at_timeout) stays where it is; post_copy: a force complete runs it at the
+    destination at once instead of pausing it; auto_converge: a guest that writes faster than it is sent is slowed down.
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
     """
 
@@ -68,6 +71,12 @@ class Settings:
     nbd_address: str = ""
     underlay_ip: str = ""
     underlay_port: int = 4789
+    live_migration_bandwidth_mib_s: int = 0
+    live_migration_downtime_ms: int = 500
+    live_migration_timeout_s: float = 3600.0
+    live_migration_abort_at_timeout: bool = False
+    live_migration_post_copy: bool = False
+    live_migration_auto_converge: bool = True
     console_port: int = 6080
     console_url: str | None = None
     dns_servers: tuple[str, ...] = ()
@@ -99,6 +108,12 @@ class Settings:
         for name in ("nbd_address", "underlay_ip"):
             if getattr(self, name):
                 _address(name, getattr(self, name))
+        if self.live_migration_bandwidth_mib_s < 0 or self.live_migration_downtime_ms < 1:
+            raise BadConfig(
+                "live_migration_bandwidth_mib_s must be at least 0, live_migration_downtime_ms at least 1"
+            )
+        if self.live_migration_timeout_s <= 0:
+            raise BadConfig("live_migration_timeout_s must be more than 0")
         if not 1 <= self.underlay_port <= 65535:
             raise BadConfig("underlay_port must be from 1 to 65535")
         _cidr("public_cidr", self.public_cidr)

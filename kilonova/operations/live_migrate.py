@@ -38,6 +38,7 @@ from kilonova.objects.live_orders import (
     LiveMigrated,
     LivePlan,
     LivePrepared,
+    LiveSettings,
     LiveWish,
 )
 from kilonova.objects.order import Answer, Direction, Order, unpack
@@ -263,8 +264,19 @@ def order_migrate(run: Run) -> Order:
         destination=_kept(run, "check_destination", LiveDestination),
         plan=_kept(run, "check_source", LivePlan),
         prepared=_kept(run, "prepare", LivePrepared),
+        settings=_settings(run.services),
     )
     return guest_orders.order(run, source_of(run), "guest_live_migrate", payload, MIGRATE_S)
+
+
+def _settings(services: Services) -> LiveSettings:
+    """Return how the operator wants guests to be moved."""
+    usual = LiveSettings()
+    wanted = {
+        name: services.setting(f"live_migration_{name}", getattr(usual, name))
+        for name in LiveSettings.__struct_fields__
+    }
+    return LiveSettings(**wanted)
 
 
 def _show_line(run: Run) -> None:

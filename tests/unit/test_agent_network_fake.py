@@ -69,7 +69,7 @@ def test_names_are_short_and_tagged(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert len(link) <= 15
     assert names.is_ours(names.dhcp_ns(tag, id_), tag)
-    assert names.is_ours(names.machine_ns(tag), tag)
+    assert not names.is_ours(names.machine_ns(tag), tag), "no network's: none of them ends it"
     assert names.tag_beside(tag, 1) == tag != names.tag_beside(tag, 2)
     assert not names.is_ours("kilonova-other", tag)
     assert not names.is_ours(f"kilonova-{tag}-x", tag)

@@ -41,7 +41,7 @@ def host_ns(tag: str) -> str:
 
 def machine_ns(tag: str) -> str:
     """The namespace of another host on this machine: what the machine's own is to the first host."""
-    return f"kilonova-{tag}-m"
+    return f"kilonova-machine-{tag}"
 
 
 def dhcp_ns(tag: str, network_id: str) -> str:
@@ -53,7 +53,7 @@ def router_ns(tag: str, router_id: str) -> str:
 
 
 def is_ours(namespace: str, tag: str) -> bool:
-    return re.fullmatch(rf"kilonova-{tag}(-m|-[dr]-[0-9a-f]{{12}})?", namespace) is not None
+    return re.fullmatch(rf"kilonova-{tag}(-[dr]-[0-9a-f]{{12}})?", namespace) is not None
 
 
 # -- links (at most 15 characters) -------------------------------------------------------------------------------

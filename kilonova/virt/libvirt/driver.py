@@ -158,7 +158,10 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes, GuestTools, Mi
 
     def _is_awaited(self, server_id: str, domain: Any) -> bool:
         """Tell whether a guest moves here live and does not run here yet: it is its source's still."""
-        return (self._disks.directory(server_id) / INCOMING).exists() and coming(domain)
+        try:
+            return (self._disks.directory(server_id) / INCOMING).exists() and coming(domain)
+        except GuestMissing:  # its migration failed in this moment
+            return True
 
     def ports(self, server_id: str) -> tuple[str, ...]:
         """Return the ports of a guest, from its record or its domain."""

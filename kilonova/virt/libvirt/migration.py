@@ -46,6 +46,7 @@ from kilonova.virt.resize import Made
 log = get_logger(__name__)
 INCOMING, OUTGOING = "live-incoming", "live-outgoing"
 POLL_S = 0.3
+_NO_LIMIT_MIB_S = 1 << 20
 _FLAGS = (
     libvirt.VIR_MIGRATE_LIVE
     | libvirt.VIR_MIGRATE_PEER2PEER
@@ -189,6 +190,7 @@ class Migrations(Building):
             return
         move.forced = True
         with telling("The live migration could not be forced."):
+            domain.migrateSetMaxSpeed(_NO_LIMIT_MIB_S)
             if move.post_copy:
                 domain.migrateStartPostCopy()
             else:

@@ -173,7 +173,7 @@ def processes(tag: str) -> list[tuple[int, str]]:
     inodes = set()
     if NETNS.is_dir():
         for path in NETNS.iterdir():
-            if names.is_ours(path.name, tag):
+            if names.is_ours(path.name, tag) or path.name == names.machine_ns(tag):
                 try:
                     inodes.add(path.stat().st_ino)
                 except FileNotFoundError:

@@ -49,6 +49,7 @@ def end_everything(settings: Settings) -> None:
     mine = _links_of(tag)
     ip([f"link delete {link}" for link in mine if link in have])
     drop_namespace(names.host_ns(tag))
+    drop_namespace(names.machine_ns(tag))
     for table in _tables(tag):
         run(["nft", "-f", "-"], text=f"table inet {table} {{ }}\ndelete table inet {table}\n")
     forward.unmend(tag)
@@ -78,9 +79,10 @@ def _tables(tag: str) -> tuple[str, str]:
 
 def list_leftovers(tag: str, directory: Path | None = None) -> list[str]:
     """Return what is still there of a tag: "namespace x", "link x", "table x", "process pid …", "file …"."""
-    found = [f"namespace {name}" for name in sorted(namespaces()) if names.is_ours(name, tag)]
-    mine = _links_of(tag)
-    found += [f"link {link}" for link in sorted(links()) if link in mine]
+    mine = {n for n in namespaces() if names.is_ours(n, tag) or n == names.machine_ns(tag)}
+    found = [f"namespace {name}" for name in sorted(mine)]
+    known = _links_of(tag)
+    found += [f"link {link}" for link in sorted(links()) if link in known]
     found += [f"process {pid} {command[:80]}" for pid, command in libvirt.processes(tag)]
     try:
         there = run(["nft", "list", "tables"]).splitlines()
