@@ -148,11 +148,14 @@ class Lists:
         world: Database,
         cells: Mapping[str, Database],
         render_unplaced: Callable[[Row], Rendered],
+        absent: Sequence[str] = (),
     ) -> None:
+        """absent: cells that could not be opened; they count as silent."""
         self._world = world
         self._cells = cells
         self._render = render_unplaced
         self._asking = Cells(cells)
+        self._absent = tuple(absent)
         self._big = threading.BoundedSemaphore(2)
 
     def close(self) -> None:
@@ -295,7 +298,8 @@ class Lists:
 
     def ask_cells(self, question: Callable[[Tx], Any]) -> tuple[dict[str, Any], list[str]]:
         """Ask every cell at once, each for at most 1 s; return (answers by cell, cells that did not answer)."""
-        return self._asking.all(question)
+        answers, silent = self._asking.all(question)
+        return answers, [*silent, *self._absent]
 
     def ask(self, cell: str, question: Callable[[Tx], Any]) -> Any:
         """Ask one cell for at most 1 s. Raises CellDown."""

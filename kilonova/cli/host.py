@@ -1,6 +1,7 @@
-"""List hosts; take one out of scheduling (its guests go on) or back in; get every server off one.
+"""List hosts; take one out of scheduling (its guests go on) or back in; get every server off one; find unmapped ones.
 
 kilonova host list
+kilonova host discover
 kilonova host disable NAME --reason "new memory on Friday"
 kilonova host enable NAME
 kilonova host drain NAME --dry-run            what would be moved, how, and where to
@@ -24,7 +25,8 @@ _LOOK_S = 0.5
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common_options(parser)
-    parser.add_argument("verb", choices=("list", "enable", "disable", "drain"))
+    verbs = ("list", "discover", "enable", "disable", "drain")
+    parser.add_argument("verb", choices=verbs)
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--reason", help="why a host is taken out")
     parser.add_argument("--dry-run", action="store_true", help="drain: only say what would be done")
@@ -37,11 +39,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    if args.verb != "list" and not args.name:
+    if args.verb not in ("list", "discover") and not args.name:
         raise Failed(f"which host? kilonova host {args.verb} NAME", 2)
     client = connect(state.chosen(args.state_dir))
     if args.verb == "drain":
         return _drain(client, args)
+    if args.verb == "discover":
+        return _discover(client, args)
     if args.verb != "list":
         return _set(client, args)
     hosts = client.get(STATUS)["hosts"]
@@ -63,6 +67,17 @@ def run(args: argparse.Namespace) -> int:
             for h in hosts
         ],
     )
+    return 0
+
+
+def _discover(client: Client, args: argparse.Namespace) -> int:
+    found = client.call("POST", "/kilonova/v1/hosts/discover", {})["findings"]
+    if args.json:
+        output.print_json(found)
+        return 0
+    for f in found:
+        print(f"{f['message']} {f['repair'] or ''}".rstrip())
+    print("Hosts map themselves when they register." if found else "Every host is mapped.")
     return 0
 
 

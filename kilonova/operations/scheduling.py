@@ -14,7 +14,7 @@ import msgspec
 
 from kilonova.common.errors import GenerationMismatch
 from kilonova.common.log import get_logger
-from kilonova.db import mappings
+from kilonova.db import cells, mappings
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode
 from kilonova.objects.server import FlavorRecord, ImageRecord, RequestedServer
@@ -41,10 +41,12 @@ class Scheduling:
         self._rng = rng or random.Random()  # noqa: S311 - spreads ties
         self._stop = threading.Event()
         self._stale = False
+        self._closed: frozenset[str] = frozenset()  # cells in which nothing is placed
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Read everything, then keep reading what others change."""
+        self._closed = self._read_closed()
         for state in self._services.hosts.all():
             self.host_changed(state.host)
         self.refresh(full=True)
@@ -66,6 +68,19 @@ class Scheduling:
             for state in self._services.hosts.all():
                 self._view.change_host(state.host, up=self._services.hosts.is_up(state.host))
             self.refresh()
+            self.cells_changed()
+
+    def _read_closed(self) -> frozenset[str]:
+        rows = self._services.world.read(cells.all_cells)
+        return frozenset(r["name"] for r in rows if r["disabled"])
+
+    def cells_changed(self) -> None:
+        """A cell was disabled or enabled, by this process or another: its hosts follow."""
+        closed = self._read_closed()
+        changed, self._closed = closed ^ self._closed, closed
+        for state in self._services.hosts.all() if changed else ():
+            if state.cell in changed:
+                self.host_changed(state.host)
 
     def refresh(self, full: bool = False) -> None:
         """Read what changed in placement since the last time."""
@@ -86,7 +101,7 @@ class Scheduling:
                 host=state.host,
                 cell=state.cell,
                 node=state.host,
-                enabled=not state.disabled,
+                enabled=not state.disabled and state.cell not in self._closed,
                 up=self._services.hosts.is_up(host),
                 forced_down=state.forced_down,
                 **kind_of(state.inventory),

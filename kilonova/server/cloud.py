@@ -25,6 +25,7 @@ from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.operations import registry, stores, volume_events
+from kilonova.operations.cells import open_added
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.network_events import NetworkEvents
@@ -90,8 +91,14 @@ class Cloud:
         names = [CELL0, *(f"cell{n + 1}" for n in range(plan.cells))]
         found = sorted(p.stem for p in (plan.state_dir / "db").glob("cell*.db"))
         names = list(dict.fromkeys([*names, *found]))
-        self.cells = {n: self._database(n, stores.CELL) for n in names}
+        self.cells: dict[str, Database] = {n: self._database(n, stores.CELL) for n in names}
         self.vault = Vault.at(plan.state_dir / "secret.key")
+        added, self.absent = open_added(
+            self.world, self.vault, self.cells, plan.settings.synchronous
+        )
+        for db in added.values():
+            self._later(db.close)
+        self.cells |= added
         # A simulated host never waits: more threads would only hand the interpreter's lock around.
         self.bus = plan.bus or MemoryBus(2 if plan.driver == "fake" else 4)
         self._later(self.bus.close)
@@ -157,7 +164,7 @@ class Cloud:
     def _open_control(self) -> None:
         plan, services = self.plan, self.services
         registry.load()
-        lists = Lists(self.world, self.cells, render_unplaced)
+        lists = Lists(self.world, self.cells, render_unplaced, self.absent)
         self._later(lists.close)
         scheduling = Scheduling(services)
         services.install(lists=lists, scheduling=scheduling)

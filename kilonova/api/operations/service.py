@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kilonova.api.operations import drains
+from kilonova.api.operations import cells, drains
 from kilonova.api.operations.status import show_status
 from kilonova.api.operations.versions import show_versions
 from kilonova.common.errors import BadRequest, Conflict, NotFound
@@ -19,6 +19,7 @@ from kilonova.saga.definition import find
 
 _RULES = {
     "context_is_admin": "role:admin",
+    **cells.RULES,
     "kilonova:operations:list": "role:reader",
     "kilonova:operations:show": "role:reader",
     "kilonova:operations:cancel": "role:member",
@@ -137,6 +138,7 @@ def service() -> Service:
             Route("GET", "/v1/audit", audit, "kilonova:audit"),
             Route("POST", "/v1/explain", explain, "kilonova:explain", errors=(400, 403)),
             *drains.ROUTES,
+            *cells.ROUTES,
         ),
         policy=Policy(_RULES),
         render=forms.compute,
