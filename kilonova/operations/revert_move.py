@@ -30,8 +30,11 @@ NO_UNDO = NoUndo("comes after the point of no return")
 _encode = msgspec.json.encode
 
 
-def order_away(run: Run) -> Order:
-    """Have the destination turn the guest off."""
+def order_away(run: Run) -> Order | None:
+    """Have the destination turn the guest off; one that was forced down is declared dead: nothing runs there (R13)."""
+    state = run.services.hosts.find(run.params.host)
+    if state is not None and state.forced_down:
+        return None
     payload = GuestLeave(server_id=run.resource, timeout_s=run.params.timeout_s)
     return guest_orders.order(run, run.params.host, "guest_leave", payload, resizing.DEADLINE_S)
 
