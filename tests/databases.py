@@ -43,6 +43,16 @@ def _unprivileged() -> tuple[int, int]:
     return found.pw_uid, found.pw_gid
 
 
+def _children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            after = stat.read_text().rpartition(")")[2].split()
+            if int(after[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
+
+
 class Server:
     """A database server of this run. ``kill`` and ``start`` are for tests of what happens then."""
 
@@ -102,11 +112,18 @@ class Server:
         raise NotImplementedError
 
     def kill(self) -> None:
-        """End it as a power cut would: SIGKILL to the process and its children."""
+        """End it as the kernel's out-of-memory killer would: SIGKILL to the process, then to its children."""
         assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        children = _children(self.process.pid)
+        self.process.kill()
         self.process.wait(30)
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            assert time.monotonic() < end, "a child of the server stays"
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Stop it and remove its directory; only the process that started it does."""
@@ -143,7 +160,6 @@ class Postgresql(Server):
         self.start()
 
     def start(self) -> None:
-        (self.root / "data" / "postmaster.pid").unlink(missing_ok=True)
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.root),

@@ -12,7 +12,7 @@ from typing import TypeGuard
 import msgspec
 
 from kilonova.bus.interface import Subscription
-from kilonova.common.errors import KilonovaError, NotFound
+from kilonova.common.errors import KilonovaError, NotFound, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
 from kilonova.db import hosts as db
@@ -334,7 +334,10 @@ class Hosts(HostsElsewhere):
             if state is not None:
                 by_cell.setdefault(state.cell, {})[host] = at
         for cell, when in by_cell.items():
-            self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
+            try:
+                self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
+            except Unavailable as exc:  # the other cells' hosts were heard all the same
+                log.warning("hosts could not be written", extra={"cell": cell, "why": exc.message})
 
 
 def _record(tx: Tx, r: HostRegister, now: float) -> Row | None:

@@ -10,6 +10,7 @@ same ids:
     own         the handler keeps the answer in the transaction that accepts (POST /servers)
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,14 @@ from kilonova.common.errors import BadRequest, Conflict, KilonovaError, Unproces
 from kilonova.common.ids import new_uuid
 from kilonova.common.secret import Secret
 from kilonova.db import idempotency as db
-from kilonova.db.engine import Row, Tx
+from kilonova.db.engine import Collision, Row, Tx
 from kilonova.objects.base import decode
 from kilonova.operations.services import Services
 from kilonova.saga import journal
 from kilonova.saga.definition import find
 
 HEADER = "idempotency-key"
+RECORD_TRIES = 10
 BUSY_S = 10.0  # a reservation that is older has lost its owner
 _ANSWER = "idempotent_answer"
 
@@ -179,14 +181,21 @@ def once(services: Services, ctx: Context, asked: Asked, way: Way) -> Given | Re
 
 
 def _record(services: Services, ctx: Context, reserved: Reservation, way: Way) -> Given:
-    """The request's writes and its answer commit together, or not at all."""
+    """The request's writes and its answer commit together, or not at all; what collides is done again."""
     try:
-        with services.world.together():
-            given = way.act(ctx)
-            services.world.write(lambda tx: _keep(services, tx, reserved, given, way))
+        for _ in range(RECORD_TRIES - 1):
+            with contextlib.suppress(Collision):
+                return _record_once(services, ctx, reserved, way)
+        return _record_once(services, ctx, reserved, way)
     except KilonovaError:
         reserved.release(services)
         raise
+
+
+def _record_once(services: Services, ctx: Context, reserved: Reservation, way: Way) -> Given:
+    with services.world.together():
+        given = way.act(ctx)
+        services.world.write(lambda tx: _keep(services, tx, reserved, given, way))
     return given
 
 

@@ -4,7 +4,7 @@ import threading
 
 import msgspec
 
-from kilonova.common.errors import KilonovaError
+from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
 from kilonova.db import mappings, servers
@@ -20,6 +20,7 @@ from kilonova.operations.rows import nics_json
 from kilonova.operations.services import CELL0, Services
 
 log = get_logger(__name__)
+AGAIN_S = 1.0  # after a database that did not answer
 
 
 class NetworkEvents:
@@ -58,6 +59,11 @@ class NetworkEvents:
             for server_id in batch:
                 try:
                     refresh(self._services, server_id)
+                except Unavailable as exc:
+                    log.warning("addresses are refreshed later: %s", exc.message)
+                    with self._wake:
+                        self._wanted.add(server_id)
+                        self._wake.wait_for(lambda: self._closed, AGAIN_S)
                 except KilonovaError as exc:
                     log.warning(
                         "addresses were not refreshed: %s", exc.message, extra={"server": server_id}

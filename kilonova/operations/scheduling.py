@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kilonova.common.errors import GenerationMismatch
+from kilonova.common.errors import GenerationMismatch, KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.db import cells, mappings
 from kilonova.db.engine import Row, Tx
@@ -67,8 +67,11 @@ class Scheduling:
         while not self._stop.wait(REFRESH_S):
             for state in self._services.hosts.all():
                 self._view.change_host(state.host, up=self._services.hosts.is_up(state.host))
-            self.refresh()
-            self.cells_changed()
+            try:
+                self.refresh()
+                self.cells_changed()
+            except KilonovaError as exc:
+                log.warning("the view of hosts is not refreshed", extra={"why": exc.message})
 
     def _read_closed(self) -> frozenset[str]:
         rows = self._services.world.read(cells.all_cells)
