@@ -88,9 +88,12 @@ class GroupState(Versioned, frozen=True, kw_only=True, tag="group", tag_field="t
 class ForwardingEntry(Versioned, frozen=True, kw_only=True):
     """Where a MAC of a network lives: behind the underlay address of its host. addresses: its IP addresses."""
 
+    VERSION: ClassVar[Version] = (1, 1)
+
     mac: str
     underlay: str
     addresses: tuple[str, ...] = ()
+    hostname: str = since(1, 1, default="")
 
 
 class ForwardingState(Versioned, frozen=True, kw_only=True, tag="forwarding", tag_field="type"):

@@ -205,6 +205,24 @@ class Listener:
         self._sock.close()
 
 
+def resolve(guest: Guest, server: str, name: str) -> str | None:
+    """Ask a DNS server for an A record."""
+    question = os.urandom(2) + b"\x01\x00\x00\x01\0\0\0\0\0\0"
+    question += b"".join(bytes([len(p)]) + p.encode() for p in name.split(".")) + b"\0\0\x01\0\x01"
+
+    def ask() -> str | None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(2)
+            sock.sendto(question, (server, 53))
+            try:
+                answer = sock.recv(512)
+            except TimeoutError:
+                return None
+            return socket.inet_ntoa(answer[-4:]) if answer[7] else None
+
+    return inside(guest.ns, ask)
+
+
 def _packet(mac: bytes, xid: bytes, kind: int, extra: bytes) -> bytes:
     head = struct.pack("!BBBB", 1, 1, 6, 0) + xid + struct.pack("!HH", 0, 0x8000)
     fixed = head + b"\0" * 16 + mac + b"\0" * 10 + b"\0" * 192 + b"\x63\x82\x53\x63"

@@ -11,7 +11,7 @@ from kilonova.agent.helper import names
 from kilonova.agent.helper.run import drop_namespace, inside, ip, links, run, spawn
 from kilonova.objects.netstate import Advert, RuleState
 from tests.real.netcloud import ANY_OUT, ANY_OUT6, OUTSIDE, Cloud, Net, routed, ssh
-from tests.real.netguest import Guest, missing, until
+from tests.real.netguest import Guest, missing, resolve, until
 
 pytestmark = [
     pytest.mark.real,
@@ -50,24 +50,6 @@ def outside(cloud: Cloud) -> Iterator[str]:
         drop_namespace(ns)
         if link in links():
             ip([f"link delete {link}"])
-
-
-def resolve(guest: Guest, server: str, name: str) -> str | None:
-    """Ask a DNS server for an A record."""
-    question = os.urandom(2) + b"\x01\x00\x00\x01\0\0\0\0\0\0"
-    question += b"".join(bytes([len(p)]) + p.encode() for p in name.split(".")) + b"\0\0\x01\0\x01"
-
-    def ask() -> str | None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(2)
-            sock.sendto(question, (server, 53))
-            try:
-                answer = sock.recv(512)
-            except TimeoutError:
-                return None
-            return socket.inet_ntoa(answer[-4:]) if answer[7] else None
-
-    return inside(guest.ns, ask)
 
 
 def test_guests_reach_out_and_resolve_names(cloud: Cloud, outside: str) -> None:

@@ -43,7 +43,7 @@ from kilonova.objects.netstate import (
 )
 from kilonova.objects.port import BoundPort
 from tests.real.netcloud import ANY_OUT, ANY_OUT6, Cloud, Net, routed
-from tests.real.netguest import Guest, Helper, missing, until
+from tests.real.netguest import Guest, Helper, missing, resolve, until
 
 pytestmark = [
     pytest.mark.real,
@@ -100,7 +100,12 @@ class Two:
         """Tell both hosts where ports live, and everything else, as the network service does."""
         self.generation += 1
         entries = tuple(
-            ForwardingEntry(mac=p.mac, underlay=at, addresses=tuple(x for x, _ in p.addresses))
+            ForwardingEntry(
+                mac=p.mac,
+                underlay=at,
+                addresses=tuple(x for x, _ in p.addresses),
+                hostname=p.hostname,
+            )
             for p, at in where
         )
         state = ForwardingState(
@@ -301,6 +306,22 @@ def test_dhcp_is_answered_at_home_and_no_guest_routes_for_another_host(two: Two)
     finally:
         for wire in wires:
             wire.close()
+
+
+def test_guests_find_each_other_by_name(two: Two) -> None:
+    """The address that DHCP answers from knows the guests of every host; a name that is none is left out."""
+    net = Net(two.a, 111)
+    one, other = net.port(11, OPEN), net.port(12, OPEN, hostname="web.example.org")
+    bad = net.port(13, OPEN, hostname="a b\n1.2.3.4 evil")
+    two.a.apply(net.state(), one)
+    two.b.apply(net.state(), other)
+    first = two.a.guest(one)
+    two.tell(net, [(one, A), (other, B), (bad, B)])
+    for name in ("web", "web.example.test"):
+        until(lambda n=name: resolve(first, "192.168.7.2", n) == "192.168.7.12", name)  # type: ignore[misc]
+    assert resolve(first, "192.168.7.2", "evil") is None
+    two.tell(net, [(one, A)])
+    until(lambda: resolve(first, "192.168.7.2", "web") is None, "the name is gone")
 
 
 def test_a_router_serves_the_guests_of_both_hosts(two: Two) -> None:

@@ -101,7 +101,7 @@ HOSTS_OF_NETWORK = Q(
     )
 )
 _LIVING = Q(  # ports of a network that have a MAC on one host: guests' and routers' legs
-    sa.select(port.c.id, port.c.mac, port.c.host)
+    sa.select(port.c.id, port.c.mac, port.c.host, port.c.dns_name)
     .where(
         _IN_NETWORK,
         port.c.host != "",
@@ -118,7 +118,9 @@ NETWORKS_ON_HOST = Q(
     )
 )
 TENANT_NETWORKS = Q(
-    sa.select(network.c.id).where(among(network.c.id, "ids"), network.c.external == 0)
+    sa.select(network.c.id, network.c.forwarding).where(
+        among(network.c.id, "ids"), network.c.external == 0
+    )
 )
 _naming = (
     sa.select(port_group.c.port_id)
@@ -369,11 +371,14 @@ def _router(
 
 
 def forwarding_states(
-    tx: Tx, ids: Iterable[str], underlays: Mapping[str, str], generation: int
+    tx: Tx, generations: Mapping[str, int], underlays: Mapping[str, str]
 ) -> dict[str, tuple[list[str], ForwardingState]]:
-    """Return network -> (its hosts, where its MACs live). underlays: host -> address; other hosts are left out."""
+    """Return network -> (its hosts, where its MACs live).
+
+    generations: of networks, read in this transaction. underlays: host -> address; other hosts are left out.
+    """
     out: dict[str, tuple[list[str], ForwardingState]] = {}
-    for network_id in sorted(ids):
+    for network_id, generation in sorted(generations.items()):
         rows = [r for r in tx.all(_LIVING, id=network_id) if r["host"] in underlays]
         held = by(tx.all(_ADDRESSES, ids=listed(r["id"] for r in rows)), "port_id")
         hosts = [r["host"] for r in tx.all(HOSTS_OF_NETWORK, id=network_id)]
@@ -385,6 +390,7 @@ def forwarding_states(
                     mac=r["mac"],
                     underlay=underlays[r["host"]],
                     addresses=tuple(a["ip"] for a in held.get(r["id"], ())),
+                    hostname=r["dns_name"],
                 )
                 for r in rows
             ),

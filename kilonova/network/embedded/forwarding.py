@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import P, Q, insert
 from kilonova.network.embedded import documents
-from kilonova.network.embedded.schema import underlay
+from kilonova.network.embedded.schema import network, underlay
 from kilonova.network.embedded.store.common import listed
 from kilonova.objects.netstate import Applied, Document
 
@@ -25,6 +26,9 @@ Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
 _ALL = Q(sa.select(underlay.c.host, underlay.c.address))
 _INSERT = insert(underlay)
 _DROP = Q(sa.delete(underlay).where(underlay.c.host == P("host")))
+_BUMP = Q(
+    sa.update(network).where(among(network.c.id, "ids")).values(forwarding=network.c.forwarding + 1)
+)
 _HOLDER = Q(sa.select(underlay.c.host).where(underlay.c.address == P("address")))
 
 
@@ -44,10 +48,19 @@ class Forwarding:
         # (host, network) -> generation, monotonic time of sending, how often it was sent
 
     def load(self) -> None:
-        """Read the addresses again: another process may have heard of a host."""
-        found = {r["host"]: r["address"] for r in self._database.read(lambda tx: tx.all(_ALL))}
+        """Read the addresses again: another process may have heard of a host. Networks of such a host are marked."""
+
+        def read(tx: Tx) -> tuple[dict[str, str], set[str]]:
+            found = {r["host"]: r["address"] for r in tx.all(_ALL)}
+            news = [h for h, _ in found.items() ^ known.items()]
+            nets = (tx.all(documents.NETWORKS_ON_HOST, host=h) for h in news)
+            return found, {r[0] for rows in nets for r in rows}
+
+        known = self.underlays()
+        found, nets = self._database.read(read)
         with self._guard:
             self._underlays = found
+            self._dirty |= nets
 
     def underlays(self) -> dict[str, str]:
         """Return host -> underlay address."""
@@ -76,17 +89,23 @@ class Forwarding:
                 tx.run(_DROP, host=old)
             if address:
                 tx.run(_INSERT, host=host, address=address, updated_at=now)
-            return [r[0] for r in tx.all(documents.NETWORKS_ON_HOST, host=host)]
+            nets = [r[0] for r in tx.all(documents.NETWORKS_ON_HOST, host=host)]
+            tx.run(_BUMP, ids=listed(nets))
+            return nets
 
         nets = self._database.write(put)
         if nets is None:
             return False
         self.load()
-        with self._guard:
-            self._dirty |= set(nets)
+        self.mark(set(nets))
         return True
 
     # -- what is to be sent
+
+    def bump(self, tx: Tx, networks: set[str]) -> None:
+        """Count a change of where MACs live, in the transaction that makes it: what is read later is newer."""
+        if networks and self.underlays():
+            tx.run(_BUMP, ids=listed(networks))
 
     def mark(self, networks: set[str]) -> bool:
         """Note networks in which something moved; False where no host has an underlay."""
@@ -103,18 +122,18 @@ class Forwarding:
             return dirty
 
     def collect(
-        self, tx: Tx, networks: Iterable[str], generation: int, out: Outbox, only: str | None = None
+        self, tx: Tx, networks: Iterable[str], out: Outbox, only: str | None = None
     ) -> None:
         """Put the documents of networks into an outbox, for every host of each, or ``only`` for one."""
         known = self.underlays()
         if not known or (only is not None and only not in known):
             return
-        ids = [r[0] for r in tx.all(documents.TENANT_NETWORKS, ids=listed(networks))]
-        found = documents.forwarding_states(tx, ids, known, generation)
+        rows = tx.all(documents.TENANT_NETWORKS, ids=listed(networks))
+        found = documents.forwarding_states(tx, {r[0]: r[1] for r in rows}, known)
         for network_id, (hosts, state) in found.items():
             for host in hosts if only is None else [only]:
                 out.setdefault(host, ([], []))[0].append(state)
-                self._sent(host, network_id, generation)
+                self._sent(host, network_id, state.generation)
 
     # -- what was heard
 

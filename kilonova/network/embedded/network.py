@@ -77,7 +77,9 @@ class EmbeddedNetwork:
         def body(tx: object) -> T:
             work = Work(tx, self.clock.now())  # type: ignore[arg-type]
             kept.append(work)
-            return fn(work)
+            out = fn(work)
+            self.publisher.forwarding.bump(work.tx, work.forwarding)
+            return out
 
         result = self.database.write(body)
         self.publisher.flush(kept[-1])

@@ -38,6 +38,9 @@ network = Table(
     Column("dns_domain", Text, nullable=False),
     Column("auto_for", Text, unique=True),  # project whose auto-allocated topology this is
     Column("generation", Integer, nullable=False),
+    Column(
+        "forwarding", Integer, nullable=False, server_default="0"
+    ),  # generation of where MACs live
     Index("network_project", "project_id"),
     Index("network_shared", "shared", "external"),
     Index("network_external", "external", "is_default"),

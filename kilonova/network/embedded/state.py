@@ -146,7 +146,6 @@ class Publisher:
         for host, router_state, nets in documents.routers(tx, work.routers):
             out.setdefault(host, ([], []))[0].append(router_state)
             touched |= {(host, n) for n in nets}
-            work.forwarding |= nets
         for n in work.networks:
             touched |= {(r["host"], n) for r in tx.all(documents.HOSTS_OF_NETWORK, id=n)}
         if touched:
@@ -155,7 +154,7 @@ class Publisher:
                 if n in states:
                     out.setdefault(host, ([], []))[0].insert(0, states[n])
         if work.switched:
-            self.forwarding.collect(tx, work.switched, self._next(), out)
+            self.forwarding.collect(tx, work.switched, out)
         for host, kind, thing, generation in work.gone:
             question = {"network": _STILL, "port": _PORT_THERE, "router": _ROUTER_THERE}[kind]
             if tx.one(question, id=thing, host=host) is None:
@@ -203,7 +202,7 @@ class Publisher:
 
         def collect(tx: Tx) -> Outbox:
             out: Outbox = {}
-            self.forwarding.collect(tx, dirty, self._next(), out)
+            self.forwarding.collect(tx, dirty, out)
             return out
 
         try:
@@ -272,7 +271,7 @@ class Publisher:
         docs = _with_surroundings(tx, host, [r["id"] for r in rows], nets, routers)
         found = {d.id for d in docs if isinstance(d, NetworkState)}
         out: Outbox = {}
-        self.forwarding.collect(tx, found, self._next(), out, only=host)
+        self.forwarding.collect(tx, found, out, only=host)
         return (*docs, *out.get(host, ([], []))[0])
 
     def _next(self) -> int:

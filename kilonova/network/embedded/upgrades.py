@@ -22,6 +22,8 @@ def add_port_binding(op: Any) -> None:
 
 def add_underlay(op: Any) -> None:
     """Version 3: networks across hosts."""
+    forwarding = sa.Column("forwarding", sa.Integer, nullable=False, server_default="0")
+    op.add_column("network", forwarding)
     op.create_table(
         "underlay",
         sa.Column("host", sa.Text, primary_key=True),

@@ -190,7 +190,9 @@ def test_an_earlier_file_gets_the_tables(tmp_path: Path) -> None:
             table.to_metadata(first)
     database = databases.at(tmp_path / "n.db", "network")
     ensure(database, first)
+    database.script(["ALTER TABLE network DROP COLUMN forwarding"])
     ensure(database, metadata, UPGRADES)
+    assert database.read(lambda tx: tx.select(sa.text("SELECT forwarding FROM network"))) == []
     names = database.read(
         lambda tx: {r[0] for r in tx.select(sa.text("SELECT name FROM sqlite_master"))}
     )

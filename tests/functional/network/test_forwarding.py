@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Applied, Change, ForwardingState, StateRequest
 from tests.contracts.test_network import until
@@ -65,6 +66,7 @@ def test_every_host_of_a_network_learns_where_a_port_lives(three: Cloud) -> None
     assert state is not None and {HOSTS["h1"], HOSTS["h2"]} <= set(state.peers)
     entry = next(e for e in state.entries if e.mac == second)
     shown = three.ok("GET", "/ports?device_id=s2")["ports"][0]
+    assert entry.hostname == shown["dns_name"]
     assert entry.addresses == (shown["fixed_ips"][0]["ip_address"],)
     gateway = three.ok("GET", "/ports?device_owner=network:router_interface")["ports"][0]
     assert gateway["mac_address"] in {e.mac for e in state.entries}, "the router's leg too"
@@ -171,3 +173,21 @@ def test_a_router_that_moves_takes_its_leg_along(three: Cloud) -> None:
     now = three.ok("GET", f"/ports/{leg['id']}", "admin:admin")["port"]["binding:host_id"]
     assert now != old
     until(lambda: lives(three, stays, mac)() == HOSTS[now])
+
+
+def test_a_clock_that_jumps_back_makes_no_newer_state_look_older(three: Cloud) -> None:
+    """What is told later has the higher generation, whatever the clock says, from every process alike."""
+    _, first = server(three, "s1", "h1")
+    server(three, "s2", "h2")
+    until(lambda: lives(three, "h2", first)() is not None)
+    before = told(three, "h2")
+    three.clock.jump(-3600.0)
+    other = EmbeddedNetwork(three.database, three.bus, three.clock, lambda: list(three.hosts))
+    other.publisher.forwarding.load()
+    made = other.ensure_port(
+        ("s3", "0"), project_id=DEMO, device_id="s3", host="h1", network_id=private(three)
+    )
+    other.publisher.send_forwarding()
+    after = told(three, "h2")
+    assert before is not None and after is not None and after.generation > before.generation
+    assert lives(three, "h2", made.mac)() == HOSTS["h1"]

@@ -31,7 +31,7 @@ from kilonova.agent.helper.run import (
 from kilonova.agent.helper.settings import Settings
 from kilonova.agent.helper.validate import host_label
 from kilonova.agent.helper.verbs.host import DNS_ADDRESS
-from kilonova.objects.netstate import NetworkState, PortState, SubnetState
+from kilonova.objects.netstate import ForwardingEntry, NetworkState, PortState, SubnetState
 
 METADATA = "169.254.169.254"
 LEASE = "86400s"
@@ -172,12 +172,35 @@ def _options(
     return lines
 
 
+def _named(network: NetworkState, entries: Iterable[ForwardingEntry]) -> list[str]:
+    """Return lines of addresses with their names: of guests on every host of the network."""
+    domain = network.dns_domain.rstrip(".")
+    lines = []
+    for entry in entries:
+        label = host_label(entry.hostname) if entry.hostname else None
+        for address in entry.addresses if label is not None else ():
+            full = f"{label}.{domain} " if domain else ""
+            lines.append(f"{address} {full}{label}")
+    return sorted(lines)
+
+
+def tell_names(
+    settings: Settings, network: NetworkState, entries: Iterable[ForwardingEntry]
+) -> None:
+    """Let guests find each other by name across hosts; nothing where no dnsmasq runs."""
+    directory = settings.runtime_root / "net" / network.id
+    running = alive(directory / "pid", str(directory))
+    if running is not None and _write(directory / "names", _named(network, entries)):
+        os.kill(running, signal.SIGHUP)
+
+
 def _arguments(directory: Path, network: NetworkState, subnets: list[SubnetState]) -> list[str]:
     arguments = [
         "dnsmasq", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--interface=dhcp0",
         "--bind-interfaces", "--except-interface=lo", "--dhcp-authoritative", "--no-ping",
         f"--server={DNS_ADDRESS}%dns0", f"--dhcp-hostsfile={directory / 'hosts'}",
         f"--dhcp-optsfile={directory / 'options'}", f"--dhcp-leasefile={directory / 'leases'}",
+        f"--addn-hosts={directory / 'names'}",
         f"--pid-file={directory / 'pid'}", f"--log-facility={directory / 'log'}",
         "--dhcp-lease-max=65536", "--keep-in-foreground", "--bogus-priv", "--dhcp-ignore=tag:!known",
     ]  # fmt: skip
@@ -223,6 +246,8 @@ def _daemon(
     changed = _write(directory / "hosts", hosts)
     changed |= _write(directory / "options", _options(network, ports, subnets))
     anew = _write(directory / "arguments", arguments) or running is None
+    if not (directory / "names").exists():
+        _write(directory / "names", [])
     freed = _stale(directory / "leases", hosts)
     if running is not None and (anew or freed):
         end(running)

@@ -182,6 +182,8 @@ class HostState:
             network = self._documents.get(("network", network_id))
             if isinstance(network, NetworkState):
                 self._try(errors, network, partial(self._dhcp, network))
+        for id_, document in linked.items():
+            self._try(errors, document, partial(self._names, id_))
         if full:
             self._sweep()
         return [(_kind(d), d.id, d.generation, errors.get((_kind(d), d.id))) for d in taken]
@@ -250,6 +252,13 @@ class HostState:
             if isinstance(d, PortState) and d.network_id == network.id and d.active
         ]  # fmt: skip
         dhcp.ensure(self._settings, network, ports)
+
+    def _names(self, network_id: str) -> None:
+        network = self._documents.get(("network", network_id))
+        forwarding = self._documents.get(("forwarding", network_id))
+        if isinstance(network, NetworkState):
+            known = forwarding.entries if isinstance(forwarding, ForwardingState) else ()
+            dhcp.tell_names(self._settings, network, known)
 
     def _router(self, router: RouterState) -> None:
         routers.ensure(self._settings.tag, router, public_interface.of(self._settings))

@@ -108,6 +108,7 @@ def make(work: Work, new: NewNetwork) -> str:
         updated_at=work.now,
         revision=1,
         generation=1,
+        forwarding=0,
     )
     return network_id
 

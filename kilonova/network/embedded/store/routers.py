@@ -128,6 +128,7 @@ def place(work: Work, router_id: str, live: Sequence[str]) -> None:
             work.gone.append((row["host"], "router", router_id, row["generation"] + 1))
     if host != row["host"] or any(p["host"] != host for p in legs):
         work.tx.run(_PLACE_LEGS, id=router_id, host=host)
+        work.forwarding |= {p["network_id"] for p in legs}
     if host != row["host"] and row["host"]:
         for p in legs:
             if p["host"] == row["host"]:
