@@ -106,7 +106,9 @@ def _of(kind: Kind) -> Any:
     return column == P("server_")
 
 
-_READ = {k.name: Q(sa.select(k.table).where(_of(k))) for k in COPIED}
+_READ = {  # in order of the key, so that numbers that are given anew are in the same order
+    k.name: Q(sa.select(k.table).where(_of(k)).order_by(*k.table.primary_key)) for k in COPIED
+}
 _WRITE = {k.name: insert(k.table, *k.columns) for k in COPIED}
 _REMOVE = {k.name: Q(sa.delete(k.table).where(_of(k))) for k in OURS}
 _HIDE = Q(sa.update(c.server).where(c.server.c.uuid == P("uuid_")).values(hidden=P("hidden")))

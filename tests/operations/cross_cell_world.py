@@ -1,6 +1,8 @@
 """A cloud of two or three cells, and a server in the first one: what cross-cell moves are tested in."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from kilonova.db import flavors, servers
 from kilonova.db.engine import Row, Tx
@@ -17,12 +19,12 @@ from kilonova.operations.accept import Found
 from kilonova.saga import journal
 from tests.ledger import Ledger
 from tests.operations.server_ledger import plus
-from tests.operations.server_world import BIGGER, CONTEXT, SETUP, ServerWorld
+from tests.operations.server_world import BIGGER, CONTEXT, ONE, ServerWorld, Shape
 
 RESIZE, MIGRATE = "server_resize_cross_cell", "server_migrate_cross_cell"
 CONFIRM, REVERT = "confirm_resize_cross_cell", "revert_resize_cross_cell"
 KINDS = (RESIZE, MIGRATE, CONFIRM, REVERT)
-SETUP.update({RESIZE: (), MIGRATE: (), CONFIRM: (RESIZE,), REVERT: (RESIZE,)})
+OWN = {RESIZE: (), MIGRATE: (), CONFIRM: (RESIZE,), REVERT: (RESIZE,)}
 
 
 class TwoCells(ServerWorld):
@@ -31,6 +33,19 @@ class TwoCells(ServerWorld):
     cells: tuple[str, ...] = ("cell1", "cell2")
     to_host: str | None = "cell2-host1"
     ephemeral = False
+
+    def __init__(
+        self,
+        path: Path,
+        kind: str = RESIZE,
+        shape: Shape = ONE,
+        *,
+        setup: tuple[str, ...] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(
+            path, kind, shape, setup=OWN.get(kind, setup) if setup is None else setup, **more
+        )
 
     def accept(self, kind: str) -> tuple[str, str]:
         """Accept an operation; those over cells have the global database as their home."""

@@ -11,7 +11,15 @@ import pytest
 
 from kilonova.saga import definition
 from tests.operations.cross_cell_world import CONFIRM, KINDS, MIGRATE, RESIZE, REVERT, TwoCells
-from tests.operations.harness import Case, case_id, check_case, points_of, random_pair, run_case
+from tests.operations.harness import (
+    Case,
+    case_id,
+    check_case,
+    points_of,
+    random_pair,
+    run_case,
+    zombies_of,
+)
 from tests.operations.server_world import Shape, saga_of
 
 LOCAL, BACKED = Shape(nics=2, user_port=True), Shape(boot=True, own=1)
@@ -92,6 +100,30 @@ def test_deleted_while_it_waits(case: Case, shape: Shape, tmp_path: Path) -> Non
     volumes = {f.step for f in case} == {"volumes"} and shape is LOCAL  # left out without any
     assert volumes or not outcome.missed
     assert outcome.state == "done" and outcome.ledger == DELETED[shape]
+
+
+class Shared(TwoCells):
+    """Its conductors have leases."""
+
+    shared = True
+
+
+SLEPT = [(k, c) for k in (RESIZE, CONFIRM, REVERT) for c in zombies_of(saga_of(k))]
+DIED = [(k, c) for k, c in LOCAL_CASES if c[-1].kind == "kill"][::3]
+
+
+@pytest.mark.parametrize(("kind", "case"), SLEPT, ids=_ids)
+def test_a_conductor_that_slept_beyond_its_lease(kind: str, case: Case, tmp_path: Path) -> None:
+    """R8, CC-1.6: it wakes after another one has ended the move, and writes in no database any more."""
+    check_case(Shared(tmp_path, kind, LOCAL), saga_of(kind), case)
+
+
+@pytest.mark.parametrize(("kind", "case"), DIED, ids=_ids)
+def test_another_conductor_ends_what_a_killed_one_began(
+    kind: str, case: Case, tmp_path: Path
+) -> None:
+    """R2, R3, CC-1.6"""
+    check_case(Shared(tmp_path, kind, LOCAL), saga_of(kind), case)
 
 
 def test_the_order_of_the_steps() -> None:
