@@ -12,6 +12,7 @@ from pathlib import Path
 from kilonova.cli import output
 from kilonova.cli.common import Failed, common_options
 from kilonova.common import config as settings
+from kilonova.common import deployment
 from kilonova.server import state
 
 
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     if args.config and not Path(args.config).is_file():
         raise Failed(f"there is no file {args.config}", 2)
     found = asdict(settings.load(path))
+    if path is not None:
+        deployment.load(path)
     default = asdict(settings.Settings())
     if args.verb == "check":
         print(f"{path or 'no file, which is fine'}: correct")

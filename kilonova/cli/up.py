@@ -42,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="simulated hosts per cell, default 3; with libvirt: hosts on this machine",
     )
     add("--driver", choices=("libvirt", "fake"), help="default: libvirt where real guests can run")
+    add("--split", action="store_true", help="each role a process of its own, on NATS (simulated)")
     add("--build-time", type=_seconds, metavar="S", help="how long a simulated build takes")
     add("--ephemeral", action="store_true", help="keep nothing (simulated clouds)")
     add("--detach", action="store_true", help="return when the cloud answers")
@@ -159,6 +160,8 @@ def _decide(args: argparse.Namespace, directory: Path) -> launch.Start:
     settings = _settings(args, directory)
     deployment = _deployment(args, made, directory)
     libvirt = deployment.driver == "libvirt"
+    if deployment.split:
+        deployment = _split(deployment, args)
     settings = _networks(args, made, settings, libvirt=libvirt)
     deployment = dataclasses.replace(
         deployment, **{name: getattr(settings, name) for name in _NETWORKS}
@@ -222,7 +225,20 @@ def _deployment(
         for k in ("cells", "hosts", "port", "listen", "public_url", "tls")
         if getattr(args, k) is not None
     }
-    return dataclasses.replace(base, version=__version__, **given)
+    if args.split != base.split and made is not None:
+        how = "with" if base.split else "without"
+        raise Failed(f"{directory} was made {how} --split; use another --state-dir.")
+    return dataclasses.replace(base, version=__version__, split=args.split, **given)
+
+
+def _split(deployment: state.Deployment, args: argparse.Namespace) -> state.Deployment:
+    """Return the deployment with what its processes must be told: which port."""
+    from kilonova.server.split_launch import port_of
+
+    if deployment.driver != "fake":
+        raise Failed("--split is for simulated clouds here: --driver fake", 2)
+    port = port_of(deployment.port, deployment.listen)
+    return dataclasses.replace(deployment, port=port)
 
 
 def _find_driver(directory: Path) -> str:

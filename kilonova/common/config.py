@@ -12,6 +12,9 @@ from typing import Any, get_args, get_type_hints
 
 from kilonova.common.errors import KilonovaError
 
+TABLES = ("deployment", "bus", "database", "cells", "api", "agent")
+"""Tables of a deployment of several processes, which deployment.py reads."""
+
 
 class BadConfig(KilonovaError):
     """A configuration value is wrong; the message names where it stands, the key and the fault."""
@@ -164,6 +167,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
             raise BadConfig(f"{path}: {exc}") from exc
     hints = get_type_hints(Settings)
     known = {f.name for f in fields(Settings)} - {"extra"}
+    values = {k: v for k, v in values.items() if k not in TABLES}
     for key in values:
         if key not in known:
             raise BadConfig(f"{path}: {key} is not a setting; known are {', '.join(sorted(known))}")
@@ -172,14 +176,15 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
         name = f"KILONOVA_{key.upper()}"
         if name in environment:
             values[key], where[key] = environment[name], name
-    read = {k: _typed(where[k], k, v, hints[k]) for k, v in values.items()}
+    read = {k: typed(where[k], k, v, hints[k]) for k, v in values.items()}
     try:
         return Settings(**read)
     except BadConfig as exc:
         raise BadConfig(f"{path or 'environment'}: {exc.message}") from exc
 
 
-def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
+def typed(where: str, key: str, value: Any, hint: Any) -> Any:
+    """Return a value as the type that its setting has. Raises BadConfig that names where it stands."""
     options = [t for t in (get_args(hint) or (hint,)) if t is not type(None) and t is not ...]
     kind = options[0]
     if hint == tuple[str, ...]:

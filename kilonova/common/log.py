@@ -67,5 +67,6 @@ def set_up(stream: TextIO | None = None, level: int = logging.INFO) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # says things of TLS that are none of ours
     for noisy in ("alembic", "cheroot", "sqlalchemy", "pyroute2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -46,6 +46,10 @@ class Vault:
             os.fsync(f.fileno())
         return cls(path.read_bytes())
 
+    def derived(self, purpose: bytes) -> bytes:
+        """Return a key for another purpose, made from this one; it does not tell this one."""
+        return hmac.digest(self._key, b"derived:" + purpose, "sha256")
+
     def put(
         self, tx: Tx, *, owner: str, kind: str, value: Secret, now: float, id_: str | None = None
     ) -> str:

@@ -232,7 +232,7 @@ def build_of(run: Run, *, check_only: bool = False) -> GuestBuild:
         image = services.images.find(image_id)
         if image is None or image.status != "active":
             raise StepFailed("The copy of a disk of the server is gone.")
-        sources.append(guest_orders.source_of(images.record(image)))
+        sources.append(guest_orders.source_of(services, target_host(run), images.record(image)))
     if not made:
         return build
     of = tuple(

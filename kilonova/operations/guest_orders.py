@@ -204,7 +204,7 @@ def build_of(
             for n in nics
             if n.port_id in found  # else its owner deleted it: nobody will ever apply it
         ),
-        images=_images(system.image, disks),
+        images=_images(services, row["host"] or "", system.image, disks),
         hardware=hardware_of(row["hardware"], system.image),
         metadata=document,
         config_drive=bool(row["config_drive"]),
@@ -213,17 +213,19 @@ def build_of(
     )
 
 
-def _images(image: ImageRecord | None, disks: tuple[Disk, ...]) -> tuple[ImageSource, ...]:
+def _images(
+    services: Services, host: str, image: ImageRecord | None, disks: tuple[Disk, ...]
+) -> tuple[ImageSource, ...]:
     """Return the image, if a disk is made from it on the host."""
     needed = image is not None and any(isinstance(d, LocalDisk) and d.image_id for d in disks)
-    return (source_of(image),) if image is not None and needed else ()
+    return (source_of(services, host, image),) if image is not None and needed else ()
 
 
-def source_of(image: ImageRecord) -> ImageSource:
+def source_of(services: Services, host: str, image: ImageRecord) -> ImageSource:
     """Return where a host gets an image from."""
     return ImageSource(
         image_id=image.id,
-        url=f"image:{image.id}",
+        url=services.image_url(image.id, host, "GET"),
         disk_format=image.disk_format,
         size=image.size,
         hash_algo=image.hash_algo,

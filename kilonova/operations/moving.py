@@ -184,9 +184,10 @@ def delete_images(run: Run) -> None:
 def order_upload(run: Run) -> Order:
     """Have the source give its copies to the image service."""
     made = run.outputs["images"]["images"]
-    files = tuple((file_of(run, s), f"image:{image}") for s, image in made.items())
+    host, url = run.params.host, run.services.image_url
+    files = tuple((file_of(run, s), url(image, host, "PUT")) for s, image in made.items())
     payload = GuestSendDisks(server_id=run.resource, files=files)
-    return guest_orders.order(run, run.params.host, "guest_send_disks", payload, COPY_S)
+    return guest_orders.order(run, host, "guest_send_disks", payload, COPY_S)
 
 
 def uploaded(run: Run, answer: Answer) -> Output:
@@ -267,7 +268,7 @@ def _build(run: Run) -> GuestBuild:
         image = services.images.find(image_id)
         if image is None or image.status != "active":
             raise StepFailed("The copy of a disk of the server is gone.")
-        sources.append(guest_orders.source_of(images.record(image)))
+        sources.append(guest_orders.source_of(services, where["host"], images.record(image)))
     disks = tuple(
         d.replace(image_id=made[d.name]) if isinstance(d, LocalDisk) and d.name in made else d
         for d in build.disks

@@ -68,12 +68,13 @@ def forgotten(run: Run, answer: Answer) -> Output:
     return {}
 
 
-def rescued(build: GuestBuild, image: ImageRecord) -> GuestBuild:
-    """Return the guest that boots from ``image``, with its own disks behind that one.
+def rescued(services: Services, row: Row, image: ImageRecord) -> GuestBuild:
+    """Return a server's guest that boots from ``image``, with its own disks behind that one.
 
     An image with hw_rescue_device or hw_rescue_bus asks for a stable rescue: the guest's own disks stay where they are,
     and the rescue disk comes last. source: Nova, "Rescue an instance".
     """
+    build = guest_orders.build_of(services, row)
     asked = ImageProperties.read(image.properties)
     stable = is_stable(image)
     device = asked.hw_rescue_device or "disk"
@@ -85,7 +86,10 @@ def rescued(build: GuestBuild, image: ImageRecord) -> GuestBuild:
     if not stable:
         own = tuple(d.replace(device=None) for d in own)
     disks = (*own, disk) if stable else (disk, *own)
-    images = (*(i for i in build.images if i.image_id != image.id), source_of(image))
+    images = (
+        *(i for i in build.images if i.image_id != image.id),
+        source_of(services, row["host"], image),
+    )
     return build.replace(disks=disks, images=images, start=True)
 
 

@@ -57,7 +57,7 @@ def start(
 def order_rescue(run: Run) -> Order:
     """Have the host start the guest from the rescue disk."""
     row = remakes.row_of(run)
-    build = remakes.rescued(guest_orders.build_of(run.services, row), run.params.image)
+    build = remakes.rescued(run.services, row, run.params.image)
     return remakes.remake(run, row, build, timeout_s=SHUTDOWN_S)
 
 

@@ -39,7 +39,7 @@ def order_rescue(run: Run) -> Order:
     image = guest_orders.system_of(row).rescue
     if image is None:
         raise Conflict("The server was not rescued.")
-    build = remakes.rescued(guest_orders.build_of(run.services, row), image)
+    build = remakes.rescued(run.services, row, image)
     return remakes.restore(run, row, build)
 
 

@@ -100,6 +100,11 @@ class Services:
         """Tell whether there is a block storage service."""
         return "volumes" in self._late
 
+    def image_url(self, image_id: str, host: str, method: str) -> str:
+        """Return where a host gets an image's bytes (GET) or brings them (PUT): in one process ``image:<id>``."""
+        signed = self._late.get("image_url")
+        return f"image:{image_id}" if signed is None else str(signed(image_id, host, method))
+
     def setting(self, name: str, default: Any) -> Any:
         """Return a value of the configuration (common/config.py), ``default`` in a process that was given none."""
         return getattr(self.settings.get("settings"), name, default)

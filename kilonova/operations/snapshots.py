@@ -118,7 +118,8 @@ def describe(run: Run) -> Output:
 
 def order_upload(run: Run) -> Order:
     """Have the host give the copy to the image service."""
-    url = f"image:{run.params.image_id}"
+    services: Services = run.services
+    url = services.image_url(run.params.image_id, run.params.host, "PUT")
     payload = ImageUpload(server_id=run.resource, file=run.operation, url=url)
     return guest_orders.order(run, run.params.host, "image_upload", payload, DEADLINE_S)
 

@@ -16,7 +16,7 @@ from kilonova.db.engine import Tx
 from kilonova.objects.image import Image
 from kilonova.objects.server import FlavorRecord
 from kilonova.server import state
-from kilonova.server.cloud import Cloud
+from kilonova.server.process import Process
 
 IMAGE_NAME = "tiny-linux"
 _PIECE = 1 << 20
@@ -36,7 +36,7 @@ class Content:
     users: dict[str, str]
 
 
-def ensure(cloud: Cloud, tiny_image: Path | None, cacert: str | None = None) -> Content:
+def ensure(cloud: Process, tiny_image: Path | None, cacert: str | None = None) -> Content:
     """Make what is missing, write clouds.yaml and openrc. tiny_image: a qcow2 file; None: an empty disk (simulated)."""
     from kilonova.identity.embedded.seed import seed
 
@@ -71,7 +71,7 @@ def _passwords(directory: Path) -> dict[str, str]:
     return found
 
 
-def _flavors(cloud: Cloud) -> bool:
+def _flavors(cloud: Process) -> bool:
     now = cloud.plan.clock.now()
 
     def add(tx: Tx) -> None:
@@ -90,7 +90,7 @@ def _flavors(cloud: Cloud) -> bool:
     return True
 
 
-def _networks(cloud: Cloud, admin: str, demo: str) -> bool:
+def _networks(cloud: Process, admin: str, demo: str) -> bool:
     from kilonova.network.embedded.seed import seed
 
     settings = cloud.plan.settings
@@ -107,7 +107,7 @@ def _networks(cloud: Cloud, admin: str, demo: str) -> bool:
     return True
 
 
-def _image(cloud: Cloud, admin: str, source: Path | None) -> bool:
+def _image(cloud: Process, admin: str, source: Path | None) -> bool:
     if source is None and cloud.plan.driver != "fake":
         return False  # the next start may find one
     record = Image(

@@ -296,12 +296,12 @@ def _serve(start: Start, tell: Tell) -> int:
         signal.signal(number, lambda *_: stop.set())
     _log_to_file(start)
     try:
-        with _cloud(start, tell) as run:
+        with (_split if start.deployment.split else _cloud)(start, tell) as run:
             if not stop.is_set():
                 tell.ready(describe(start.directory, run))
-                _notify("READY=1")
+                notify("READY=1")
             stop.wait()
-            _notify("STOPPING=1")
+            notify("STOPPING=1")
     finally:
         if start.ephemeral:
             shutil.rmtree(start.directory, ignore_errors=True)
@@ -354,6 +354,36 @@ def _cloud(start: Start, tell: Tell) -> Iterator[state.Run]:
         state.forget_run(start.directory)
 
 
+@contextlib.contextmanager
+def _split(start: Start, tell: Tell) -> Iterator[state.Run]:
+    """Run each role in a process of its own, and watch them from this one."""
+    from kilonova.server import split_launch
+    from kilonova.server.split import Asked
+
+    made = start.deployment
+    scheme = "https" if start.tls else "http"
+    asked = Asked(
+        directory=start.directory,
+        cells=made.cells,
+        hosts=made.hosts,
+        listen=made.listen,
+        port=made.port,
+        public_url=(made.public_url or f"{scheme}://{made.listen}:{made.port}").rstrip("/"),
+        settings=start.settings,
+        cert=start.tls,
+        cacert=start.cacert,
+    )
+    state.save_deployment(start.directory, made)
+    try:
+        with split_launch.running(asked, tell.step) as projects:
+            run = _run_of(start, asked.public_url, projects)
+            state.save_run(start.directory, run)
+            gc.enable()
+            yield run
+    finally:
+        state.forget_run(start.directory)
+
+
 def _run_of(start: Start, url: str, projects: dict[str, str]) -> state.Run:
     pid = os.getpid()
     return state.Run(
@@ -385,8 +415,8 @@ def _log_to_file(start: Start) -> None:
     log.set_up(os.fdopen(fd, "a"), level)
 
 
-def _notify(message: str) -> None:
-    """Tell systemd, when it asked. source: sd_notify(3)."""
+def notify(message: str) -> None:
+    """Tell systemd, when it asked. source: sdnotify(3)."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

@@ -14,7 +14,8 @@ from kilonova.saga.faults import Faults
 class Plan:
     """What to start. hosts: simulated hosts per cell. driver: "fake" or "libvirt".
 
-    databases: name -> URL; what is not in it is a file of the state directory.
+    shares: this is one process of several. databases: name -> URL; what is not in it is a file of the state directory.
+    internal_url: where hosts fetch images' bytes from.
     """
 
     state_dir: Path
@@ -31,5 +32,10 @@ class Plan:
     faults: Faults | None = None
     helper_socket: Path | None = None
     tag: str = ""
+    shares: bool = False
     databases: Mapping[str, str] = field(default_factory=dict)
+    cell_names: tuple[str, ...] = ()
+    internal_url: str | None = None
+    secret_key: Path | None = None
+    images_dir: Path | None = None
     virt_type: str = "qemu"  # "kvm" only after a guest was seen to run by it

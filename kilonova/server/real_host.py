@@ -4,30 +4,27 @@ import grp
 import os
 import platform
 import threading
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from kilonova.agent import bootid, libvirtd
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.helper.client import HelperClient
 from kilonova.agent.helper.verbs import machine
-from kilonova.agent.images import ImageCache, Reader
+from kilonova.agent.images import ImageCache
 from kilonova.agent.journal import Journal
 from kilonova.agent.metadata import configdrive
 from kilonova.agent.metadata.server import MetadataService
 from kilonova.agent.metadata.store import FileMetadataStore
 from kilonova.agent.network.applier import RealHostNetwork
-from kilonova.agent.uploads import HostFiles, ImageSender
+from kilonova.agent.uploads import HostFiles
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
-from kilonova.common.clock import Clock
 from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
-from kilonova.image.interface import ImageService
 from kilonova.image.safe_convert import convert_to_qcow2
+from kilonova.server.access import ImageAccess
 from kilonova.server.plan import Plan
 from kilonova.virt.driver import Driver
 from kilonova.virt.libvirt.domains import LibvirtConfig
@@ -74,15 +71,15 @@ class Place:
     helper: Path
     tag: str
     underlay: str = ""
+    cell: str = "cell1"
     public_interface: str | None = None
 
 
 class LibvirtHost:
     """The parts of one real host. ``start`` registers it; ``close`` leaves guests and networks running."""
 
-    def __init__(
-        self, place: Place, plan: Plan, bus: Bus, images: ImageService, clock: Clock
-    ) -> None:
+    def __init__(self, place: Place, plan: Plan, bus: Bus, access: ImageAccess) -> None:
+        clock = plan.clock
         s, base = plan.settings, place.directory
         base.mkdir(mode=0o710, exist_ok=True)
         self.helper = HelperClient(place.helper)
@@ -106,9 +103,10 @@ class LibvirtHost:
         self.cache = ImageCache(
             _shared(base / "cache", group),
             convert_to_qcow2,
-            open_image=lambda image: cast(AbstractContextManager[Reader], images.open(image)),
+            open_image=access.open_image,
             limit_bytes=s.cache_limit_gib * GIB,
             group=group,
+            ca_file=access.ca,
         )
         config = LibvirtConfig(
             uri=lambda: libvirtd.ensure(self.helper).uri,
@@ -124,12 +122,12 @@ class LibvirtHost:
         self.volumes = QcowVolumes(
             VolumesConfig(base / "volumes", self.host, group, s.nbd_address or None, config.tools),
             self.cache,
-            ImageSender(images.upload),
+            access.send,
         )
         self.driver = LibvirtDriver(config, self.cache, self.network, configdrive.build)
         self.workers = Workers(4)
         self.agent = Agent(
-            Identity(host=self.host, host_id=_host_id(base), cell="cell1", boot_id=boot),
+            Identity(host=self.host, host_id=_host_id(base), cell=place.cell, boot_id=boot),
             self.driver,
             self.network,
             bus,
@@ -139,16 +137,16 @@ class LibvirtHost:
             volumes=self.volumes,
             clock=clock,
             heartbeat_s=s.heartbeat_s,
-            files=HostFiles(_shared(base / "copies", group), ImageSender(images.upload)),
+            files=HostFiles(_shared(base / "copies", group), access.send),
         )
 
-    def start(self) -> None:
-        """Bring networks and exports back, serve metadata, register; wait at most 60 s for the registration."""
+    def start(self, wait_s: float = 60.0) -> None:
+        """Bring networks and exports back, serve metadata, register; wait at most so long for the registration."""
         self.network.resync()
         self._export_again()
         self.watch.start()
         self.agent.start()
-        if not self.agent.registered.wait(60):
+        if not self.agent.registered.wait(wait_s):
             log.error("this host is not registered yet; the agent goes on trying")
 
     def _export_again(self) -> None:
@@ -173,14 +171,17 @@ class LibvirtHost:
 class RealHosts:
     """The real hosts of a cloud: this machine, and others on it when it was asked for them."""
 
-    def __init__(self, plan: Plan, bus: Bus, images: ImageService, clock: Clock) -> None:
+    def __init__(
+        self, plan: Plan, bus: Bus, access: ImageAccess, where: tuple[str, str] | None = None
+    ) -> None:
+        """where: (cell, name of the host); None: cell1, this machine's name."""
         if plan.helper_socket is None:
             raise Unavailable("real guests need the root helper: start the cloud as root")
-        name = platform.node().partition(".")[0] or "host1"
+        cell, name = where or ("cell1", own_name())
         base, tag, alone = plan.state_dir / "agent", plan.tag, plan.hosts == 1
         underlay = plan.settings.underlay_ip if alone else machine.underlay_address(tag, 1)
-        first = Place(name, base, plan.helper_socket, tag, underlay)
-        self.hosts = [LibvirtHost(first, plan, bus, images, clock)]
+        first = Place(name, base, plan.helper_socket, tag, underlay, cell)
+        self.hosts = [LibvirtHost(first, plan, bus, access)]
         for number in range(2, plan.hosts + 1):
             made = self.hosts[0].helper.machine_up(number)
             place = Place(
@@ -189,14 +190,15 @@ class RealHosts:
                 Path(made.socket),
                 made.tag,
                 made.underlay,
+                cell,
                 made.public_interface,
             )
-            self.hosts.append(LibvirtHost(place, plan, bus, images, clock))
+            self.hosts.append(LibvirtHost(place, plan, bus, access))
 
-    def start(self) -> None:
+    def start(self, wait_s: float = 60.0) -> None:
         """Register every host."""
         for host in self.hosts:
-            host.start()
+            host.start(wait_s)
 
     def driver_of(self, host: str) -> Driver:
         """Return the driver of a host; of this machine when there is none of that name."""
@@ -206,6 +208,11 @@ class RealHosts:
         """Let go of every host."""
         for host in self.hosts:
             host.close()
+
+
+def own_name() -> str:
+    """Return what this machine is called as a host: one word."""
+    return platform.node().partition(".")[0] or "host1"
 
 
 def libvirtd_runs(tag: str) -> bool:

@@ -1,26 +1,36 @@
 """Simulated hosts of this process: many agents over one world of guests, one pool of threads."""
 
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kilonova.agent.core import Agent, Identity
 from kilonova.agent.journal import Journal
 from kilonova.agent.network.fake import FakeHostNetwork
-from kilonova.agent.uploads import HostFiles, ImageSender
+from kilonova.agent.uploads import HostFiles
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
-from kilonova.common.clock import Clock
 from kilonova.common.ids import new_uuid
-from kilonova.image.interface import ImageService
 from kilonova.objects.host import Inventory
+from kilonova.server.access import ImageAccess
 from kilonova.server.plan import Plan
 from kilonova.virt.driver import Driver
 from kilonova.virt.fake.world import World
 
 
 class FakeHosts:
-    """Agents named ``<cell>-host<k>``; guests survive in one file of the state directory."""
+    """One agent per host; guests survive in one file of the state directory.
 
-    def __init__(self, plan: Plan, bus: Bus, images: ImageService, clock: Clock) -> None:
+    hosts: (cell, name) of each. bus_of(host): its connection.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        hosts: Sequence[tuple[str, str]],
+        bus_of: Callable[[str], Bus],
+        access: ImageAccess,
+    ) -> None:
         self.plan = plan
         s = plan.settings
         spec = Inventory(
@@ -39,37 +49,45 @@ class FakeHosts:
         self.workers = Workers(2)  # no job of a simulated host waits on its thread
         self.networks: dict[str, FakeHostNetwork] = {}
         self.agents: list[Agent] = []
-        boot, send = _boot_id(), ImageSender(images.upload)
-        for c in range(plan.cells):
-            for k in range(plan.hosts):
-                host = f"cell{c + 1}-host{k + 1}"
-                network = FakeHostNetwork(host, bus)
-                self.networks[host] = network
-                self.agents.append(
-                    Agent(
-                        Identity(
-                            host=host, host_id=f"fake-{host}", cell=f"cell{c + 1}", boot_id=boot
-                        ),
-                        self.world.driver(host),
-                        network,
-                        bus,
-                        Journal(),  # no message outlives the process
-                        self.workers,
-                        volumes=self.world.volumes(host, send),
-                        clock=clock,
-                        heartbeat_s=s.heartbeat_s,
-                        files=HostFiles(plan.state_dir / "copies" / host, send),
-                    )
+        boot, send = _boot_id(), access.send
+        for cell, host in hosts:
+            bus = bus_of(host)
+            network = FakeHostNetwork(host, bus)
+            self.networks[host] = network
+            self.agents.append(
+                Agent(
+                    Identity(host=host, host_id=f"fake-{host}", cell=cell, boot_id=boot),
+                    self.world.driver(host),
+                    network,
+                    bus,
+                    self._journal(host),
+                    self.workers,
+                    volumes=self.world.volumes(host, send),
+                    clock=plan.clock,
+                    heartbeat_s=s.heartbeat_s,
+                    files=HostFiles(plan.state_dir / "copies" / host, send),
                 )
+            )
 
-    def start(self) -> None:
-        """Start every agent and wait until all are registered (at most 30 s)."""
+    def _journal(self, host: str) -> Journal:
+        """Return a host's memory of orders; with a bus of its own no message outlives the process, nor need this."""
+        if not self.plan.shares:
+            return Journal()
+        folder = self.plan.state_dir / "journals"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return Journal(folder / f"{host}.db")
+
+    def start(self, wait_s: float = 30.0) -> None:
+        """Start every agent and wait until all are registered (at most ``wait_s`` each)."""
         for network in self.networks.values():
-            network.resync()
+            if wait_s:
+                network.resync()
+            else:
+                threading.Thread(target=network.resync, name="resync", daemon=True).start()
         for agent in self.agents:
             agent.start()
         for agent in self.agents:
-            agent.registered.wait(30)
+            agent.registered.wait(wait_s)
 
     def driver_of(self, host: str) -> Driver:
         """Return the driver of one host."""
@@ -81,6 +99,13 @@ class FakeHosts:
             agent.close()
         self.workers.close()
         self.world.close()
+
+
+def named(cells: int, hosts: int) -> list[tuple[str, str]]:
+    """Return (cell, name) of the simulated hosts of one process: ``<cell>-host<k>``."""
+    return [
+        (f"cell{c + 1}", f"cell{c + 1}-host{k + 1}") for c in range(cells) for k in range(hosts)
+    ]
 
 
 def _boot_id() -> str:

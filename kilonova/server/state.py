@@ -81,6 +81,7 @@ class Deployment:
     public_interface: str | None = None
     public_pool: str | None = None
     public_gateway: str | None = None
+    split: bool = False
     seeded: tuple[str, ...] = ()
     format: int = FORMAT
 

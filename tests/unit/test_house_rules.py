@@ -117,7 +117,7 @@ LOOPS = {
     "reconcile/loop.py": "reconciler",
     "network/embedded/state.py": "reconciler",
     "volume/embedded/exporting.py": "reconciler",
-    "server/cloud.py": "closing the other parts when one does not close",
+    "server/process.py": "closing the other parts when one does not close",
 }
 
 

@@ -20,6 +20,7 @@ from kilonova.db.sql import Q
 from kilonova.db.versions import ensure as ensure_schema
 from kilonova.image.embedded import records
 from kilonova.image.embedded import schema as s
+from kilonova.image.embedded.alive import Alive
 from kilonova.image.embedded.data import Files, OpenData, Pace, Received
 from kilonova.image.inspect import CHECKER_VERSION, Found, Limits, Refused, inspect
 from kilonova.image.interface import NO_MORE
@@ -86,7 +87,9 @@ class _Room:
 
 
 class EmbeddedImages:
-    """Images kept on this machine. Safe from any thread; one process at a time (it sweeps when it starts)."""
+    """Images kept on this machine. Safe from any thread, and from several processes on one directory.
+
+    keep: whether this process takes uploads in; the first one that does sweeps what dead ones left half done."""
 
     def __init__(
         self,
@@ -94,6 +97,8 @@ class EmbeddedImages:
         data_dir: Path,
         clock: Clock = SYSTEM,
         settings: Settings = DEFAULTS,
+        *,
+        keep: bool = True,
     ) -> None:
         ensure_schema(database, s.metadata)
         self.db = database
@@ -102,7 +107,15 @@ class EmbeddedImages:
         self.files = Files(Path(data_dir), clock, settings.pace)
         self.limits = Limits(settings.virtual_size_limit)
         self._room = _Room()
-        self._recover()
+        self._alive = Alive(Path(data_dir)) if keep else None
+        if self._alive is not None and self._alive.first:
+            self._recover()
+            self._alive.share()
+
+    def close(self) -> None:
+        """Say that no uploads of this process are under way any more; safe to repeat."""
+        if self._alive is not None:
+            self._alive.close()
 
     def _recover(self) -> None:
         """Put back what a dead process left half done; remove files without a record."""

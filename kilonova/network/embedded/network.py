@@ -58,9 +58,9 @@ class EmbeddedNetwork:
         self.publisher = Publisher(database, bus, clock, self._emit, batch_s, self._watch)
         self.publisher.forwarding.alive = hosts
 
-    def start(self) -> None:
-        """Listen to hosts and keep them informed."""
-        self.publisher.start()
+    def start(self, *, hears: bool = True) -> None:
+        """Keep hosts informed. hears: listen to them too, beside others that do, and repeat what was lost."""
+        self.publisher.start(hears=hears)
 
     def stop(self) -> None:
         """Stop; safe to repeat."""

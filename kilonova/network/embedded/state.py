@@ -99,15 +99,21 @@ class Publisher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._subscriptions: list[Subscription] = []
+        self._hears = True
 
-    def start(self) -> None:
-        """Listen to hosts and start the one thread that sends groups and repeats what was lost."""
-        self._subscriptions = [
-            self.bus.subscribe("network.state.*", self._asked, queue="network"),
-            self.bus.subscribe("network.report.*", self._reported, queue="network"),
-        ]
+    def start(self, *, hears: bool = True) -> None:
+        """Listen to hosts and start the one thread that sends groups and repeats what was lost.
+
+        hears False: another process listens, repeats and watches; this one sends what it changed itself.
+        """
+        self._hears = hears
+        if hears:
+            self._subscriptions = [
+                self.bus.subscribe("network.state.*", self._asked, queue="network"),
+                self.bus.subscribe("network.report.*", self._reported, queue="network"),
+            ]
+            self._dirty |= {r[0] for r in self.database.read(lambda tx: tx.all(_REMOTE))}
         self.forwarding.load()
-        self._dirty |= {r[0] for r in self.database.read(lambda tx: tx.all(_REMOTE))}
         self._wake.set()
         self._thread = threading.Thread(target=self._loop, name="network-state", daemon=True)
         self._thread.start()
@@ -240,13 +246,15 @@ class Publisher:
             try:
                 self.send_groups()
                 self.send_forwarding()
-                if time.monotonic() - watched >= WATCH_EVERY_S:
+                if self._hears and time.monotonic() - watched >= WATCH_EVERY_S:
                     watched = time.monotonic()
                     self.watch()
                 if self.clock.monotonic() - last >= RESEND_EVERY_S:
                     last = self.clock.monotonic()
                     passes += 1
                     self.forwarding.load()
+                    if not self._hears:
+                        continue
                     self.forwarding.mark_unheard(time.monotonic() - RESEND_AFTER_S)
                     self.resend(within_s=float("inf") if passes % 12 == 0 else 120.0)
             except Exception:

@@ -23,7 +23,7 @@ class RangeNotThere(KilonovaError):
     status, code = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range_not_satisfiable"
 
 
-class _Body:
+class Body:
     """An answer's body: pieces, and a close that any WSGI server calls."""
 
     def __init__(self, data: OpenData) -> None:
@@ -57,13 +57,13 @@ class DataRoutes:
         """Give an image its bytes, once."""
         image = self.images.get(req.ctx, req.params["image_id"])
         rules.require(req, "upload_image", image)
-        self.images.upload(image.id, _pieces(req), req.length)
+        self.images.upload(image.id, pieces(req), req.length)
 
     def stage(self, req: Request) -> None:
         """Bring bytes that a later import takes."""
         image = self.images.get(req.ctx, req.params["image_id"])
         rules.require(req, "modify_image", image)
-        self.images.stage(image.id, _pieces(req), req.length)
+        self.images.stage(image.id, pieces(req), req.length)
 
     def start_import(self, req: Request) -> None:
         """Make staged bytes the image's; done when this answers."""
@@ -102,14 +102,15 @@ class DataRoutes:
             headers["Content-MD5"] = image.checksum
         data = self.images.files.open(image.id, start, size)
         return Response(
-            stream=_Body(data),
+            stream=Body(data),
             status=status,
             headers=headers,
             content_type="application/octet-stream",
         )
 
 
-def _pieces(req: Request) -> Iterator[bytes]:
+def pieces(req: Request) -> Iterator[bytes]:
+    """Return a request's body in pieces; UnsupportedMedia, BadRequest."""
     kind = req.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/octet-stream":
         raise UnsupportedMedia("Content-Type must be application/octet-stream.")

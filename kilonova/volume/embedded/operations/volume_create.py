@@ -86,7 +86,7 @@ def order_make(run: Run) -> Order:
     payload = VolumeMake(
         volume_id=run.resource,
         size_gib=row["size_gib"],
-        image=source_image(run, row["image_id"]),
+        image=source_image(run, row["image_id"], row["host"]),
         snapshot_id=row["snapshot_id"],
         source_volid=row["source_volid"],
         source_server_id=writer_of(run, row["source_volid"]) if row["source_volid"] else None,
@@ -94,14 +94,14 @@ def order_make(run: Run) -> Order:
     return order(run, row["host"], "volume_make", payload, MAKE_DEADLINE_S)
 
 
-def source_image(run: Run, image_id: str | None) -> ImageSource | None:
+def source_image(run: Run, image_id: str | None, host: str) -> ImageSource | None:
     """Return where a host gets the image from that a volume is made of."""
     if image_id is None:
         return None
     image = service(run).images.get(service_context(), image_id)
     return ImageSource(
         image_id=image.id,
-        url=f"image:{image.id}",
+        url=run.services.image_url(image.id, host, "GET"),
         disk_format=image.disk_format or "raw",
         size=image.size or 0,
         hash_algo=image.os_hash_algo,

@@ -39,7 +39,7 @@ def order_fill(run: Run) -> Order:
     payload = VolumeMake(
         volume_id=run.resource,
         size_gib=row["size_gib"],
-        image=source_image(run, run.params.image_id),
+        image=source_image(run, run.params.image_id, row_of(run)["host"]),
         snapshot_id=run.params.snapshot_id,
     )
     return order(run, row["host"], "volume_make", payload, DEADLINE_S)

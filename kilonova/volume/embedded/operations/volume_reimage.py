@@ -46,7 +46,7 @@ def order_fill(run: Run) -> Order:
     payload = VolumeMake(
         volume_id=run.resource,
         size_gib=row["size_gib"],
-        image=source_image(run, run.params.image_id),
+        image=source_image(run, run.params.image_id, row_of(run)["host"]),
     )
     return order(run, row["host"], "volume_reimage", payload, DEADLINE_S)
 

@@ -39,7 +39,7 @@ def _payload(run: Run) -> VolumeUpload:
     return VolumeUpload(
         volume_id=run.resource,
         image_id=image_id,
-        url=f"image:{image_id}",
+        url=run.services.image_url(image_id, row_of(run)["host"], "PUT"),
         disk_format=run.params.disk_format,
         attached_to=writer_of(run, run.resource),
     )

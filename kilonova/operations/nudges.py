@@ -1,0 +1,25 @@
+"""What a process without an engine has in its place: it accepts operations and says so to the conductors."""
+
+from collections.abc import Mapping
+
+from kilonova.bus.interface import Bus
+from kilonova.db.engine import Database
+
+
+class Nudges:
+    """Passes nudges on by the bus. One that is lost costs a second: the conductors sweep."""
+
+    def __init__(self, bus: Bus, databases: Mapping[str, Database]) -> None:
+        self._bus = bus
+        self.databases = databases
+
+    def nudge(self, database: str, operation: str) -> None:
+        """Tell one conductor of an operation that was accepted; after the commit."""
+        self._bus.publish(f"nudge.{database}", operation.encode())
+
+    def leads(self, database: str) -> bool:
+        """What only one conductor may do is not for this process."""
+        return False
+
+    def hurry(self, host: str) -> None:
+        """Only engines send again."""

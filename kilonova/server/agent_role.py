@@ -1,0 +1,67 @@
+"""The role that runs on hosts: agents, with a bus and signed URLs, and no database of the cloud's."""
+
+from typing import Any
+
+from kilonova.bus.interface import Bus
+from kilonova.bus.nats import NatsBus
+from kilonova.common import memory
+from kilonova.common.config import BadConfig
+from kilonova.common.deployment import Tables
+from kilonova.server.access import ImageAccess
+from kilonova.server.configured import connect, path_of
+from kilonova.server.plan import Plan
+
+
+class AgentProcess:
+    """The agents of this process: of this machine, or of simulated hosts. It holds no key of a database."""
+
+    def __init__(self, plan: Plan, tables: Tables) -> None:
+        self.plan = plan
+        self._tables = tables
+        self._buses: list[NatsBus] = []
+        self.fleet: Any = None
+
+    def start(self) -> None:
+        """Connect and register, now or once somebody answers."""
+        memory.few_arenas()
+        table = self._tables.agent
+        access = ImageAccess.by_url(path_of(table.ca))
+        try:
+            if table.driver == "fake":
+                from kilonova.server.simulated import FakeHosts
+
+                hosts = [(table.cell, f"{table.name_prefix}{k + 1}") for k in range(table.hosts)]
+                self.fleet = FakeHosts(self.plan, hosts, self._bus_of, access)
+            else:
+                from kilonova.server.real_host import RealHosts, own_name
+
+                name = table.name or own_name()
+                bus = self._bus_of(name)
+                self.fleet = RealHosts(self.plan, bus, access, (table.cell, name))
+            self.fleet.start(wait_s=0.0)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _bus_of(self, host: str) -> Bus:
+        """Return the connection of a host: its own where it has credentials of its own."""
+        folder = path_of(self._tables.agent.credentials_dir)
+        if folder is not None:
+            own = folder / f"{host}.creds"
+            if not own.is_file():
+                raise BadConfig(f"there are no credentials of {host}: {own}")
+            made = connect(self._tables, host, own)
+        elif self._buses:
+            return self._buses[0]
+        else:
+            made = connect(self._tables, host)
+        self._buses.append(made)
+        return made
+
+    def stop(self) -> None:
+        """Let go; guests go on."""
+        if self.fleet is not None:
+            self.fleet.close()
+        for bus in self._buses:
+            bus.close()
+        self._buses = []

@@ -1,0 +1,43 @@
+"""The roles of a deployment that know its databases, a process each: api, conductor. Several of each, in any order."""
+
+from kilonova.common import memory
+from kilonova.server.process import Process
+
+
+class Api(Process):
+    """Accepts requests and answers them; it runs no operation."""
+
+    role = "api"
+
+    def start(self) -> None:
+        """Open what is needed and serve."""
+        memory.few_arenas()
+        try:
+            self.open_stores()
+            self.open_services(self.open_socket())
+            self.open_nudges()
+            self.open_picture(hears=False)
+            self.open_http()
+        except BaseException:
+            self.stop()
+            raise
+        self.settle()
+
+
+class Conductor(Process):
+    """Runs operations and reconcilers, hears hosts; other conductors may do so beside it, by lease."""
+
+    role = "conductor"
+
+    def start(self) -> None:
+        """Open what is needed and begin."""
+        memory.few_arenas()
+        try:
+            self.open_stores()
+            self.open_services(self.plan.public_url or "", uploads=False)
+            self.open_picture()
+            self.open_engine()
+        except BaseException:
+            self.stop()
+            raise
+        self.settle()

@@ -1,0 +1,168 @@
+"""A deployment on one machine (``up --split``): its files, written anew at each start.
+
+split/nats/          nats-server: configuration, log
+split/creds/         credentials on the bus of each role and host; split/account.seed signs them
+split/*.toml         one configuration per role
+split/<role>/        state of a role's own
+tls/                 certificate authority and the servers' certificate
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kilonova.bus.credentials import ACCOUNT, EVERYTHING, Authority, Key, Permissions, of_host
+from kilonova.common.config import Settings
+from kilonova.common.deployment import NEIGHBOURS
+from kilonova.server import tls
+from kilonova.server.nats_server import Listen, NatsServer, free_port
+from kilonova.server.simulated import named
+from kilonova.server.state import write_text
+
+OWN_CREDENTIALS = 50
+"""So many simulated hosts get a connection and credentials each; more share those of their process."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What ``up --split`` was asked for. port: of the API, never 0. cert: certificate and key of the API."""
+
+    directory: Path
+    cells: int
+    hosts: int
+    listen: str
+    port: int
+    public_url: str
+    settings: Settings
+    cert: tuple[str, str] | None = None
+    cacert: str | None = None
+
+
+class Layout:
+    """Where everything of a split deployment is."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.directory = asked.directory / "split"
+        self.hosts = named(asked.cells, asked.hosts)
+        self.nats = NatsServer(self.directory / "nats", self._listen())
+
+    def _listen(self) -> Listen:
+        cert, key, self.ca = tls.ensure(self.asked.directory / "tls", self._names())
+        return Listen("127.0.0.1", free_port(), (Path(cert), Path(key)))
+
+    def _names(self) -> list[str]:
+        from urllib.parse import urlsplit
+
+        public = urlsplit(self.asked.public_url).hostname
+        return [self.asked.listen, *([public] if public else [])]
+
+    def config(self, role: str) -> Path:
+        """Return the configuration of a role."""
+        return self.directory / f"{role}.toml"
+
+    def write(self) -> None:
+        """Write everything; what is secret has mode 0600. Databases and keys that are there stay."""
+        own = ("creds", "agent", "../db")
+        for folder in (self.directory, *(self.directory / n for n in own)):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        authority = Authority(self._account())
+        self.nats.configure(authority, time.time())
+        for role in ("api", "conductor"):
+            self._credentials(authority, role, EVERYTHING)
+        if len(self.hosts) <= OWN_CREDENTIALS:
+            for _, host in self.hosts:
+                self._credentials(authority, host, of_host(host))
+        else:
+            self._credentials(authority, "agent", EVERYTHING)
+        for cell in self.cells():
+            write_text(self.config(f"agent-{cell}"), self._agent(cell))
+        for role in ("api", "conductor"):
+            write_text(self.config(role), self._control(role))
+
+    def cells(self) -> list[str]:
+        """Return the names of the cells."""
+        return [f"cell{n + 1}" for n in range(self.asked.cells)]
+
+    def database_url(self, name: str) -> str:
+        """Return where a database is."""
+        return f"sqlite:///{self.asked.directory / 'db' / f'{name}.db'}"
+
+    def _account(self) -> Key:
+        path = self.directory / "account.seed"
+        if not path.exists():
+            write_text(path, Key.make(ACCOUNT).seed.reveal() + "\n")
+        return Key.of_seed(path.read_text())
+
+    def _credentials(self, authority: Authority, name: str, permissions: Permissions) -> None:
+        made = authority.credentials(name, permissions, time.time())
+        write_text(self.directory / "creds" / f"{name}.creds", made.reveal())
+
+    def _control(self, role: str) -> str:
+        asked = self.asked
+        databases = {n: self.database_url(n) for n in ("global", "cell0", *NEIGHBOURS)}
+        parts = [
+            _settings(asked.settings),
+            _table(
+                "deployment",
+                state_dir=str(asked.directory),
+                public_url=asked.public_url,
+                simulated=True,
+            ),
+            self._bus(role),
+            _table("database", **databases),
+            *(_table(f"cells.{c}", database=self.database_url(c)) for c in self.cells()),
+        ]
+        if role == "api":
+            cert = dict(zip(("cert", "key"), asked.cert, strict=True)) if asked.cert else {}
+            parts.append(_table("api", listen=asked.listen, port=asked.port, **cert))
+        return "\n".join(parts)
+
+    def _agent(self, cell: str) -> str:
+        own = len(self.hosts) <= OWN_CREDENTIALS
+        more = {"credentials_dir": str(self.directory / "creds")} if own else {}
+        if self.asked.cacert is not None:
+            more["ca"] = self.asked.cacert
+        parts = [
+            _settings(self.asked.settings),
+            _table("deployment", state_dir=str(self.directory / "agent" / cell)),
+            self._bus(None if own else "agent"),
+            _table(
+                "agent",
+                driver="fake",
+                cell=cell,
+                hosts=self.asked.hosts,
+                name_prefix=f"{cell}-host",
+                **more,
+            ),
+        ]
+        return "\n".join(parts)
+
+    def _bus(self, credentials: str | None) -> str:
+        more = {}
+        if credentials is not None:
+            more["credentials"] = str(self.directory / "creds" / f"{credentials}.creds")
+        if credentials == "api":
+            more["account_seed"] = str(self.directory / "account.seed")
+        return _table("bus", url=self.nats.listen.url, ca=self.ca, **more)
+
+
+def _table(name: str, **values: object) -> str:
+    return "\n".join([f"[{name}]", *(f"{k} = {_value(v)}" for k, v in values.items()), ""])
+
+
+def _value(value: object) -> str:
+    """Return a value in TOML; JSON's texts, numbers, booleans and lists are TOML's too."""
+    return json.dumps(value)
+
+
+def _settings(settings: Settings) -> str:
+    """Return what differs from the defaults."""
+    default = Settings()
+    lines = [
+        f"{name} = {_value(value)}"
+        for name, value in vars(settings).items()
+        if name != "extra" and value is not None and value != getattr(default, name)
+    ]
+    return "\n".join([*lines, ""])

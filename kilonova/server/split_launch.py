@@ -1,0 +1,107 @@
+"""Start a split deployment for ``up --split``, and say when its API answers."""
+
+import contextlib
+import http.client
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from kilonova.common import deployment
+from kilonova.server import seeding
+from kilonova.server.ground import StartFailed
+from kilonova.server.nats_server import NoNatsServer, free_port
+from kilonova.server.split import Asked, Layout
+from kilonova.server.supervisor import Member, Supervisor, environment_is_ours, program
+
+READY_S = 60.0
+
+
+@contextlib.contextmanager
+def running(asked: Asked, step: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """Run it in the block, which gets the first projects' ids. Raises StartFailed when it does not answer in time.
+
+    step: told what is done.
+    """
+    environment_is_ours()
+    layout = Layout(asked)
+    layout.write()
+    config = layout.config("api")
+    tables = deployment.load(config)
+    projects = seeding.prepare(config, asked.settings, tables, asked.cacert)
+    step("databases and first content are there")
+    supervisor = Supervisor(asked.directory, _members(layout))
+    try:
+        supervisor.start()
+        step(f"{len(supervisor.members)} processes started")
+        wait_until_ready(asked, hosts=len(layout.hosts))
+        step("the API answers, and hosts are up")
+        yield projects
+    finally:
+        supervisor.stop()
+
+
+def _members(layout: Layout) -> list[Member]:
+    logs = layout.asked.directory / "logs"
+    logs.mkdir(mode=0o750, exist_ok=True)
+    try:
+        nats = Member("nats", layout.nats.command(), logs / "nats.log")
+    except NoNatsServer as exc:
+        raise StartFailed(exc.message) from exc
+    members = [nats]
+    for role in ("conductor", "api"):
+        command = program(role, "--config", str(layout.config(role)))
+        members.append(Member(role, command, logs / f"{role}.log"))
+    for cell in layout.cells():
+        name = f"agent-{cell}"
+        command = program("agent", "--config", str(layout.config(name)))
+        members.append(Member(name, command, logs / f"{name}.log"))
+    return members
+
+
+def port_of(wanted: int, listen: str) -> int:
+    """Return the port to use: the roles are told it, so 0 becomes a free one here."""
+    return wanted or free_port(listen)
+
+
+def wait_until_ready(asked: Asked, hosts: int) -> None:
+    """Wait until the API answers and so many hosts are up. Raises StartFailed naming the logs."""
+    url = f"{'https' if asked.cert else 'http'}://{_reached_at(asked.listen)}:{asked.port}"
+    end = time.monotonic() + READY_S
+    while not _are_up(_get(url, "/metrics", asked.cacert), hosts):
+        if time.monotonic() > end:
+            raise StartFailed(
+                f"the API does not answer for {hosts} hosts within {READY_S:g} s; the logs in "
+                f"{asked.directory / 'logs'} may say why"
+            )
+        time.sleep(0.05)
+
+
+def _reached_at(listen: str) -> str:
+    wildcard = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+    return wildcard.get(listen, f"[{listen}]" if ":" in listen else listen)
+
+
+def _are_up(metrics: str, hosts: int) -> bool:
+    found = re.search(r'^kilonova_hosts\{state="up"\} (\d+)', metrics, re.MULTILINE)
+    return found is not None and int(found[1]) >= hosts
+
+
+def _get(url: str, path: str, cacert: str | None) -> str:
+    """Return what a page says, "" when it does not answer."""
+    parts = urlsplit(url)
+    kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
+    more = {}
+    if parts.scheme == "https":
+        kind = http.client.HTTPSConnection
+        more = {"context": ssl.create_default_context(cafile=cacert)}
+    connection = kind(parts.hostname or "", parts.port, timeout=5, **more)  # type: ignore[arg-type]
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.read().decode() if answer.status == 200 else ""
+    except (OSError, http.client.HTTPException):
+        return ""
+    finally:
+        connection.close()

@@ -1,0 +1,342 @@
+"""``kilonova up --split``: each role a process, on NATS with TLS and credentials. R2, R3, R5, R6."""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client import Client, Wire, until
+from tests.processes.test_nats import nats_server
+
+V = "/compute/v2.1/servers"
+ROOT = Path(__file__).resolve().parents[2]
+KILONOVA = [sys.executable, "-m", "kilonova.cli.main"]
+LONG_S = 90.0
+
+
+class Split:
+    """A deployment that runs, and its first user."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        command = [*KILONOVA, "up", "--split", "--driver", "fake", "--port", "0", "--json"]
+        with (directory.parent / "errors").open("ab") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--state-dir", str(directory), *options],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        assert self.process.stdout is not None
+        line = _object(self.process.stdout)
+        assert line, (directory.parent / "errors").read_text()
+        self.what = json.loads(line)
+        self.url = self.what["url"]
+        passwords = json.loads((directory / "passwords.json").read_text())
+        self.demo = self._log_in("demo", passwords["demo"])
+        self.admin = self._log_in("admin", passwords["admin"])
+
+    def _log_in(self, user: str, password: str) -> Client:
+        who = {"name": user, "domain": {"id": "default"}, "password": password}
+        auth = {
+            "identity": {"methods": ["password"], "password": {"user": who}},
+            "scope": {"project": {"name": user, "domain": {"id": "default"}}},
+        }
+        got = Wire(self.url).send("POST", "/identity/v3/auth/tokens", {"auth": auth}, {})
+        assert got.status == 201, got
+        return Client(self.url, got.headers["x-subject-token"], got.json["token"]["project"]["id"])
+
+    def pids(self) -> dict[str, int]:
+        """Return role -> pid."""
+        found = json.loads((self.directory / "processes.json").read_text())
+        return {name: one["pid"] for name, one in found.items()}
+
+    def kill(self, role: str) -> int:
+        """kill -9 of a role; return whom."""
+        pid = self.pids()[role]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one of our commands on the deployment."""
+        return subprocess.run(
+            [*KILONOVA, *words, "--state-dir", str(self.directory)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    def close(self) -> None:
+        """Stop it as a person would."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def _object(lines: Any) -> str:
+    """Return the first JSON object that comes, over several lines perhaps."""
+    text = ""
+    for line in lines:
+        text += line
+        with contextlib.suppress(ValueError):
+            json.loads(text)
+            return text
+    return ""
+
+
+@pytest.fixture(scope="module")
+def split() -> Iterator[Split]:
+    with nats_server(), tempfile.TemporaryDirectory(prefix="kilonova-split-") as name:
+        made = Split(Path(name) / "state", "--hosts", "3")
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def wait(client: Client, server: str, status: str) -> dict[str, Any]:
+    """Wait until a server has a status."""
+
+    def look() -> Any:
+        found = client.show(server)
+        assert found["status"] != "ERROR" or status == "ERROR", found.get("fault")
+        return found if found["status"] == status and not found["OS-EXT-STS:task_state"] else None
+
+    found: dict[str, Any] = until(look, f"{server} {status}", LONG_S)
+    return found
+
+
+def gone(client: Client, server: str) -> None:
+    """Wait until a server is no more."""
+    until(lambda: client.call("GET", f"{V}/{server}").status == 404, f"{server} gone", LONG_S)
+
+
+def test_each_role_is_a_process(split: Split) -> None:
+    pids = split.pids()
+    assert set(pids) == {"nats", "conductor", "api", "agent-cell1"}
+    assert len({*pids.values(), split.what["pid"]}) == 5
+    environment = Path(f"/proc/{pids['agent-cell1']}/environ").read_text()
+    config = (split.directory / "split" / "agent-cell1.toml").read_text()
+    for secret in ("database", "sqlite", "postgresql", "secret.key"):
+        assert secret not in config
+        assert secret not in environment
+
+
+def test_credentials_are_private(split: Split) -> None:
+    files = [
+        *(split.directory / "split" / "creds").iterdir(),
+        *(split.directory / "split").glob("*.toml"),
+    ]
+    assert {f.name for f in files} >= {"api.creds", "cell1-host1.creds", "api.toml"}
+    assert [f for f in files if f.stat().st_mode & 0o077] == []
+
+
+def test_the_life_of_a_server(split: Split) -> None:
+    """Create, list, stop, resize to another host and confirm, snapshot, delete."""
+    demo = split.demo
+    server = demo.boot("web")
+    wait(demo, server, "ACTIVE")
+    assert [s["id"] for s in demo.get(f"{V}/detail")["servers"]] == [server]
+    demo.act(server, {"os-stop": None})
+    wait(demo, server, "SHUTOFF")
+    demo.act(server, {"os-start": None})
+    wait(demo, server, "ACTIVE")
+    demo.act(server, {"resize": {"flavorRef": "2"}})
+    wait(demo, server, "VERIFY_RESIZE")
+    demo.act(server, {"confirmResize": None})
+    wait(demo, server, "ACTIVE")
+    made = demo.call("POST", f"{V}/{server}/action", {"createImage": {"name": "copy"}})
+    assert made.status == 202, made
+    image = made.json["image_id"]
+    look = f"/image/v2/images/{image}"
+    until(lambda: demo.get(look)["status"] == "active", "the image", LONG_S)
+    assert demo.get(look)["size"] > 0
+    log = demo.call("POST", f"{V}/{server}/action", {"os-getConsoleOutput": {}})
+    assert log.status == 200, log
+    demo.delete(f"{V}/{server}")
+    gone(demo, server)
+    assert demo.call("DELETE", look).status == 204
+
+
+def test_a_volume_in_a_server(split: Split) -> None:
+    demo = split.demo
+    server = demo.boot("with-volume")
+    wait(demo, server, "ACTIVE")
+    root = f"/volume/v3/{demo.project}/volumes"
+    volume = demo.post(root, {"volume": {"size": 1}})["volume"]["id"]
+    until(lambda: demo.get(f"{root}/{volume}")["volume"]["status"] == "available", "made", LONG_S)
+    demo.post(f"{V}/{server}/os-volume_attachments", {"volumeAttachment": {"volumeId": volume}})
+    until(lambda: demo.get(f"{root}/{volume}")["volume"]["status"] == "in-use", "attached", LONG_S)
+    demo.delete(f"{V}/{server}")
+    gone(demo, server)
+    until(lambda: demo.get(f"{root}/{volume}")["volume"]["status"] == "available", "free", LONG_S)
+    assert demo.call("DELETE", f"{root}/{volume}").status == 202
+    until(lambda: demo.call("GET", f"{root}/{volume}").status == 404, "deleted", LONG_S)
+
+
+def test_hosts_are_seen_by_the_api(split: Split) -> None:
+    """Liveness, disabling and why: read by a process that hears no host."""
+    hosts = split.admin.get("/compute/v2.1/os-services")["services"]
+    assert [h["state"] for h in hosts] == ["up"] * 3
+    one = hosts[0]
+    path = f"/compute/v2.1/os-services/{one['id']}"
+    split.admin.call("PUT", path, {"status": "disabled", "disabled_reason": "test"})
+    for n in range(3):
+        server = split.demo.boot(f"elsewhere{n}")
+        wait(split.demo, server, "ACTIVE")
+        where = split.admin.show(server)["OS-EXT-SRV-ATTR:host"]
+        assert where != one["host"]
+        split.demo.delete(f"{V}/{server}")
+        gone(split.demo, server)
+    split.admin.call("PUT", path, {"status": "enabled"})
+    up = split.admin.get("/compute/v2.1/os-hypervisors/detail")["hypervisors"]
+    assert [h["status"] for h in up] == ["enabled"] * 3
+
+
+class _Storm(threading.Thread):
+    """One person who creates and deletes servers whatever dies, and asks again with the same key."""
+
+    def __init__(self, client: Client, number: int, ending: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.client = client
+        self.number = number
+        self.ending = ending
+        self.body = client.server_body("storm")["server"]
+        self.kept: list[str] = []
+        self.left: list[str] = []
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        mine, n = random.Random(self.number), 0
+        while not self.ending.wait(0.15):  # the private network has 250 addresses
+            n += 1
+            body = {"server": {**self.body, "name": f"storm{self.number}-{n}"}}
+            key = {"Idempotency-Key": f"storm-{self.number}-{n}-{time.time_ns()}"}
+            made = self._insist("POST", V, (202,), body, key)
+            if made is None:
+                return
+            server = made["server"]["id"]
+            if mine.random() < 0.7:
+                self._insist("DELETE", f"{V}/{server}", (204, 404))
+                self.left.append(server)
+            else:
+                self.kept.append(server)
+
+    def _insist(
+        self, method: str, path: str, good: tuple[int, ...], body: Any = None, headers: Any = None
+    ) -> Any:
+        """Ask until the answer is one of ``good``; what else than silence, 409, 5xx comes is wrong."""
+        end = time.monotonic() + LONG_S
+        while time.monotonic() < end:
+            try:
+                got = self.client.call(method, path, body, headers=headers)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.05)
+                continue
+            if got.status in good:
+                return got.json or {}
+            if got.status not in (409, 500, 502, 503):
+                break
+            time.sleep(0.05)
+        self.wrong.append(f"{method} {path}: {got}" if "got" in dir() else f"{method} {path}")
+        return None
+
+
+def _storm(split: Split, seed: int, kills: int) -> None:
+    unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
+    project = split.demo.project
+    assert (
+        split.admin.call("PUT", f"/compute/v2.1/os-quota-sets/{project}", unlimited).status == 200
+    )
+    ports = split.admin.call("PUT", f"/network/v2.0/quotas/{project}", {"quota": {"port": -1}})
+    assert ports.status == 200
+    rng, ending = random.Random(seed), threading.Event()
+    people = [_Storm(split.demo, seed * 10 + n, ending) for n in range(2)]
+    for p in people:
+        p.start()
+    killed = []
+    for n in range(kills):
+        role = ("conductor", "api", "agent-cell1", "nats")[n % 4]
+        before = split.kill(role)
+        killed.append(role)
+        until(lambda role=role, before=before: split.pids().get(role) not in (None, before), role)
+        time.sleep(rng.uniform(0.05, 0.8))  # the moment of the next one is what is random
+    ending.set()
+    for p in people:
+        p.join(LONG_S)
+    until(lambda: _answers(split), "the API is back", LONG_S)
+    assert [w for p in people for w in p.wrong] == []
+    assert len(killed) == kills
+    made = [s for p in people for s in (*p.kept, *p.left)]
+    assert made, "nothing was under way"
+    for p in people:
+        for server in p.left:
+            gone(split.demo, server)
+        for server in p.kept:
+            wait(split.demo, server, "ACTIVE")
+            split.demo.delete(f"{V}/{server}")
+            gone(split.demo, server)
+    until(lambda: split.demo.get(f"{V}/detail")["servers"] == [], "nothing left", LONG_S)
+    audit = until(lambda: _clean(split), "the audit finds nothing", LONG_S)
+    assert audit
+
+
+def _answers(split: Split) -> bool:
+    try:
+        return split.demo.call("GET", "/readyz").status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _clean(split: Split) -> bool:
+    return split.command("audit").returncode == 0
+
+
+def test_kill_each_role_while_servers_come_and_go(split: Split) -> None:
+    """R2, R3, R6: twenty kills; what was answered is there, what was deleted is gone, nothing is left."""
+    _storm(split, 1, kills=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 105))
+def test_kill_each_role_at_length(split: Split, seed: int) -> None:
+    """R2: the nightly set."""
+    _storm(split, seed, kills=80)
+
+
+def test_down_ends_everything(tmp_path: Path) -> None:
+    """By pid; and a state directory goes on where it was."""
+    with nats_server():
+        first = Split(tmp_path / "state", "--hosts", "1")
+    server = first.demo.boot("stays")
+    wait(first.demo, server, "ACTIVE")
+    pids = list(first.pids().values())
+    done = first.command("down")
+    assert done.returncode == 0, done.stderr
+    first.close()
+    assert [p for p in pids if Path(f"/proc/{p}").exists()] == []
+    again = Split(tmp_path / "state")
+    try:
+        assert again.demo.show(server)["status"] == "ACTIVE"
+        again.demo.delete(f"{V}/{server}")
+        gone(again.demo, server)
+    finally:
+        again.close()
