@@ -2,7 +2,7 @@
 
 from kilonova.agent.guests import PORT_POLL_S, Bench, Plugs, Verbs, Work, payload_of, public
 from kilonova.objects.base import Versioned
-from kilonova.objects.guest import GuestBuild, GuestBuilt, GuestGone
+from kilonova.objects.guest import GuestBuild, GuestBuilt, GuestGone, PowerState
 from kilonova.objects.live_orders import (
     GuestLiveAbort,
     GuestLiveArrive,
@@ -14,7 +14,7 @@ from kilonova.objects.live_orders import (
     GuestLiveRollback,
 )
 from kilonova.objects.order import Direction
-from kilonova.virt.driver import Again, DriverError
+from kilonova.virt.driver import Again, DriverError, GuestMissing
 from kilonova.virt.migration import MigrationDriver
 
 TAPS_S = 60.0
@@ -89,7 +89,10 @@ class GuestLive:
         build = asked.build
         if asked.plug:
             self._plug(work, build)
-        made = migrations_of(self._bench).post_live_migration_at_destination(build, work.say)
+        try:
+            made = migrations_of(self._bench).post_live_migration_at_destination(build, work.say)
+        except GuestMissing:  # gone since it came: whoever looks at it next finds that out
+            return GuestBuilt(power_state=PowerState.NOSTATE, hardware=build.hardware)
         state, hardware, devices = made
         self._bench.metadata.put(public(build.metadata), devices)
         self._bench.known.set(build.server_id, state)

@@ -97,13 +97,17 @@ class GuestLivePrepare(Versioned, frozen=True, kw_only=True):
     """Make ready what the guest will find. build: as it will be here. plug: its ports have a binding here already.
 
     config_drive: the drive's bytes, zlib in base64; None when there is none. It is as secret as user data.
+    migration: its uuid; what another one prepared is made anew.
     """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     server_id: str
     build: GuestBuild
     plan: LivePlan
     plug: bool = True
     config_drive: str | None = None
+    migration: str = since(1, 1, default="")
 
 
 class LivePrepared(Versioned, frozen=True, kw_only=True):

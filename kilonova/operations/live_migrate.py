@@ -24,7 +24,7 @@ from kilonova.common.errors import BadRequest, Conflict
 from kilonova.common.ids import new_uuid
 from kilonova.db import migrations, servers
 from kilonova.db.engine import Tx
-from kilonova.objects.guest import GuestBuild, GuestBuilt
+from kilonova.objects.guest import GuestBuild, GuestBuilt, PowerState
 from kilonova.objects.live_orders import (
     GuestLiveAbort,
     GuestLiveArrive,
@@ -236,6 +236,7 @@ def order_prepare(run: Run) -> Order:
         server_id=run.resource,
         build=build,
         config_drive=drive,
+        migration=run.params.migration,
         plan=_kept(run, "check_source", LivePlan),
         plug=run.outputs["reach"]["plugged"],
     )
@@ -390,6 +391,8 @@ def left(run: Run, answer: Answer) -> Output:
 def stays(run: Run, answer: Answer) -> Output:
     """Keep what the destination says of the guest."""
     result = unpack(answer.body, GuestBuilt)
+    if result.power_state == PowerState.NOSTATE:
+        return {}
     return {"power_state": result.power_state, "devices": _encode(result.devices).decode()}
 
 

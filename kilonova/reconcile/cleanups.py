@@ -11,7 +11,7 @@ from kilonova.common.log import get_logger
 from kilonova.db import mappings
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.objects.base import decode, encode
-from kilonova.objects.order import AnswerState, Order
+from kilonova.objects.order import Answer, AnswerState, Order
 from kilonova.operations import cleanup, server_volumes
 from kilonova.operations.services import Services
 from kilonova.reconcile.finding import Finding
@@ -101,10 +101,16 @@ def answered(services: Services, subject: str, body: bytes) -> None:
     for r in rows:
         if r["id"] != record:
             continue
-        if answer.state == AnswerState.DONE:
+        if answer.state == AnswerState.DONE or _overtaken(answer, r):
             _done(services, cell, r)
         else:
             _tried(cell, record, answer.message or answer.details or str(answer.state))
+
+
+def _overtaken(answer: Answer, record: Row) -> bool:
+    """Tell whether a newer operation has taken the guest over on that host: nothing of a live migration is left."""
+    verb = decode(record["order"], Order).verb
+    return answer.state == AnswerState.REFUSED and verb.startswith("guest_live_")
 
 
 def _tried(cell: Database, record: str, why: str) -> None:

@@ -22,6 +22,7 @@ from kilonova.virt.driver import DriverError, Progress
 from kilonova.virt.resize import Made
 
 ABORTED = "live_migration_aborted"
+NOT_REMOVED = "What the server had on the host before is not removed yet."
 NOT_SHARED = (
     "The instances path of the server is not on shared storage: Live migration can not be used without shared storage "
     "except a booted from volume VM which does not have a local disk."
@@ -52,7 +53,10 @@ class MigrationDriver(Protocol):
         ...
 
     def pre_live_migration(self, asked: GuestLivePrepare, progress: Progress) -> LivePrepared:
-        """At the destination: make what the guest will find there; its taps are there already."""
+        """At the destination: make what the guest will find there; its taps are there already.
+
+        DriverError: something of the guest is here already that was not made for this (what it left here before, say).
+        """
         ...
 
     def live_migration(self, asked: GuestLiveMigrate, progress: Progress) -> LiveMigrated:

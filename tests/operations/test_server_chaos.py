@@ -37,12 +37,16 @@ class Chaos:
 
     def __init__(self, path: Path, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.world = ServerWorld(path, shape=Shape(nics=seed % 3), hosts=3)
+        self.world = ServerWorld(path, shape=self.shape(seed), hosts=3)
         self.before = self.world.ledger()
         self.made: list[str] = []
         self.accepted = 0
         self.backs: dict[str, Callable[[], None]] = {}
         self.world.engine().open()
+
+    def shape(self, seed: int) -> Shape:
+        """Return what every server is made of."""
+        return Shape(nics=seed % 3)
 
     def live(self, turns: int) -> None:
         """Let ``turns`` things happen."""

@@ -25,7 +25,12 @@ from kilonova.virt.fake.disks import defined
 from kilonova.virt.fake.guests import fresh
 from kilonova.virt.fake.host import HANG_S, FakeHost
 from kilonova.virt.fake.world import COMING, LEFT, PREPARED, RUNS, FakeGuest, FakeMove
-from kilonova.virt.migration import NOT_SHARED, NOTHING_LOCAL, LiveMigrationAborted
+from kilonova.virt.migration import (
+    NOT_REMOVED,
+    NOT_SHARED,
+    NOTHING_LOCAL,
+    LiveMigrationAborted,
+)
 from kilonova.virt.resize import Made
 
 GIB = 1 << 30
@@ -64,9 +69,14 @@ class FakeMigrations(FakeHost):
         server = asked.server_id
         with self._world.lock:
             guest = self._world.guests(self._host).get(server)
+            if guest is not None and guest.moving == LEFT:  # it comes back
+                self._world.drop(self._host, server)
+                guest = None
             if guest is None:
                 guest = msgspec.structs.replace(fresh(asked.build), moving=PREPARED)
                 self._world.put(self._host, guest)
+            elif guest.moving not in (PREPARED, COMING):
+                raise DriverError(NOT_REMOVED, elsewhere=True)
         self._fail("live_prepare", server, asked.build.faults, progress)
         return LivePrepared()
 

@@ -40,7 +40,12 @@ from kilonova.virt.libvirt import console, disks, moved_xml, power
 from kilonova.virt.libvirt.building import Building
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.domains import is_active, text_of
-from kilonova.virt.migration import NOT_SHARED, NOTHING_LOCAL, LiveMigrationAborted
+from kilonova.virt.migration import (
+    NOT_REMOVED,
+    NOT_SHARED,
+    NOTHING_LOCAL,
+    LiveMigrationAborted,
+)
 from kilonova.virt.resize import Made
 
 log = get_logger(__name__)
@@ -131,10 +136,9 @@ class Migrations(Building):
     def pre_live_migration(self, asked: GuestLivePrepare, progress: Progress) -> LivePrepared:
         """Make record, disks, console log, config drive and firmware variables; what is there stays."""
         build, directory = asked.build, self._disks.directory(asked.server_id)
-        if self._find(asked.server_id) is not None and not (directory / INCOMING).exists():
-            raise DriverError("The guest is on this host.")
+        self._clear_for(asked, directory)
         self._keep(build, build.hardware, self._disks.record(asked.server_id))
-        (directory / INCOMING).touch(mode=0o600)
+        self._disks.owner.give(directory, write=True)
         console.prepare(directory / "console.log")
         if build.hardware.firmware == "uefi":
             self._nvram(directory)
@@ -273,6 +277,22 @@ class Migrations(Building):
         return base64.b64encode(zlib.compress(data, 9)).decode()
 
     # -- parts of the destination
+
+    def _clear_for(self, asked: GuestLivePrepare, directory: Path) -> None:
+        """Make the guest's directory; what another migration prepared, or left when it went, is removed first."""
+        mark = directory / INCOMING
+        if mark.exists() and mark.read_text() == asked.migration:
+            return
+        if self._find(asked.server_id) is not None:
+            raise DriverError(NOT_REMOVED, elsewhere=True)
+        if directory.exists():
+            if not mark.exists() and not (directory / OUTGOING).exists():
+                raise DriverError(NOT_REMOVED, elsewhere=True)
+            self._disks.remove(asked.server_id)
+        directory.mkdir()
+        part = mark.with_suffix(".part")
+        part.write_text(asked.migration)
+        part.replace(mark)
 
     def _put_config_drive(self, directory: Path, packed: str) -> None:
         target = directory / "config-drive.iso"

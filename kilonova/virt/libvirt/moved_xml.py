@@ -58,11 +58,11 @@ def _reached(disk: ET.Element, there: ET.Element) -> None:
         disk.remove(element)
     disk.set("type", there.get("type", "network"))
     for kind in ("driver", "source"):
-        element, old = there.find(kind), disk.find(kind)
+        new, old = there.find(kind), disk.find(kind)
         if old is not None:
             disk.remove(old)
-        if element is not None:
-            disk.insert(0, element)
+        if new is not None:
+            disk.insert(0, new)
 
 
 def _there(value: str, source: Path, target: Path) -> str:
