@@ -8,7 +8,7 @@ from kilonova.db import mappings
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode
 from kilonova.objects.server import FlavorRecord, RequestedServer, ResizeParams
-from kilonova.operations import cleanup, guest_orders, resizing
+from kilonova.operations import guest_orders, resizing
 from kilonova.operations.services import Services
 from kilonova.placement import allocations
 from kilonova.saga import journal
@@ -28,10 +28,7 @@ def claim(run: Run) -> Output:
 
 
 def decide(run: Run, avoid: Set[str]) -> dict[str, Any]:
-    """Choose a host of the server's cell for its new size. Raises NoValidHost.
-
-    Never one that still has to clean up after this server: its old files are there.
-    """
+    """Choose a host of the server's cell for its new size. Raises NoValidHost."""
     row = guest_orders.server_row(run.services, run.home, run.resource)
     params: ResizeParams = run.params
     return choose(run.services, run.home, row, resizing.new_flavor(params), avoid, params.to_host)
@@ -58,8 +55,7 @@ def choose(
         requested_node=None,
         force_host=False,
     )
-    unclean = services.cell(cell).read(lambda tx: cleanup.hosts_of_server(tx, server))
-    return services.scheduling.place_again(asked, cell, avoid={*avoid, *unclean})
+    return services.scheduling.place_again(asked, cell, avoid=avoid)
 
 
 def take(run: Run, where: Mapping[str, Any]) -> None:

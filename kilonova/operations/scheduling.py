@@ -18,6 +18,7 @@ from kilonova.db import cells, mappings
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode
 from kilonova.objects.server import FlavorRecord, ImageRecord, RequestedServer
+from kilonova.operations import cleanup
 from kilonova.operations.services import Services
 from kilonova.placement import claims, groups
 from kilonova.placement.claims import Change
@@ -178,10 +179,14 @@ class Scheduling:
         return _placed(requested, self.decide(requested, avoid))
 
     def place_again(self, requested: RequestedServer, cell: str, avoid: Set[str]) -> dict[str, Any]:
-        """``place``, of a server that has its row in a cell: on a host of that cell."""
-        world = self._services.world
+        """``place``, of a server that has its row in a cell: on a host of that cell.
+
+        Never on one that still has to clean up after this server: its old files are there (R14).
+        """
+        world, home = self._services.world, self._services.cell(cell)
+        unclean = home.read(lambda tx: cleanup.hosts_of_server(tx, requested.server_id))
         request = world.read(
-            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset(avoid))
+            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset({*avoid, *unclean}))
         )
         request = dataclasses.replace(request, cell=cell)
         now = self._services.now()

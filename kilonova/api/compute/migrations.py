@@ -14,6 +14,7 @@ from kilonova.api.compute.shared import (
     TEXT,
     R,
     limit_of,
+    links,
     many,
     next_link,
     one,
@@ -107,6 +108,8 @@ def _view(req: Request, row: Row) -> dict[str, Any]:
     }
     if req.version >= V(2, 23):
         out["migration_type"] = row["kind"]
+        if row["kind"] == "live-migration" and row["status"] in migrations.LIVE:
+            out["links"] = links(req, f"servers/{row['server']}/migrations/{row['id']}")
     if req.version >= V(2, 59):
         out["uuid"] = row["uuid"]
     if req.version >= V(2, 80):

@@ -54,8 +54,8 @@ def targets(text: str, names: list[str]) -> dict[str, str]:
 
 def _reached(disk: ET.Element, there: ET.Element) -> None:
     """Let a volume be reached as the destination reaches it."""
-    for element in disk.findall("source"):
-        disk.remove(element)
+    for source in disk.findall("source"):
+        disk.remove(source)
     disk.set("type", there.get("type", "network"))
     for kind in ("driver", "source"):
         new, old = there.find(kind), disk.find(kind)

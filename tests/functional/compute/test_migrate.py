@@ -46,6 +46,16 @@ def _moves(cloud: Whole, server: str, version: str = "2.80") -> list[dict[str, A
     return listed
 
 
+def _cannot_leave(cloud: Whole, host: str) -> None:
+    """A host that keeps what was left there stays in the cloud."""
+    path = f"{V}/os-services"
+    listed = cloud.call("GET", f"{path}?host={host}", who="admin", version="2.53")
+    (service,) = [s["id"] for s in listed.json["services"] if s["binary"] == "nova-compute"]
+    refused = cloud.call("DELETE", f"{path}/{service}", who="admin", version="2.53")
+    assert refused.status == 409
+    assert "Unable to delete compute service" in str(refused.json)
+
+
 @pytest.mark.parametrize(("end", "stays"), [("confirmResize", False), ("revertResize", True)])
 def test_migrate(cloud: Whole, server: str, end: str, stays: bool) -> None:
     """Another host, the same server; confirmed it is there, reverted it is back."""
@@ -59,6 +69,8 @@ def test_migrate(cloud: Whole, server: str, end: str, stays: bool) -> None:
     assert (move["status"], move["migration_type"]) == ("finished", "migration")
     assert (move["source_compute"], move["dest_compute"]) == (source, there)
     assert (move["source_node"], move["dest_node"]) == (source, there)
+    assert cloud.audit() == [], "what the source keeps is no stranger"
+    _cannot_leave(cloud, source)
     assert _act(cloud, server, end).status in (202, 204)
     shown = cloud.settled(server).json["server"]
     assert (shown["status"], _host(cloud, server)) == ("ACTIVE", source if stays else there)
