@@ -68,6 +68,7 @@ TABLE: tuple[Kind, ...] = (  # in this order rows are inserted; they are removed
     Kind(c.migration, Fate.MERGED, "every move; one uuid, another number", anew={"id": None}),
     Kind(c.console_token, Fate.REGENERATED, "a token is good for one host only"),
     Kind(c.cleanup, Fate.STAYS, "what a host of this cell still has to do"),
+    Kind(c.notification, Fate.STAYS, "what subscribers were told here", ""),
     Kind(c.host, Fate.STAYS, "a host", ""),
     Kind(TABLES.operation, Fate.STAYS, "an operation never leaves its home", ""),
     Kind(TABLES.step, Fate.STAYS, "as its operation", ""),

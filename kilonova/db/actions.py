@@ -5,6 +5,7 @@ import traceback
 import sqlalchemy as sa
 
 from kilonova.common.context import Context
+from kilonova.db import notifications
 from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import action_event as ev
 from kilonova.db.schema.cell import fault as f
@@ -40,8 +41,8 @@ _LAST_FAULT = Q(
 
 
 def begin(tx: Tx, *, operation: str, server: str, action: str, ctx: Context, now: float) -> None:
-    """Open an action; opening it again changes nothing."""
-    tx.run(
+    """Open an action, and tell subscribers; opening it again changes nothing."""
+    opened = tx.run(
         _BEGIN,
         operation=operation,
         server=server,
@@ -54,6 +55,8 @@ def begin(tx: Tx, *, operation: str, server: str, action: str, ctx: Context, now
         updated_at=now,
         message=None,
     )
+    if opened == 1:
+        notifications.begun(tx, ctx, server, action, now)
 
 
 def stands(tx: Tx, operation: str) -> str:
@@ -63,8 +66,9 @@ def stands(tx: Tx, operation: str) -> str:
 
 
 def finish(tx: Tx, operation: str, now: float, *, error: bool = False) -> None:
-    """Close an action; ``error`` gives it the message "Error"."""
-    tx.run(_FINISH, operation_=operation, now=now, message="Error" if error else None)
+    """Close an action, and tell subscribers what the server is now; ``error`` gives it the message "Error"."""
+    if tx.run(_FINISH, operation_=operation, now=now, message="Error" if error else None) == 1:
+        notifications.ended(tx, operation, now, error=error)
 
 
 def event(

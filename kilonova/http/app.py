@@ -21,7 +21,7 @@ from kilonova.http import errors as forms
 from kilonova.http.microversion import Microversion
 from kilonova.http.openapi import route_of
 from kilonova.http.policy import PUBLIC, Policy
-from kilonova.http.request import Query, Request, Response
+from kilonova.http.request import SPARE, Query, Request, Response
 from kilonova.http.routing import FIRST, Route, check
 
 log = logs.get_logger(__name__)
@@ -285,9 +285,9 @@ class Application:
             route.body.check(body)
         keyed = route.idempotent not in ("", "own") and "idempotency-key" in headers
         if keyed and s.once is not None:
-            _answer(resp, route, s.once(request, route))
+            _answer(req, resp, route, s.once(request, route))
         else:
-            _answer(resp, route, route.handler(request))
+            _answer(req, resp, route, route.handler(request))
 
     def _negotiate(
         self, s: Service, headers: dict[str, str], resp: falcon.Response
@@ -400,14 +400,15 @@ def _action_of(body: Any, routes: Sequence[Route]) -> str | None:
     raise e.BadRequest(f"There is no such action: {next(iter(body))!s:.80}")
 
 
-def _answer(resp: falcon.Response, route: Route, result: Any) -> None:
+def _answer(req: falcon.Request, resp: falcon.Response, route: Route, result: Any) -> None:
     out = result if isinstance(result, Response) else Response(body=result)
     resp.status = out.status or route.success
     for k, v in out.headers.items():
         resp.set_header(k, v)
     if out.stream is not None:
         resp.content_type = out.content_type
-        resp.stream = out.stream
+        spare = req.env.get(SPARE) if out.lasting else None
+        resp.stream = out.stream if spare is None else spare(out.stream)
     elif out.body is None:
         if resp.status_code not in (204, 304):
             resp.content_length = 0

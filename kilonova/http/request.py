@@ -56,6 +56,10 @@ class Query:
         return bool(self.pairs)
 
 
+SPARE = "kilonova.spare"
+"""In the WSGI environment: gives a stream that lasts a thread of its own."""
+
+
 @dataclass(slots=True)
 class Request:
     """One request after authentication, negotiation, policy and schema.
@@ -112,6 +116,7 @@ class Request:
 class Response:
     """An answer. body: anything msgspec encodes, bytes as they are, an iterator of bytes, or None for no body.
 
+    lasting: the stream goes on for minutes and mostly waits; it does not take one of the server's threads from others.
     told_once: why a retry under the same Idempotency-Key does not get this answer again (it holds a secret).
     """
 
@@ -121,3 +126,4 @@ class Response:
     content_type: str = "application/json"
     stream: Iterator[bytes] | Iterable[bytes] | None = None
     told_once: str | None = None
+    lasting: bool = False

@@ -6,7 +6,7 @@ Here a body passes in pieces, and a connection with an unread body is closed aft
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cheroot import server as cheroot
@@ -14,6 +14,7 @@ from cheroot import wsgi
 
 from kilonova.common.errors import BadRequest
 from kilonova.http.connection import make_file
+from kilonova.http.request import SPARE
 
 _LINE = 4096
 _TRAILERS = 64
@@ -143,6 +144,29 @@ class _Connection(cheroot.HTTPConnection):
         super().__init__(server, sock, make_file)
 
 
+class _Lasting:
+    """A stream with a thread of its own: the pool is one larger until it is closed. It ends when the server stops."""
+
+    def __init__(self, pool: Any, closing: threading.Event, stream: Any) -> None:
+        self._pool: Any = pool
+        self._closing = closing
+        self._stream = stream
+        pool.grow(1)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._stream:
+            if self._closing.is_set():
+                return
+            yield piece
+
+    def close(self) -> None:
+        """The stream ended, or who read it went away; safe to repeat."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._stream.close()
+            pool.shrink(1)
+
+
 class HttpServer:
     """Serve one WSGI application from threads of this process. port 0: the system picks one, see ``port``."""
 
@@ -156,8 +180,10 @@ class HttpServer:
         timeout_s: int = 30,
         tls: tuple[str, str] | None = None,
     ) -> None:
+        self._application = application
+        self._closing = threading.Event()
         self._server = wsgi.Server(
-            (host, port), application, numthreads=threads, timeout=timeout_s, request_queue_size=128
+            (host, port), self._call, numthreads=threads, timeout=timeout_s, request_queue_size=128
         )
         self._server.ConnectionClass = _Connection
         self._server.server_name = "kilonova"
@@ -171,6 +197,13 @@ class HttpServer:
         self.port = int(self._server.bind_addr[1])
         self._thread: threading.Thread | None = None
 
+    def _call(self, environ: Any, start_response: Any) -> Any:
+        environ[SPARE] = self._lasting
+        return self._application(environ, start_response)
+
+    def _lasting(self, stream: Any) -> _Lasting:
+        return _Lasting(self._server.requests, self._closing, stream)
+
     def start(self) -> None:
         """Serve in a thread of its own."""
         self._thread = threading.Thread(target=self._server.serve, name="http", daemon=True)
@@ -178,6 +211,7 @@ class HttpServer:
 
     def stop(self) -> None:
         """Stop taking requests, let those under way end, close the port. Safe to repeat."""
+        self._closing.set()
         self._server.stop()
         if self._thread is not None:
             self._thread.join(30)

@@ -7,6 +7,7 @@ from kilonova.db import aggregates, host_usage, mappings, migrations
 from kilonova.db import hosts as db
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.query import Capabilities, CapabilitiesQuery
+from kilonova.operations import notices
 from kilonova.operations.aggregates import take_out
 from kilonova.operations.ask import HostSilent, ask
 from kilonova.operations.hosts_elsewhere import HostState
@@ -127,6 +128,11 @@ def remove(services: Services, found: ComputeHost) -> None:
     if found.state.cell == CELL0:
         raise NotFound(f"Compute host {host} could not be found.")
     services.world.write(drop_world)
-    services.cell(found.state.cell).write(lambda tx: db.remove(tx, host))
+
+    def remove(tx: Tx) -> None:
+        notices.service(tx, "service.delete", db.find(tx, host), services.now())
+        db.remove(tx, host)
+
+    services.cell(found.state.cell).write(remove)
     services.hosts.forget(host)
     services.scheduling.aggregates_changed()

@@ -30,7 +30,7 @@ from kilonova.objects.host import (
     Report,
 )
 from kilonova.objects.query import GuestPresence, GuestStateQuery, Query, QueryReply
-from kilonova.operations import states
+from kilonova.operations import notices, states
 from kilonova.operations.hosts_elsewhere import CHANGED, HostsElsewhere, HostState, state_of
 from kilonova.operations.services import Services
 from kilonova.placement import providers
@@ -136,16 +136,17 @@ class Hosts(HostsElsewhere):
         if forced_down is not None:
             new = replace(new, forced_down=forced_down)
         now = self._services.now()
-        self._services.cell(state.cell).write(
-            lambda tx: db.update(
-                tx,
-                host,
-                disabled=int(new.disabled),
-                disabled_reason=new.disabled_reason,
-                forced_down=int(new.forced_down),
-                updated_at=now,
-            )
-        )
+        columns = {
+            "disabled": int(new.disabled),
+            "disabled_reason": new.disabled_reason,
+            "forced_down": int(new.forced_down),
+        }
+
+        def put(tx: Tx) -> None:
+            db.update(tx, host, **columns, updated_at=now)
+            notices.service(tx, "service.update", db.find(tx, host), now)
+
+        self._services.cell(state.cell).write(put)
         self._put(new)
         return new
 
@@ -370,6 +371,7 @@ def _record(tx: Tx, r: HostRegister, now: float) -> Row | None:
             created_at=now,
             **values,
         )
+        notices.service(tx, "service.create", db.find(tx, r.host), now)
     return db.find(tx, r.host)
 
 

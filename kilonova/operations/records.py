@@ -11,7 +11,7 @@ import msgspec
 from kilonova.common.context import Context
 from kilonova.common.errors import Conflict, NotFound
 from kilonova.common.ids import new_uuid
-from kilonova.db import actions, mappings, servers
+from kilonova.db import actions, mappings, notifications, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode, encode
 from kilonova.objects.server import RequestedServer
@@ -53,6 +53,8 @@ def change_server(
             record = new_uuid()
             actions.begin(tx, operation=record, server=found.id, action=action, ctx=ctx, now=now)
             actions.finish(tx, record, now)
+        else:
+            notifications.updated(tx, ctx, found.id, now)
 
     cell.write(put)
     if guest_sees:
@@ -114,6 +116,8 @@ def change_by(
             values["metadata_generation"] = row["metadata_generation"] + 1
         if values:
             servers.set_columns(tx, found.id, **values, updated_at=now)
+        if values or tags is not None:
+            notifications.updated(tx, ctx, found.id, now)
         return servers.find(tx, found.id), guest_sees
 
     row, guest_sees = cell.write(put)

@@ -44,8 +44,8 @@ def succeed(
     row = servers.find(tx, run.resource)
     if not told:
         event(tx, run, transition, step=step, ok=True)
-    actions.finish(tx, run.operation, now)
     if row is None or row["deleted"]:
+        actions.finish(tx, run.operation, now)
         return
     if columns:
         servers.set_columns(tx, run.resource, **columns, updated_at=now)
@@ -56,6 +56,7 @@ def succeed(
         power_state=row["power_state"] if power_state is None else power_state,
         now=now,
     )
+    actions.finish(tx, run.operation, now)
     if power_state is None:
         ask_for_guests(tx, run, row)
 
@@ -75,9 +76,9 @@ def fail(
     """
     now = run.services.now()
     event(tx, run, transition, step=step, ok=False)
-    actions.finish(tx, run.operation, now, error=True)
     row = servers.find(tx, run.resource)
     if row is None or row["deleted"]:
+        actions.finish(tx, run.operation, now, error=True)
         return
     if columns:
         servers.set_columns(tx, run.resource, **columns, updated_at=now)
@@ -88,6 +89,7 @@ def fail(
         power_state=row["power_state"],
         now=now,
     )
+    actions.finish(tx, run.operation, now, error=True)
     ask_for_guests(tx, run, row)
     if not run.cancelled:
         actions.add_fault(

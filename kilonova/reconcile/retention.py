@@ -2,10 +2,12 @@
 
 import sqlalchemy as sa
 
+from kilonova.db import notifications
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.schema import cell as c
 from kilonova.db.schema import world as w
 from kilonova.db.sql import P, Q
+from kilonova.operations import events
 from kilonova.operations.services import Services
 from kilonova.reconcile.finding import Finding
 from kilonova.reconcile.picture import Picture
@@ -114,6 +116,17 @@ def purge_servers(db: Database, before: float, rounds: int = 100) -> int:
     return total
 
 
+def purge_events(db: Database, before: float, rounds: int = 100) -> int:
+    """Forget what happened before a moment; return how much."""
+    total = 0
+    for _ in range(rounds):
+        n = db.write(lambda tx: notifications.purge(tx, before))
+        total += n
+        if n == 0:
+            break
+    return total
+
+
 def run(services: Services) -> list[Finding]:
     """Shrink the journals, purge what is old. At most 10,000 rows of each sort."""
     now = services.now()
@@ -122,5 +135,7 @@ def run(services: Services) -> list[Finding]:
     for db in services.cells.values():
         purge_servers(db, now - KEEP_DELETED_S)
         purge_actions(db, now - KEEP_DELETED_S)
+    for db in (services.world, *services.cells.values()):
+        purge_events(db, now - events.KEEP_S)
     services.world.write(lambda tx: tx.run(_DROP_KEYS, before=now - KEEP_KEYS_S))
     return []

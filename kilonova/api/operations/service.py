@@ -3,6 +3,7 @@
 from typing import Any
 
 from kilonova.api.operations import cells, drains
+from kilonova.api.operations.events import list_events
 from kilonova.api.operations.status import show_status
 from kilonova.api.operations.versions import show_versions
 from kilonova.common.errors import BadRequest, Conflict, NotFound
@@ -23,6 +24,8 @@ _RULES = {
     "kilonova:operations:list": "role:reader",
     "kilonova:operations:show": "role:reader",
     "kilonova:operations:cancel": "role:member",
+    "kilonova:events:list": "role:reader",
+    "kilonova:events:list:all_projects": "rule:context_is_admin",
     "kilonova:explain": "role:member",
     "kilonova:audit": "rule:context_is_admin",
     "kilonova:cleanups": "rule:context_is_admin",
@@ -134,6 +137,7 @@ def service() -> Service:
                 errors=(403, 404, 409),
             ),
             Route("GET", "/v1/status", show_status, "kilonova:status"),
+            Route("GET", "/v1/events", list_events, "kilonova:events:list", errors=(400, 403, 503)),
             Route("GET", "/v1/versions", show_versions, "kilonova:versions"),
             Route("GET", "/v1/audit", audit, "kilonova:audit"),
             Route("POST", "/v1/explain", explain, "kilonova:explain", errors=(400, 403)),

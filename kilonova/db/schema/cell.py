@@ -5,7 +5,7 @@ JSON columns are stored encoded and pass through to the answer. Deleted servers 
 
 import sqlalchemy as sa
 
-from kilonova.db.schema.common import add_secret
+from kilonova.db.schema.common import add_notification, add_secret
 
 METADATA = sa.MetaData()
 
@@ -212,3 +212,4 @@ console_token = sa.Table(
 )
 
 secret = add_secret(METADATA)
+notification = add_notification(METADATA)

@@ -20,3 +20,27 @@ def add_secret(metadata: sa.MetaData) -> sa.Table:
         sa.Index("ix_secret_owner", "owner"),
         sqlite_with_rowid=False,
     )
+
+
+def add_notification(metadata: sa.MetaData) -> sa.Table:
+    """What happened, in the order of commit: what subscribers are told (db/notifications.py).
+
+    event: "<action>:start", ":end" or ":error" of a server's action, with the server's state of that moment; else the
+    full name of the event, with its ``payload`` (JSON).
+    """
+    return sa.Table(
+        "notification",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("event", sa.Text, nullable=False),
+        sa.Column("resource", sa.Text, nullable=False),
+        sa.Column("project_id", sa.Text),
+        sa.Column("user_id", sa.Text),
+        sa.Column("request_id", sa.Text),
+        sa.Column("vm_state", sa.Text),
+        sa.Column("task_state", sa.Text),
+        sa.Column("power_state", sa.Integer),
+        sa.Column("host", sa.Text),
+        sa.Column("payload", sa.Text),
+    )

@@ -6,7 +6,7 @@
 
 import sqlalchemy as sa
 
-from kilonova.db.schema.common import add_secret
+from kilonova.db.schema.common import add_notification, add_secret
 
 METADATA = sa.MetaData()
 
@@ -190,3 +190,4 @@ setting = sa.Table(
 )
 
 secret = add_secret(METADATA)
+notification = add_notification(METADATA)
