@@ -9,6 +9,7 @@ def database(request, tmp_path): ...  open_database(url(request.param, tmp_path)
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import itertools
 import os
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -31,7 +32,6 @@ from kilonova.db.opening import file_url, open_database
 T = TypeVar("T")
 KINDS = ("sqlite", "postgresql", "mariadb")
 START_S = 60.0
-_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 _counter = itertools.count(1)
 
 
@@ -53,14 +53,32 @@ def _children(parent: int) -> list[int]:
     return found
 
 
+def _die_with_parent(number: int) -> None:
+    """Have the kernel send a signal when the thread that starts a server is gone, however it went."""
+    ctypes.CDLL(None).prctl(1, number)
+
+
+def _sweep(kind: str) -> None:
+    """Remove directories of servers whose test run was killed; the server died with it."""
+    for mark in Path(tempfile.gettempdir()).glob(f"kilonova-{kind}-*/owner"):
+        with contextlib.suppress(OSError, ValueError):
+            if not Path(f"/proc/{int(mark.read_text())}").exists():
+                shutil.rmtree(mark.parent, ignore_errors=True)
+
+
 class Server:
     """A database server of this run. ``kill`` and ``start`` are for tests of what happens then."""
 
     kind = ""
+    end_signal = signal.SIGTERM
 
-    def __init__(self) -> None:
+    def __init__(self, durable: bool = False) -> None:
+        """Make one and start it. durable: on disk, and as safe as it is when nobody sets anything; for benchmarks."""
+        self.durable = durable
         self.uid, self.gid = _unprivileged()
-        self.root = Path(tempfile.mkdtemp(prefix=f"kilonova-{self.kind}-", dir=_MEMORY))
+        _sweep(self.kind)
+        self.root = Path(tempfile.mkdtemp(prefix=f"kilonova-{self.kind}-"))
+        (self.root / "owner").write_text(str(os.getpid()))
         os.chown(self.root, self.uid, self.gid)
         self.root.chmod(0o700)
         self.process: subprocess.Popen[bytes] | None = None
@@ -96,6 +114,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=functools.partial(_die_with_parent, self.end_signal),
             )
         end = time.monotonic() + START_S
         while not self.answers():
@@ -110,6 +129,16 @@ class Server:
     def answers(self) -> bool:
         """Tell whether it can be asked."""
         raise NotImplementedError
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that it and its children have used."""
+        assert self.process is not None
+        ticks = 0
+        for pid in (self.process.pid, *_children(self.process.pid)):
+            with contextlib.suppress(OSError):
+                after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += sum(map(int, after[11 : 15 if pid == self.process.pid else 13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         """End it as the kernel's out-of-memory killer would: SIGKILL to the process, then to its children."""
@@ -130,7 +159,7 @@ class Server:
         if os.getpid() != self.owner or not self.root.exists():
             return
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT if self.kind == "postgresql" else signal.SIGTERM)
+            self.process.send_signal(self.end_signal)
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
@@ -141,18 +170,23 @@ class Server:
         """Make a database, empty or a copy of the one at a URL; return its URL."""
         raise NotImplementedError
 
+    def drop(self, there: str) -> None:
+        """Remove the database at a URL."""
+        raise NotImplementedError
+
 
 class Postgresql(Server):
     """PostgreSQL from the Debian package. Without ``fsync``: a killed process loses nothing, and tests are quick."""
 
     kind = "postgresql"
+    end_signal = signal.SIGQUIT  # at once: nothing is kept
 
-    def __init__(self) -> None:
+    def __init__(self, durable: bool = False) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found:
             pytest.skip("no PostgreSQL server is installed: apt-get install postgresql")
         self.bin = found[-1].parent
-        super().__init__()
+        super().__init__(durable)
         self.run(
             *(str(self.bin / "initdb"), "-D", str(self.root / "data"), "-U", "kilonova"),
             *("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"),
@@ -163,9 +197,10 @@ class Postgresql(Server):
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.root),
-            "fsync": "off",
+            "fsync": "on" if self.durable else "off",
             "deadlock_timeout": "50ms",
             "max_connections": "300",
+            "autovacuum": "on" if self.durable else "off",
             "shared_buffers": "32MB",
             "max_pred_locks_per_transaction": "256",
         }
@@ -178,15 +213,20 @@ class Postgresql(Server):
         )
         return done.returncode == 0
 
-    def make(self, template: str | None = None) -> str:
+    def _connect(self) -> Any:
         import psycopg
 
+        return psycopg.connect(f"postgresql://kilonova@/postgres?host={self.root}", autocommit=True)
+
+    def drop(self, there: str) -> None:
+        with self._connect() as conn:
+            conn.execute(f"DROP DATABASE {urlsplit(there).path[1:]} WITH (FORCE)")
+
+    def make(self, template: str | None = None) -> str:
         name = f"t{next(_counter)}"
-        with psycopg.connect(
-            f"postgresql://kilonova@/postgres?host={self.root}", autocommit=True
-        ) as conn:
-            like = f" TEMPLATE {urlsplit(template).path[1:]}" if template else ""
-            conn.execute(f"CREATE DATABASE {name}{like}")
+        with self._connect() as conn:
+            like = urlsplit(template).path[1:] if template else "template0"
+            conn.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
         return f"postgresql://kilonova@/{name}?host={self.root}"
 
 
@@ -195,12 +235,12 @@ class Mariadb(Server):
 
     kind = "mariadb"
 
-    def __init__(self) -> None:
+    def __init__(self, durable: bool = False) -> None:
         program = shutil.which("mariadbd", path=os.environ["PATH"] + ":/usr/sbin")
         if program is None:
             pytest.skip("no MariaDB server is installed: apt-get install mariadb-server")
         self.program = program
-        super().__init__()
+        super().__init__(durable)
         self.run(
             *("mariadb-install-db", "--no-defaults", f"--datadir={self.root / 'data'}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db"),
@@ -208,13 +248,16 @@ class Mariadb(Server):
         self.start()
 
     def start(self) -> None:
+        quick = (
+            *("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync"),
+            *("--innodb-doublewrite=0", "--innodb-file-per-table=0"),
+        )
         self.spawn(
             *(self.program, "--no-defaults", f"--datadir={self.root / 'data'}"),
             *(f"--socket={self.root / 's'}", f"--pid-file={self.root / 'pid'}"),
-            *("--skip-networking", "--innodb-flush-log-at-trx-commit=2"),
-            *("--innodb-buffer-pool-size=64M", "--max-connections=300"),
-            *("--innodb-flush-method=nosync", "--innodb-doublewrite=0", f"--tmpdir={self.root}"),
-            *("--innodb-log-file-size=32M", "--innodb-file-per-table=0"),
+            *("--skip-networking", f"--tmpdir={self.root}", "--max-connections=300"),
+            *("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M"),
+            *(() if self.durable else quick),
         )
 
     def answers(self) -> bool:
@@ -224,18 +267,23 @@ class Mariadb(Server):
         )
         return done.returncode == 0
 
-    def make(self, template: str | None = None) -> str:
+    def _do(self, command: str) -> None:
         import pymysql
 
-        if template is not None:
-            pytest.skip("MariaDB has no copies of databases")
-
-        name = f"t{next(_counter)}"
         conn = pymysql.connect(unix_socket=str(self.root / "s"), user="root")
         try:
-            conn.cursor().execute(f"CREATE DATABASE {name}")
+            conn.cursor().execute(command)
         finally:
             conn.close()
+
+    def drop(self, there: str) -> None:
+        self._do(f"DROP DATABASE {urlsplit(there).path[1:]}")
+
+    def make(self, template: str | None = None) -> str:
+        if template is not None:
+            pytest.skip("MariaDB has no copies of databases")
+        name = f"t{next(_counter)}"
+        self._do(f"CREATE DATABASE {name}")
         return f"mysql://root@/{name}?unix_socket={self.root / 's'}"
 
 
@@ -294,11 +342,14 @@ def url(kind: str, directory: Path) -> str:
 @contextlib.contextmanager
 def opened(kind: str, directory: Path, name: str = "x") -> Iterator[Database]:
     """A new, empty database, closed with the block."""
-    made = open_database(url(kind, directory), name)
+    there = url(kind, directory)
+    made = open_database(there, name)
     try:
         yield made
     finally:
         made.close()
+        if kind != "sqlite":
+            server(kind).drop(there)
 
 
 def eventually(ask: Callable[[], T], *errors: type[Exception], timeout_s: float = 30.0) -> T:

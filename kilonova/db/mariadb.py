@@ -102,17 +102,11 @@ class MariadbSession:
             self.close()
             raise
 
-    def _run(self, text: str, values: Sequence[Any] | None) -> Answer:
+    def _guarded(self, use: Callable[[Any], Any]) -> Any:
+        """Use a cursor; an error becomes ours."""
         try:
             with self._conn.cursor() as cursor:
-                cursor.execute(text, values or None)
-                if cursor.description is None:
-                    return Answer([], max(0, cursor.rowcount))
-                names = tuple(d[0] for d in cursor.description)
-                make = self._shapes.get(names)
-                if make is None:
-                    make = self._shapes[names] = rows.factory(names)
-                return Answer([make(map(_number, r)) for r in cursor.fetchall()], cursor.rowcount)
+                return use(cursor)
         except pymysql.Error as exc:
             failure = _failure(exc)
             self.lost = self.lost or failure.why is Why.LOST
@@ -120,6 +114,20 @@ class MariadbSession:
         except OSError as exc:
             self.lost = True
             raise ServerError(Why.LOST, "io", str(exc)) from exc
+
+    def _run(self, text: str, values: Sequence[Any] | None) -> Answer:
+        def use(cursor: Any) -> Answer:
+            cursor.execute(text, values or None)
+            if cursor.description is None:
+                return Answer([], max(0, cursor.rowcount))
+            names = tuple(d[0] for d in cursor.description)
+            make = self._shapes.get(names)
+            if make is None:
+                make = self._shapes[names] = rows.factory(names)
+            return Answer([make(map(_number, r)) for r in cursor.fetchall()], cursor.rowcount)
+
+        answer: Answer = self._guarded(use)
+        return answer
 
     def command(self, text: str) -> None:
         self._run(text, None)
@@ -132,8 +140,11 @@ class MariadbSession:
         return self._run(text, values)
 
     def many(self, text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
-        for row in rows:
-            self.ask(text, row)
+        self._guarded(
+            lambda cursor: cursor.executemany(
+                text.text, [[{**text.literals, **r}[n] for n in text.names] for r in rows]
+            )
+        )
 
     def close(self) -> None:
         self.lost = True

@@ -17,6 +17,8 @@ from kilonova.db.sql import Text
 
 CONNECT_S = 3
 STATEMENT_MS = 30_000
+AT_ONCE = 100
+"""Rows of one statement that are sent before an answer is read."""
 KEPT = 1000
 """Statements that one connection keeps prepared."""
 _OPTIONS = {
@@ -165,8 +167,37 @@ class PostgresqlSession:
         return self._read(result, None)
 
     def many(self, text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
+        name = self._prepare(text)
+        for at in range(0, len(rows), AT_ONCE):
+            self._in_one_go(name, text, rows[at : at + AT_ONCE])
+
+    def _in_one_go(self, name: bytes, text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send all, then read all: few enough that neither side waits for the other to read."""
+        encoded = []
         for row in rows:
-            self.ask(text, row)
+            given = {**text.literals, **row} if text.literals else row
+            params = [given[n] for n in text.names]
+            formats = [1 if type(p) is bytes else 0 for p in params]
+            encoded.append(([_encode(p) for p in params], formats))
+        conn, failed = self._conn, None
+        try:
+            conn.enter_pipeline_mode()
+            for values, formats in encoded:
+                conn.send_query_prepared(name, values, formats)
+            conn.pipeline_sync()
+            for _ in encoded:
+                result = conn.get_result()
+                if failed is None and (result is None or result.status not in _FINE):
+                    failed = self._fail(result)
+                if result is not None:
+                    conn.get_result()  # the end of this one
+            conn.get_result()  # the sync
+            conn.exit_pipeline_mode()
+        except psycopg.Error as exc:
+            self.lost = True
+            raise failed or ServerError(Why.LOST, "08006", str(exc)) from exc
+        if failed is not None:
+            raise failed
 
     def _read(self, result: Any, name: bytes | None) -> Answer:
         if result.status == pq.ExecStatus.COMMAND_OK:

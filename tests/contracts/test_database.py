@@ -128,6 +128,12 @@ def test_many_rows_in_one_call(db: Database) -> None:
     db.write(lambda tx: tx.many(ADD, rows))
     db.write(lambda tx: tx.many(ADD, []))
     assert [r["n"] for r in db.read(lambda tx: tx.all(ALL))] == list(range(120))
+    again = [{"id": "new", **EMPTY}, *rows[60:70], {"id": "newer", **EMPTY}]
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
+        db.write(lambda tx: tx.many(ADD, again))
+    assert get(db, "new") is None, "all or nothing"
+    db.write(lambda tx: tx.many(SET, [{"id_": f"i{i:03}", "n": 7} for i in range(5)]))
+    assert [r["n"] for r in db.read(lambda tx: tx.all(ALL))][:6] == [7, 7, 7, 7, 7, 5]
 
 
 def test_sums_and_counts_are_integers(db: Database) -> None:
