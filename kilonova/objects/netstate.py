@@ -158,8 +158,8 @@ Document = Union[NetworkState, PortState, RouterState, GroupState, ForwardingSta
 class Change(Versioned, frozen=True, kw_only=True):
     """Documents that changed and (kind, id, generation) of those to remove.
 
-    seq: grows with each Change that the network service makes (0: not given). A full one that is older than what came
-    already must not remove anything: ask again.
+    seq: orders full states and changes (0: not given; network/embedded/sequence.py). A full one that is lower than a
+    change that came already must not remove anything: ask again.
     """
 
     VERSION: ClassVar[Version] = (1, 2)

@@ -361,14 +361,15 @@ def test_a_second_host_prepares_and_the_switch_is_one_step(rig: Rig) -> None:
         rig.service.add_bindings(server, "host2")
     until(lambda: _bound(rig, server) == {("host1", True, True), ("host2", False, True)})
     first, second = rig.hosts["host1"].ports, rig.hosts["host2"].ports
+    until(lambda: all(p in second for p in made))
     assert all(first[p].active and not second[p].active for p in made)
-    told = {(e.name, e.host, e.port_id) for e in rig.events}
-    assert told == {(NetworkEventName.VIF_PLUGGED, "host2", p) for p in made}
+    wanted = {(NetworkEventName.VIF_PLUGGED, "host2", p) for p in made}
+    until(lambda: {(e.name, e.host, e.port_id) for e in rig.events} == wanted)
     assert all(p.host == "host1" for p in rig.service.ports_of([server])[server])
     for _ in range(2):
         rig.service.activate_bindings(server, "host2")
     until(lambda: _bound(rig, server) == {("host1", False, True), ("host2", True, True)})
-    assert all(second[p].active and not first[p].active for p in made)
+    until(lambda: all(second[p].active and not first[p].active for p in made))
     assert all(p.host == "host2" for p in rig.service.ports_of([server])[server])
     assert rig.service.delete_bindings(server, "host2") == 0, "the active one stays"
     assert [rig.service.delete_bindings(server, "host1") for _ in range(2)] == [2, 0]

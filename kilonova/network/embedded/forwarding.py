@@ -139,7 +139,8 @@ class Forwarding:
 
     def _sent(self, host: str, network_id: str, generation: int) -> None:
         with self._guard:
-            tries = self._unheard.get((host, network_id), (0, 0.0, 0))[2]
+            known, _, tries = self._unheard.get((host, network_id), (generation, 0.0, 0))
+            tries = tries if known == generation else 0
             self._unheard[host, network_id] = (generation, time.monotonic(), tries + 1)
 
     def heard(self, report: Applied) -> None:

@@ -122,6 +122,13 @@ underlay = Table(  # hosts that reach each other; a host that is alone is not in
     Column("updated_at", Float, nullable=False),
 )
 
+told = Table(  # one row: a counter of full states (sequence.py)
+    "told",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("value", sa.BigInteger, nullable=False),
+)
+
 address = Table(
     "address",
     metadata,

@@ -17,7 +17,7 @@ from kilonova.common.clock import Clock
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.sql import P, Q
-from kilonova.network.embedded import documents
+from kilonova.network.embedded import documents, sequence
 from kilonova.network.embedded.forwarding import Forwarding, Outbox
 from kilonova.network.embedded.schema import port, port_binding, router, rule
 from kilonova.network.embedded.store.reports import take_report
@@ -90,7 +90,6 @@ class Publisher:
         self.batch_s = batch_s
         self.watch = watch
         self._order = threading.RLock()
-        self._seq = 0
         self._known = documents.Known()
         self.forwarding = Forwarding(database)
         self._dirty: set[str] = set()
@@ -133,7 +132,7 @@ class Publisher:
         """Publish what a committed write touched, then tell compute."""
         if work.ports or work.networks or work.routers or work.gone:
             with self._order:
-                self._send(self.database.read(lambda tx: self._collect(tx, work)))
+                self._send(*self.database.read(lambda tx: self._collect(tx, work)))
         if work.groups:
             with self._guard:
                 self._dirty |= work.groups
@@ -143,7 +142,7 @@ class Publisher:
         for event in work.events:
             self.emit(event)
 
-    def _collect(self, tx: Tx, work: Work) -> Outbox:
+    def _collect(self, tx: Tx, work: Work) -> tuple[Outbox, int]:
         out: Outbox = {}
         touched: set[tuple[str, str]] = set()
         for host, port_state in documents.ports(tx, work.ports):
@@ -165,16 +164,16 @@ class Publisher:
             question = {"network": _STILL, "port": _PORT_THERE, "router": _ROUTER_THERE}[kind]
             if tx.one(question, id=thing, host=host) is None:
                 out.setdefault(host, ([], []))[1].append((kind, thing, generation))
-        return out
+        return out, sequence.of_change(tx)
 
-    def _send(self, out: Outbox) -> None:
+    def _send(self, out: Outbox, seq: int) -> None:
         for host, (docs, removed) in out.items():
             for at in range(0, max(len(docs), 1), CHUNK):
                 change = Change(
                     host=host,
                     documents=tuple(docs[at : at + CHUNK]),
                     removed=tuple(removed) if at == 0 else (),
-                    seq=self._next(),
+                    seq=seq,
                 )
                 self.bus.publish(f"agent.{host}.state", encode(change))
 
@@ -185,16 +184,16 @@ class Publisher:
         if not dirty:
             return
 
-        def collect(tx: Tx) -> Outbox:
+        def collect(tx: Tx) -> tuple[Outbox, int]:
             out: Outbox = {}
             for state in documents.group_states(tx, dirty):
                 for r in tx.all(documents.HOSTS_USING_GROUP, id=state.id):
                     out.setdefault(r["host"], ([], []))[0].append(state)
-            return out
+            return out, sequence.of_change(tx)
 
         try:
             with self._order:
-                self._send(self.database.read(collect))
+                self._send(*self.database.read(collect))
         except BaseException:
             with self._guard:
                 self._dirty |= dirty
@@ -206,14 +205,14 @@ class Publisher:
         if not dirty:
             return
 
-        def collect(tx: Tx) -> Outbox:
+        def collect(tx: Tx) -> tuple[Outbox, int]:
             out: Outbox = {}
             self.forwarding.collect(tx, dirty, out)
-            return out
+            return out, sequence.of_change(tx)
 
         try:
             with self._order:
-                self._send(self.database.read(collect))
+                self._send(*self.database.read(collect))
         except BaseException:
             self.forwarding.mark(dirty)
             raise
@@ -223,7 +222,7 @@ class Publisher:
 
         within_s: leave alone what has been waiting for longer; that is looked at once a minute.
         """
-        since = self.clock.now() - within_s
+        since = max(self.clock.now() - within_s, 0.0)  # no database need know infinity
         before = self.clock.now() - RESEND_AFTER_S
 
         def due(tx: Tx) -> Work:
@@ -263,7 +262,8 @@ class Publisher:
     def full(self, host: str) -> Change:
         """Return everything that a host should have."""
         with self._order:
-            return self.database.read(lambda tx: self._full(tx, host)).replace(seq=self._next())
+            seq = sequence.of_full(self.database, self.clock.now())
+            return self.database.read(lambda tx: self._full(tx, host)).replace(seq=seq)
 
     def _full(self, tx: Tx, host: str) -> Change:
         rows = tx.all(documents.ON_HOST, host=host)
@@ -272,7 +272,8 @@ class Publisher:
 
     def _one(self, tx: Tx, host: str, port_id: str) -> Change:
         rows = [r for r in tx.all(documents.ON_HOST, host=host) if r["id"] == port_id]
-        return Change(host=host, documents=self._on(tx, host, rows, []))
+        docs = self._on(tx, host, rows, [])
+        return Change(host=host, documents=docs, seq=sequence.of_change(tx))
 
     def _on(self, tx: Tx, host: str, rows: list[Row], routers: list[str]) -> tuple[Document, ...]:
         nets = {r["network_id"] for r in rows}
@@ -281,11 +282,6 @@ class Publisher:
         out: Outbox = {}
         self.forwarding.collect(tx, found, out, only=host)
         return (*docs, *out.get(host, ([], []))[0])
-
-    def _next(self) -> int:
-        """Return a number that grows with time, across restarts too; the order lock is held."""
-        self._seq = max(self._seq + 1, int(self.clock.now() * 1000))
-        return self._seq
 
     def _asked(self, subject: str, body: bytes) -> bytes | None:
         request = decode(body, StateRequest)
@@ -300,8 +296,7 @@ class Publisher:
             if request.port_id is None:
                 return encode(self.full(request.host))
             wanted = request.port_id
-            one = self.database.read(lambda tx: self._one(tx, request.host, wanted))
-            return encode(one.replace(seq=self._next()))
+            return encode(self.database.read(lambda tx: self._one(tx, request.host, wanted)))
 
     def _reported(self, subject: str, body: bytes) -> None:
         report = decode(body, Applied)

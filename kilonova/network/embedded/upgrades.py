@@ -32,4 +32,13 @@ def add_underlay(op: Any) -> None:
     )
 
 
-UPGRADES = (add_port_binding, add_underlay)
+def add_told(op: Any) -> None:
+    """Version 4: what is told to hosts is in order, from several conductors too."""
+    op.create_table(
+        "told",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("value", sa.BigInteger, nullable=False),
+    )
+
+
+UPGRADES = (add_port_binding, add_underlay, add_told)

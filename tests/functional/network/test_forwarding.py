@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from kilonova.agent.network.in_force import InForce, Overtaken
+from kilonova.common.clock import ManualClock
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Applied, Change, ForwardingState, StateRequest
@@ -191,3 +193,26 @@ def test_a_clock_that_jumps_back_makes_no_newer_state_look_older(three: Cloud) -
     after = told(three, "h2")
     assert before is not None and after is not None and after.generation > before.generation
     assert lives(three, "h2", made.mac)() == HOSTS["h1"]
+
+
+def test_full_states_and_changes_of_several_conductors_are_in_order(seeded: Cloud) -> None:
+    """R7: what was read later has the higher number, whatever the clocks of the conductors say."""
+    slow = ManualClock()
+    slow.jump(-3600.0)
+    other = EmbeddedNetwork(seeded.database, seeded.bus, slow, lambda: list(seeded.hosts))
+    host = InForce()
+    first = seeded.network.publisher.full("h1")
+    host.admit(first)
+    stale = other.publisher.full("h1")
+    server(seeded, "s1", "h1")
+    change = seeded.bus.changes("h1")[-1]
+    assert first.seq < stale.seq < change.seq
+    host.admit(change)
+    with pytest.raises(Overtaken):
+        host.admit(stale)
+    again = other.publisher.full("h1")
+    host.admit(again)
+    assert {d.id for d in change.documents} <= {d.id for d in again.documents}
+    server(seeded, "s2", "h1")
+    host.admit(seeded.bus.changes("h1")[-1])
+    host.admit(other.publisher.full("h1"))

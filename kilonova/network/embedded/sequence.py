@@ -1,0 +1,40 @@
+"""The order of what is told to hosts, from one counter in the database: several conductors, and no clock in it.
+
+A full state counts, then reads; a change reads, then looks at the counter. So a change that may hold what a full state
+misses has the higher number: the host that got it refuses that full state and asks again (Change.seq).
+"""
+
+import sqlalchemy as sa
+
+from kilonova.db.engine import Database, Tx
+from kilonova.db.sql import P, Q, insert_or_ignore
+from kilonova.network.embedded.schema import told
+
+_ONE = 1
+_VALUE = Q(sa.select(told.c.value).where(told.c.id == _ONE))
+_SET = Q(sa.update(told).where(told.c.id == _ONE).values(value=P("value")))
+_LOCK = Q(sa.update(told).where(told.c.id == _ONE).values(value=told.c.value + 1))
+_FIRST = insert_or_ignore(told)
+
+
+def of_change(tx: Tx) -> int:
+    """Return the number of a change whose documents were read before in this transaction."""
+    return 2 * int(tx.value(_VALUE) or 0) + 1
+
+
+def of_full(database: Database, now: float) -> int:
+    """Return the number of a full state that is read after this call.
+
+    It is at least the time in milliseconds, so that hosts take it which heard of a later copy of the database.
+    """
+
+    def count(tx: Tx) -> int:
+        floor = int(now * 1000)
+        if not tx.run(_LOCK):
+            tx.run(_FIRST, id=_ONE, value=floor)
+            tx.run(_LOCK)
+        value = max(int(tx.value(_VALUE)), floor)
+        tx.run(_SET, value=value)
+        return 2 * value
+
+    return database.write(count)
