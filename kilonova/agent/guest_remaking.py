@@ -30,7 +30,7 @@ class GuestRemakes:
         if refused is not None:
             raise DriverError(refused)
         self._plug(work, asked.build)
-        change = Change(asked.anew, asked.mark, asked.timeout_s)
+        change = Change(asked.anew, asked.mark, asked.timeout_s, asked.drive)
         return self._made(asked.build, self._driver().remake(asked.build, change, work.say))
 
     def _restore(self, work: Work) -> Versioned:

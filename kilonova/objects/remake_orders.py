@@ -6,7 +6,9 @@ guest_forget           GuestForget      GuestGone      what was put aside is rem
 The undo of guest_remake is an Order with verb guest_remake, direction undo and a GuestRestore payload.
 """
 
-from kilonova.objects.base import Versioned
+from typing import ClassVar
+
+from kilonova.objects.base import Version, Versioned, since
 from kilonova.objects.guest import GuestBuild
 
 
@@ -15,13 +17,17 @@ class GuestRemake(Versioned, frozen=True, kw_only=True):
 
     anew: local disks that are made anew, the old ones put aside. Disks that ``build`` has not are put aside too.
     mark: names the files of this order apart from others'. timeout_s: of the guest's shutdown, 0: at once.
+    drive: the config drive is made anew too, although no local disk is.
     """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     server_id: str
     build: GuestBuild
     mark: str
     anew: tuple[str, ...] = ()
     timeout_s: float = 0.0
+    drive: bool = since(1, 1, default=False)
 
 
 class GuestRestore(Versioned, frozen=True, kw_only=True):

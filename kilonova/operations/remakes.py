@@ -28,7 +28,13 @@ def row_of(run: Run) -> Row:
 
 
 def remake(
-    run: Run, row: Row, build: GuestBuild, *, anew: tuple[str, ...] = (), timeout_s: float = 0.0
+    run: Run,
+    row: Row,
+    build: GuestBuild,
+    *,
+    anew: tuple[str, ...] = (),
+    timeout_s: float = 0.0,
+    drive: bool = False,
 ) -> Order:
     """Return the order to make the guest what ``build`` says."""
     payload = GuestRemake(
@@ -37,6 +43,7 @@ def remake(
         mark=run.operation[:8],
         anew=anew,
         timeout_s=timeout_s,
+        drive=drive,
     )
     return guest_orders.order(run, row["host"], "guest_remake", payload, DEADLINE_S)
 

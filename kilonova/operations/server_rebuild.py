@@ -181,7 +181,8 @@ def order_rebuild(run: Run) -> Order:
         start=run.params.previous_vm_state != states.STOPPED,
         admin_password=password,
     )
-    return remakes.remake(run, row, build, anew=_anew(row, build, run.params.preserve_ephemeral))
+    anew = _anew(row, build, run.params.preserve_ephemeral)
+    return remakes.remake(run, row, build, anew=anew, drive=run.params.reimage)
 
 
 def _anew(row: Row, build: GuestBuild, preserve_ephemeral: bool) -> tuple[str, ...]:

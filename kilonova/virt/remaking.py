@@ -9,11 +9,15 @@ Made = tuple[int, Hardware, tuple[DeviceAddress, ...]]
 
 
 class Change(NamedTuple):
-    """How. anew: local disks made anew. mark: names new files. timeout_s: of the shutdown, 0: at once."""
+    """How. anew: local disks made anew. mark: names new files. timeout_s: of the shutdown, 0: at once.
+
+    drive: a config drive is made anew; it always is when a disk is.
+    """
 
     anew: tuple[str, ...] = ()
     mark: str = ""
     timeout_s: float = 0.0
+    drive: bool = False
 
 
 @runtime_checkable

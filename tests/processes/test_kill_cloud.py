@@ -19,7 +19,7 @@ from tests.client import Client, until
 from tests.ledger import changed
 
 V = "/compute/v2.1/servers"
-HISTORY = ("deleted:", "action:", "event:", "operation:", "fault:")
+HISTORY = ("deleted:", "action:", "event:", "operation:", "fault:", "migration:")
 ROOT = Path(__file__).resolve().parents[2]
 UNREACHED = (OSError, http.client.HTTPException, AssertionError)
 Point = tuple[str, str, str]
@@ -30,6 +30,7 @@ class Incarnations:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
+        self.said = state_dir.parent / "stderr"
         self.kills = 0
         self.restarts_s: list[float] = []
         self.start()
@@ -37,14 +38,15 @@ class Incarnations:
 
     def start(self) -> None:
         at = time.monotonic()
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "tests.processes.cloud_child", str(self.state_dir)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-        )
+        with self.said.open("wb") as said_last:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "tests.processes.cloud_child", str(self.state_dir)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said_last,
+                text=True,
+                cwd=ROOT,
+            )
         said = self._hear()
         self.client = Client(said["url"], said["demo"], said["project"])
         self.restarts_s.append(time.monotonic() - at)
@@ -52,7 +54,7 @@ class Incarnations:
     def _hear(self) -> Any:
         assert self.child.stdout is not None
         line = self.child.stdout.readline()
-        assert line, "the cloud's process ended"
+        assert line, f"the cloud's process ended: {self.said.read_text()[-3000:]}"
         return json.loads(line)
 
     def ask(self, line: str) -> Any:

@@ -177,6 +177,25 @@ def test_two_servers_write_one_volume(world: World) -> None:
     world.call("DELETE", f"/volumes/{volume}")
 
 
+def test_a_root_volume_is_written_anew(world: World) -> None:
+    """2.93: the same volume, the image's data in it again, what the guest had written is gone."""
+    dora, cloud = world.dora, world.cloud
+    root = cloud.client().get(f"{dora.path}/os-volume_attachments")["volumeAttachments"][0]
+    dora.status("ACTIVE")
+    dora.tell("echo mine > /root/mine; sync")
+    boots = dora.console().count("GUEST READY")
+    image = cloud.one("/image/v2/images", "images", name="tiny-linux")["id"]
+    dora.act("rebuild", {"imageRef": image, "name": "dora-anew"})
+    assert dora.status("ACTIVE")["name"] == "dora-anew"
+    dora.says(f"(?s:(GUEST READY.*){{{boots}}})GUEST READY .*boots=1 ")
+    dora.answers_ssh()
+    assert dora.tell("ls /root").split() == []
+    again = cloud.client().get(f"{dora.path}/os-volume_attachments")["volumeAttachments"]
+    assert root["volumeId"] in {a["volumeId"] for a in again}
+    world.becomes(root["volumeId"], "in-use")
+    cloud.check_audit()
+
+
 def test_nothing_stays(world: World) -> None:
     """A server that booted from a volume goes with it; the host has no file of any volume then."""
     for server in (world.carl, world.dora):

@@ -93,6 +93,9 @@ class Remaking(Building):
     def _is_remade(self, domain: Any, build: GuestBuild, change: Change, directory: Path) -> bool:
         """Tell whether an earlier try of the same order went all the way."""
         aside = all(self._aside_of(build, name).exists() for name in change.anew)
+        if change.drive and build.config_drive:
+            drive = directory / CONFIG_DRIVE
+            aside = aside and drive.exists() and Path(f"{drive}{ASIDE}").exists()
         runs = power.state_of(domain) == PowerState.RUNNING or not build.start
         unfinished = any(directory.glob(f"*{NEW}"))
         return aside and runs and not unfinished and _local(domain) == _names(build)
@@ -108,8 +111,9 @@ class Remaking(Building):
                     place.replace(aside)
                 new.replace(place)
         drive = directory / CONFIG_DRIVE
-        if change.anew and drive.exists() and not (directory / f"{CONFIG_DRIVE}{ASIDE}").exists():
-            drive.replace(directory / f"{CONFIG_DRIVE}{ASIDE}")
+        aside = directory / f"{CONFIG_DRIVE}{ASIDE}"
+        if (change.anew or change.drive) and drive.exists() and not aside.exists():
+            drive.replace(aside)
         mine = {f"{name}.qcow2" for name in _names(build)} | {f"{n}.raw" for n in _names(build)}
         for path in (*directory.glob("*.qcow2"), *directory.glob("*.raw")):
             if path.name not in mine and not path.name.endswith(BASE):
