@@ -6,12 +6,12 @@ only hastens it. A force complete is a message: one that is lost is asked for ag
 
 from collections.abc import Collection
 
-from kilonova.common.errors import BadRequest, NotFound
+from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.db import migrations
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.live_orders import LiveWish
 from kilonova.operations import live_moves
-from kilonova.operations.accept import Found, wrong_state
+from kilonova.operations.accept import Found
 from kilonova.operations.services import Services
 from kilonova.saga import journal
 
@@ -76,7 +76,8 @@ def force_complete(services: Services, found: Found, number: str) -> None:
 
 def _check_moves(found: Found, verb: str) -> None:
     if found.row is None or found.row["task_state"] != "migrating":
-        raise wrong_state(found.id, verb, found.row)
+        task = None if found.row is None else found.row["task_state"]
+        raise Conflict(f"Cannot '{verb}' instance {found.id} while it is in task_state {task}")
 
 
 def _check(row: Row, statuses: Collection[str], method: str) -> None:

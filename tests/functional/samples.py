@@ -143,6 +143,21 @@ SAMPLES = [
         "server-interface-both-2.1", "2.1", "POST", "/servers/{web}/os-interface",
         {"interfaceAttachment": {"net_id": "{network}", "port_id": "{network}"}},
     ),
+    Sample(
+        "server-live-migrate-2.25", "2.25", "POST", "/servers/{web}/action",
+        {"os-migrateLive": {"host": "nowhere", "block_migration": "auto"}}, who="admin",
+    ),
+    Sample(
+        "server-live-migrate-2.68", "2.68", "POST", "/servers/{web}/action",
+        {"os-migrateLive": {"host": None, "block_migration": "auto"}}, who="admin",
+    ),
+    *_show("/servers/{web}/migrations", "server-migrations", "2.23", who="admin"),
+    *_show("/os-migrations", "migrations-list", "2.1", "2.23", "2.59", "2.80", who="admin"),
+    Sample("error-live-migration-abort", "2.65", "DELETE", "/servers/{web}/migrations/1", who="admin"),
+    Sample(
+        "error-live-migration-complete", "2.22", "POST", "/servers/{web}/migrations/1/action",
+        {"force_complete": None}, who="admin",
+    ),
 ]  # fmt: skip
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
