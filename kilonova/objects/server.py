@@ -173,6 +173,13 @@ class CrossCellParams(ResizeParams, frozen=True, kw_only=True):
     target_cell: str = ""
 
 
+class UnshelveAway(CrossCellParams, frozen=True, kw_only=True):
+    """Parameters of an unshelve in another cell. zone: pins it; unpin: takes a pin away."""
+
+    zone: str | None = None
+    unpin: bool = False
+
+
 class RescueParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of a rescue. image: what the guest boots from."""
 

@@ -236,7 +236,7 @@ class Beginning:
         status = _STATUS.get(self.kind)
         if status is not None:
             migrations.set_status(tx, p.migration, status, self.now)
-        else:
+        elif p.migration:
             self._migration(tx, row)
 
     def _migration(self, tx: Tx, row: Row) -> None:

@@ -37,6 +37,7 @@ OPERATIONS = (
     "server_resize_cross_cell",
     "confirm_resize_cross_cell",
     "revert_resize_cross_cell",
+    "server_unshelve_cross_cell",
     "live_migrate",
     "interface_attach",
     "interface_detach",

@@ -99,6 +99,9 @@ TRANSITIONS: Mapping[str, Transition] = {
     "revert_resize_cross_cell": _t(
         "revertResize", {RESIZED}, "resize_reverting", ACTIVE, "revert_resize"
     ),
+    "server_unshelve_cross_cell": _t(
+        "unshelve", {SHELVED_OFFLOADED}, "unshelving", ACTIVE, "unshelve"
+    ),
     "server_soft_delete": _t("delete", _IMAGED, "soft-deleting", SOFT_DELETED, "soft_delete"),
     "server_restore": _t("restore", {SOFT_DELETED}, "restoring", ACTIVE, "restore"),
     "server_password": _t("changePassword", {ACTIVE}, "updating_password", None, "set_password"),

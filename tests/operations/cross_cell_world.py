@@ -14,6 +14,7 @@ from kilonova.operations import (
     resizing,
     revert_resize_cross_cell,
     server_resize_cross_cell,
+    server_unshelve_cross_cell,
 )
 from kilonova.operations.accept import Found
 from kilonova.saga import journal
@@ -24,7 +25,14 @@ from tests.operations.server_world import BIGGER, CONTEXT, ONE, ServerWorld, Sha
 RESIZE, MIGRATE = "server_resize_cross_cell", "server_migrate_cross_cell"
 CONFIRM, REVERT = "confirm_resize_cross_cell", "revert_resize_cross_cell"
 KINDS = (RESIZE, MIGRATE, CONFIRM, REVERT)
-OWN = {RESIZE: (), MIGRATE: (), CONFIRM: (RESIZE,), REVERT: (RESIZE,)}
+UNSHELVE = "server_unshelve_cross_cell"
+OWN = {
+    RESIZE: (),
+    MIGRATE: (),
+    CONFIRM: (RESIZE,),
+    REVERT: (RESIZE,),
+    UNSHELVE: ("server_shelve",),
+}
 
 
 class TwoCells(ServerWorld):
@@ -49,12 +57,16 @@ class TwoCells(ServerWorld):
 
     def accept(self, kind: str) -> tuple[str, str]:
         """Accept an operation; those over cells have the global database as their home."""
-        if kind not in KINDS:
+        if kind not in (*KINDS, UNSHELVE):
             return super().accept(kind)
         if not self.engines:
             self.engine().open()
         found = accept.find_server(self.services, CONTEXT, self.server)
-        if kind in (RESIZE, MIGRATE):
+        if kind == UNSHELVE:
+            operation = server_unshelve_cross_cell.start(
+                self.services, CONTEXT, found, host=self.to_host
+            )
+        elif kind in (RESIZE, MIGRATE):
             operation = self._move(found, kind)
         else:
             waiting = resizing.waiting_migration(self.services, found)
@@ -129,9 +141,12 @@ class TwoCells(ServerWorld):
             if self.kind in (RESIZE, MIGRATE):
                 out["migration:error"] = 1
             return out
-        out = {RESIZE: self._moved, MIGRATE: self._moved, CONFIRM: self._confirmed}.get(
-            self.kind, self._reverted
-        )()
+        out = {
+            RESIZE: self._moved,
+            MIGRATE: self._moved,
+            CONFIRM: self._confirmed,
+            UNSHELVE: self._unshelved,
+        }.get(self.kind, self._reverted)()
         return {**out, f"operation:{self.kind}:done": 1}
 
     @property
@@ -193,6 +208,35 @@ class TwoCells(ServerWorld):
             "tag:cell2": self.shape.tags,
         }
 
+    def _unshelved(self) -> dict[str, int]:
+        local, n = 0 if self.shape.boot else 1, self.shape.nics
+        data, tags = (1 if self.shape.user_data else 0), self.shape.tags
+        return {
+            "guest": 1,
+            "disk": self._files,
+            "nic": n,
+            "tap": n,
+            "port:made:bound": n,
+            "port:made:unbound": -n,
+            "consumer": 1,
+            "held:VCPU": 1,
+            "held:MEMORY_MB": 512,
+            "held:DISK_GB": local,
+            "image:active": -local,
+            "mapping:cell1": -1,
+            "mapping:cell2": 1,
+            "server:cell1:shelved_offloaded:None": -1,
+            "server:cell2:active:None": 1,
+            "secret:cell1": -data,
+            "secret:cell2": data,
+            "tag:cell1": -tags,
+            "tag:cell2": tags,
+            "action:unshelve:ok": 1,
+            "event:compute_unshelve_instance:Success": 1,
+            "attachment:attached": self.shape.own + self.shape.made,
+            "attachment:reserved": -(self.shape.own + self.shape.made),
+        }
+
     def _confirmed(self) -> dict[str, int]:
         local = 0 if self.shape.boot else 1
         return {
@@ -241,4 +285,5 @@ TELLS = {  # kind -> its action, the conductor's event, the cell where a failure
     MIGRATE: ("migrate", "migrate_server", "cell1"),
     CONFIRM: ("confirmResize", "confirm_snapshot_based_resize", "cell2"),
     REVERT: ("revertResize", "revert_snapshot_based_resize", "cell2"),
+    UNSHELVE: ("unshelve", "migrate_server", "cell1"),
 }

@@ -4,11 +4,17 @@ from typing import Any
 
 from kilonova.api.compute.rules import ADMIN, MEMBER
 from kilonova.api.compute.schemas.common import NAME, Json, wrap
+from kilonova.api.compute.server_resize import may_leave_cell
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, versioned
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
-from kilonova.operations import server_shelve, server_shelve_offload, server_unshelve
+from kilonova.operations import (
+    server_shelve,
+    server_shelve_offload,
+    server_unshelve,
+    server_unshelve_cross_cell,
+)
 
 _RULE = R + "os-shelve:"
 
@@ -32,6 +38,12 @@ def unshelve(req: Request) -> None:
         req.authorize(_RULE + "unshelve_to_host")
     zone = asked.get("availability_zone")
     unpin = "availability_zone" in asked and zone is None
+    if may_leave_cell(req, server):
+        away = server_unshelve_cross_cell.start(
+            req.cloud, req.ctx, server, zone=zone, unpin=unpin, host=host
+        )
+        if away is not None:
+            return
     server_unshelve.start(req.cloud, req.ctx, server, zone=zone, unpin=unpin, host=host)
 
 
