@@ -25,6 +25,7 @@ COMMANDS = {
     "audit": "compare all records with each other and with the hosts",
     "host": "list hosts, take one out of scheduling or back in",
     "cell": "list cells",
+    "bus": "make what NATS needs of a deployment",
     "api": "one API of a deployment of several processes",
     "conductor": "one conductor of it",
     "agent": "the agent of a host of it",

@@ -43,6 +43,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--driver", choices=("libvirt", "fake"), help="default: libvirt where real guests can run")
     add("--split", action="store_true", help="each role a process of its own, on NATS (simulated)")
+    add(
+        "--database",
+        choices=("postgresql", "sqlite"),
+        help="with --split; default: PostgreSQL where it is installed",
+    )
     add("--build-time", type=_seconds, metavar="S", help="how long a simulated build takes")
     add("--ephemeral", action="store_true", help="keep nothing (simulated clouds)")
     add("--detach", action="store_true", help="return when the cloud answers")
@@ -228,6 +233,11 @@ def _deployment(
     if args.split != base.split and made is not None:
         how = "with" if base.split else "without"
         raise Failed(f"{directory} was made {how} --split; use another --state-dir.")
+    if args.database and not args.split:
+        raise Failed("--database is for --split; one process keeps files", 2)
+    if made is not None and args.database not in (None, made.database):
+        raise Failed(f"{directory} was made with --database {made.database}")
+    given["database"] = args.database or base.database
     return dataclasses.replace(base, version=__version__, split=args.split, **given)
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -372,7 +372,9 @@ def _split(start: Start, tell: Tell) -> Iterator[state.Run]:
         settings=start.settings,
         cert=start.tls,
         cacert=start.cacert,
+        database=split_launch.database_of(made.database),
     )
+    made = replace(made, database=asked.database)
     state.save_deployment(start.directory, made)
     try:
         with split_launch.running(asked, tell.step) as projects:

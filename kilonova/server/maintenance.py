@@ -105,6 +105,11 @@ def backup(directory: Path, target: Path, *, images: bool = True) -> int:
     made = state.deployment(directory)
     if made is None:
         raise NotPossible(f"there is no cloud in {directory}")
+    if made.split and made.database != "sqlite":
+        raise NotPossible(
+            "this cloud's databases are on PostgreSQL: dump each with pg_dump, cells first and global last, and copy "
+            "secret.key, keys and images (docs/deployment.md)"
+        )
     databases = sorted((directory / "db").glob("*.db"))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kilonova-backup-") as work:

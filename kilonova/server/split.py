@@ -17,6 +17,7 @@ from kilonova.common.config import Settings
 from kilonova.common.deployment import NEIGHBOURS
 from kilonova.server import tls
 from kilonova.server.nats_server import Listen, NatsServer, free_port
+from kilonova.server.postgresql_server import PostgresqlServer
 from kilonova.server.simulated import named
 from kilonova.server.state import write_text
 
@@ -26,7 +27,10 @@ OWN_CREDENTIALS = 50
 
 @dataclass(frozen=True)
 class Asked:
-    """What ``up --split`` was asked for. port: of the API, never 0. cert: certificate and key of the API."""
+    """What ``up --split`` was asked for. port: of the API, never 0. cert: certificate and key of the API.
+
+    database: sqlite or postgresql.
+    """
 
     directory: Path
     cells: int
@@ -37,6 +41,7 @@ class Asked:
     settings: Settings
     cert: tuple[str, str] | None = None
     cacert: str | None = None
+    database: str = "sqlite"
 
 
 class Layout:
@@ -47,6 +52,11 @@ class Layout:
         self.directory = asked.directory / "split"
         self.hosts = named(asked.cells, asked.hosts)
         self.nats = NatsServer(self.directory / "nats", self._listen())
+        self.postgresql = (
+            PostgresqlServer(self.directory / "postgresql")
+            if asked.database == "postgresql"
+            else None
+        )
 
     def _listen(self) -> Listen:
         cert, key, self.ca = tls.ensure(self.asked.directory / "tls", self._names())
@@ -87,7 +97,13 @@ class Layout:
 
     def database_url(self, name: str) -> str:
         """Return where a database is."""
+        if self.postgresql is not None:
+            return self.postgresql.url(name)
         return f"sqlite:///{self.asked.directory / 'db' / f'{name}.db'}"
+
+    def databases(self) -> list[str]:
+        """Return the names of all databases."""
+        return ["global", "cell0", *NEIGHBOURS, *self.cells()]
 
     def _account(self) -> Key:
         path = self.directory / "account.seed"

@@ -3,19 +3,22 @@
 import contextlib
 import http.client
 import re
+import signal
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from kilonova.common import deployment
-from kilonova.server import seeding
+from kilonova.server import postgresql_server, seeding
 from kilonova.server.ground import StartFailed
 from kilonova.server.nats_server import NoNatsServer, free_port
+from kilonova.server.postgresql_server import NoPostgresql
 from kilonova.server.split import Asked, Layout
 from kilonova.server.supervisor import Member, Supervisor, environment_is_ours, program
 
-READY_S = 60.0
+READY_S = 180.0
 
 
 @contextlib.contextmanager
@@ -27,29 +30,43 @@ def running(asked: Asked, step: Callable[[str], None]) -> Iterator[dict[str, str
     environment_is_ours()
     layout = Layout(asked)
     layout.write()
-    config = layout.config("api")
-    tables = deployment.load(config)
-    projects = seeding.prepare(config, asked.settings, tables, asked.cacert)
-    step("databases and first content are there")
-    supervisor = Supervisor(asked.directory, _members(layout))
+    logs = asked.directory / "logs"
+    logs.mkdir(mode=0o750, exist_ok=True)
+    supervisor = Supervisor(asked.directory)
     try:
-        supervisor.start()
+        supervisor.start(_servers(layout, logs))
+        if layout.postgresql is not None:
+            layout.postgresql.make(layout.databases())
+        config = layout.config("api")
+        tables = deployment.load(config)
+        projects = seeding.prepare(config, asked.settings, tables, asked.cacert)
+        step(f"databases ({asked.database}) and first content are there")
+        supervisor.start(_roles(layout, logs))
         step(f"{len(supervisor.members)} processes started")
         wait_until_ready(asked, hosts=len(layout.hosts))
         step("the API answers, and hosts are up")
         yield projects
     finally:
         supervisor.stop()
+        if layout.postgresql is not None:
+            layout.postgresql.close()
 
 
-def _members(layout: Layout) -> list[Member]:
-    logs = layout.asked.directory / "logs"
-    logs.mkdir(mode=0o750, exist_ok=True)
+def _servers(layout: Layout, logs: Path) -> list[Member]:
+    """Return the servers of others, which come first and end last."""
     try:
-        nats = Member("nats", layout.nats.command(), logs / "nats.log")
-    except NoNatsServer as exc:
+        members = [Member("nats", layout.nats.command(), logs / "nats.log")]
+        if layout.postgresql is not None:
+            layout.postgresql.prepare()
+            command = layout.postgresql.command()
+            members.append(Member("postgresql", command, logs / "postgresql.log", signal.SIGINT))
+    except (NoNatsServer, NoPostgresql) as exc:
         raise StartFailed(exc.message) from exc
-    members = [nats]
+    return members
+
+
+def _roles(layout: Layout, logs: Path) -> list[Member]:
+    members = []
     for role in ("conductor", "api"):
         command = program(role, "--config", str(layout.config(role)))
         members.append(Member(role, command, logs / f"{role}.log"))
@@ -58,6 +75,19 @@ def _members(layout: Layout) -> list[Member]:
         command = program("agent", "--config", str(layout.config(name)))
         members.append(Member(name, command, logs / f"{name}.log"))
     return members
+
+
+def database_of(wanted: str | None) -> str:
+    """Return which databases to use: PostgreSQL where it can be had, else files. Raises StartFailed."""
+    if wanted == "sqlite":
+        return wanted
+    try:
+        postgresql_server.binaries()
+    except NoPostgresql as exc:
+        if wanted is None:
+            return "sqlite"
+        raise StartFailed(exc.message) from exc
+    return "postgresql"
 
 
 def port_of(wanted: int, listen: str) -> int:

@@ -82,6 +82,7 @@ class Deployment:
     public_pool: str | None = None
     public_gateway: str | None = None
     split: bool = False
+    database: str | None = None
     seeded: tuple[str, ...] = ()
     format: int = FORMAT
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,18 +20,19 @@ from kilonova.server import privileges, state
 log = get_logger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 STEADY_S = 10.0
-STOP_S = 20.0
+STOP_S = 45.0
 EVERY_S = 0.05
 FILE = "processes.json"
 
 
 @dataclass
 class Member:
-    """One process to keep. pause: before it is started again."""
+    """One process to keep. end_by: the signal that ends it in order. pause: before it is started again."""
 
     name: str
     command: list[str]
     log: Path
+    end_by: signal.Signals = signal.SIGTERM
     pause_s: float = FIRST_PAUSE_S
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
@@ -45,22 +45,24 @@ class Supervisor:
 
     directory: Path
     members: list[Member] = field(default_factory=list)
-    tell: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start every member, and watch them."""
-        for member in self.members:
+    def start(self, members: list[Member]) -> None:
+        """Start more members, and watch them."""
+        for member in members:
             self._start(member)
+        self.members = [*self.members, *members]
         self._write()
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End all, the last one first; by force who does not end within 20 s. Safe to repeat."""
+        """End all, the last one first; by force who does not end within 45 s. Safe to repeat."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -116,7 +118,7 @@ def _end(member: Member) -> None:
     if process is None:
         return
     with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(member.end_by)
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
