@@ -21,7 +21,7 @@ def _text(name: str) -> sa.ColumnElement[str]:
     return sa.cast(P(name, type_=sa.Text), sa.Text)
 
 
-_AT = sa.cast(P("at", type_=sa.Float), sa.Float)
+_AT = P("at", type_=sa.Float).label("at")
 _BEGUN = Q(
     sa.insert(n).from_select(
         [*_COLUMNS, *_STATE],
