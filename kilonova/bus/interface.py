@@ -9,6 +9,7 @@ Subjects (dots separate words):
     answer.<host>.<database>.<incarnation>   the same to the one that asked, where there are several conductors
     nudge.<database>          anyone -> conductors an operation id that is ready
     nudge.<database>.<incarnation>   conductor -> the one that owns the operation
+    event.<project>.<name>    conductor -> anyone   an event, when a webhook says so (docs/events.md)
     hosts.changed             conductor -> all     the name of a host whose record changed
     network.state.<host>      agent -> network service  asks for a host's network state; replied at once
     network.report.<host>     agent -> network service  what is in force there now

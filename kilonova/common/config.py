@@ -45,6 +45,7 @@ class Settings:
     live_migration_*: MiB/s at most (0: no limit); the pause of the guest that is tried for, ms; after timeout_s the
     guest is paused so that it ends, or (abort_at_timeout) stays where it is; post_copy: a force complete runs it at the
     destination at once instead of pausing it; auto_converge: a guest that writes faster than it is sent is slowed down.
+    webhooks_file: TOML file of those who are told of events by HTTP (docs/events.md).
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
     """
 
@@ -83,6 +84,7 @@ class Settings:
     console_port: int = 6080
     console_url: str | None = None
     dns_servers: tuple[str, ...] = ()
+    webhooks_file: str | None = None
     one_core: bool = True
     fake_host_vcpus: int = 64
     fake_host_memory_mib: int = 262144

@@ -10,7 +10,12 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.schema.cell import instance_action as a
 from kilonova.db.schema.cell import notification as n
 from kilonova.db.schema.cell import server as s
+from kilonova.db.schema.world import setting
 from kilonova.db.sql import P, Q
+
+_PLACE = Q(sa.select(setting.c.value).where(setting.c.name == P("the_name")))
+_MOVE = Q(sa.update(setting).where(setting.c.name == P("the_name")).values(value=P("place")))
+_FIRST = Q(sa.insert(setting).values(name=P("the_name"), value=P("place")))
 
 START, END, ERROR, UPDATE = ":start", ":end", ":error", "update:end"
 _STATE = ("vm_state", "task_state", "power_state", "host")
@@ -108,3 +113,15 @@ def purge(tx: Tx, before: float, limit: int = 1000) -> int:
     """Forget at most ``limit`` of what is older than a moment; the newest stays, so that numbers go on from it."""
     gone = tx.all(_OLD, before=before, newest=newest(tx), the_limit=limit)
     return tx.run(_DROP, last=gone[-1][0], before=before) if gone else 0
+
+
+def place_of(tx: Tx, subscriber: str) -> str | None:
+    """Return how far a subscriber was told; None when it is new. Global database."""
+    found: str | None = tx.value(_PLACE, the_name=f"told:{subscriber}")
+    return found
+
+
+def keep_place(tx: Tx, subscriber: str, place: str) -> None:
+    """Keep how far a subscriber was told. Global database."""
+    if tx.run(_MOVE, the_name=f"told:{subscriber}", place=place) == 0:
+        tx.run(_FIRST, the_name=f"told:{subscriber}", place=place)

@@ -120,7 +120,10 @@ def read(
             continue
         if rows:
             seen[db.name] = rows[-1]["id"]
-        found += [(at, db.name, seq, name, body, project) for at, seq, name, body, project in made]
+        latest = 0.0
+        for at, seq, name, body, project in made:
+            latest = max(latest, at)  # within one database the order is that of the numbers
+            found.append((latest, db.name, seq, name, body, project))
     out = []
     for _, database, seq, name, body, project in sorted(found, key=lambda e: e[:3]):
         place[database] = seq

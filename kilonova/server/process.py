@@ -30,7 +30,7 @@ from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.image.signing import UrlSigner
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
-from kilonova.operations import registry, stores, volume_events
+from kilonova.operations import registry, stores, volume_events, webhooks
 from kilonova.operations.cells import open_added
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.hosts_elsewhere import HostState
@@ -39,6 +39,7 @@ from kilonova.operations.nudges import Nudges
 from kilonova.operations.scheduling import Scheduling
 from kilonova.operations.services import CELL0, Services
 from kilonova.operations.version_pin import VersionPin
+from kilonova.operations.webhooks import Webhooks
 from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.engine import Engine
 from kilonova.saga.lease import StateLock
@@ -218,6 +219,10 @@ class Process:
         reconcilers = Reconcilers(services)
         reconcilers.start()
         self.later(reconcilers.close)
+        if plan.settings.webhooks_file is not None:
+            hooks = Webhooks(services, webhooks.parse(Path(plan.settings.webhooks_file)))
+            self.later(hooks.close)
+            hooks.start()
 
     def open_socket(self) -> str:
         """Take the port; return the URL that it has. Nothing is served before ``open_http``."""
