@@ -24,6 +24,7 @@ TRIES = 3
 Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
 
 _ALL = Q(sa.select(underlay.c.host, underlay.c.address))
+_COUNTED = Q(sa.select(network.c.id, network.c.forwarding).where(network.c.external == 0))
 _INSERT = insert(underlay)
 _DROP = Q(sa.delete(underlay).where(underlay.c.host == P("host")))
 _BUMP = Q(
@@ -35,17 +36,23 @@ _HOLDER = Q(sa.select(underlay.c.host).where(underlay.c.address == P("address"))
 class Forwarding:
     """Marks of networks, and the underlay addresses of hosts as last read. Safe to use from any thread.
 
-    alive: the hosts that are alive; an address of one that is not may be taken over.
+    alive: the hosts that are alive; an address of one that is not may be taken over. hears: whether this process is the
+    one that hosts report to, and so repeats what was lost, whichever process sent it.
     """
 
     def __init__(self, database: Database) -> None:
         self.alive: Callable[[], Collection[str]] = tuple
+        self.hears = True
         self._database = database
         self._guard = threading.Lock()
         self._underlays: dict[str, str] = {}
         self._dirty: set[str] = set()
         self._unheard: dict[tuple[str, str], tuple[int, float, int]] = {}
-        # (host, network) -> generation, monotonic time of sending, how often it was sent
+        # (host, network) -> generation, monotonic time of sending, how often it was sent again
+        self._heard: dict[tuple[str, str], int] = {}  # (host, network) -> generation in force
+        self._counted: dict[str, int] | None = (
+            None  # network -> generation at the last look; one thread's
+        )
 
     def load(self) -> None:
         """Read the addresses again: another process may have heard of a host. Networks of such a host are marked."""
@@ -141,23 +148,47 @@ class Forwarding:
         with self._guard:
             known, _, tries = self._unheard.get((host, network_id), (generation, 0.0, 0))
             tries = tries if known == generation else 0
-            self._unheard[host, network_id] = (generation, time.monotonic(), tries + 1)
+            if self.hears and self._heard.get((host, network_id), -1) < generation:
+                self._unheard[host, network_id] = (generation, time.monotonic(), tries)
 
     def heard(self, report: Applied) -> None:
         """Note what a host has in force."""
         for kind, network_id, generation, error in report.items:
             if kind == "forwarding" and error is None:
+                key = (report.host, network_id)
                 with self._guard:
-                    waiting = self._unheard.get((report.host, network_id))
+                    self._heard[key] = max(generation, self._heard.get(key, -1))
+                    waiting = self._unheard.get(key)
                     if waiting is not None and waiting[0] <= generation:
-                        del self._unheard[report.host, network_id]
+                        del self._unheard[key]
+
+    def expect(self) -> None:
+        """Note what other processes told hosts since the last call: this one hears whether it came."""
+        known, counted = self.underlays(), self._counted
+        if not known:
+            return
+
+        def read(tx: Tx) -> dict[str, tuple[int, list[str]]]:
+            rows = {r["id"]: r["forwarding"] for r in tx.all(_COUNTED)}
+            moved = [i for i, n in rows.items() if counted is not None and counted.get(i) != n]
+            hosts = {i: [h[0] for h in tx.all(documents.HOSTS_OF_NETWORK, id=i)] for i in moved}
+            return {i: (n, hosts.get(i, [])) for i, n in rows.items()}
+
+        found, now = self._database.read(read), time.monotonic()
+        self._counted = {i: n for i, (n, _) in found.items()}
+        with self._guard:
+            for network_id, (generation, hosts) in found.items():
+                for key in ((h, network_id) for h in hosts if h in known):
+                    if key not in self._unheard and self._heard.get(key, -1) < generation:
+                        self._unheard[key] = (generation, now, 0)
 
     def mark_unheard(self, before: float) -> None:
         """Mark what was sent before a moment (monotonic) and not reported; given up after three times."""
         with self._guard:
             late = {k: v for k, v in self._unheard.items() if v[1] < before}
-            for key, (_, _, tries) in late.items():
+            for key, (generation, _, tries) in late.items():
                 if tries < TRIES:
                     self._dirty.add(key[1])
+                    self._unheard[key] = (generation, time.monotonic(), tries + 1)
                 else:
                     del self._unheard[key]

@@ -105,7 +105,7 @@ class Publisher:
 
         hears False: another process listens, repeats and watches; this one sends what it changed itself.
         """
-        self._hears = hears
+        self._hears = self.forwarding.hears = hears
         if hears:
             self._subscriptions = [
                 self.bus.subscribe("network.state.*", self._asked, queue="network"),
@@ -254,6 +254,7 @@ class Publisher:
                     self.forwarding.load()
                     if not self._hears:
                         continue
+                    self.forwarding.expect()
                     self.forwarding.mark_unheard(time.monotonic() - RESEND_AFTER_S)
                     self.resend(within_s=float("inf") if passes % 12 == 0 else 120.0)
             except Exception:

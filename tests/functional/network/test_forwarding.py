@@ -10,7 +10,7 @@ from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.objects.base import decode, encode
 from kilonova.objects.netstate import Applied, Change, ForwardingState, StateRequest
 from tests.contracts.test_network import until
-from tests.functional.network.conftest import DEMO, Cloud
+from tests.functional.network.conftest import DEMO, Cloud, WordedBus
 
 HOSTS = {"h1": "10.66.0.1", "h2": "10.66.0.2", "h3": "10.66.0.3"}
 
@@ -216,3 +216,33 @@ def test_full_states_and_changes_of_several_conductors_are_in_order(seeded: Clou
     server(seeded, "s2", "h1")
     host.admit(seeded.bus.changes("h1")[-1])
     host.admit(other.publisher.full("h1"))
+
+
+def test_what_another_process_sent_is_repeated_by_the_one_that_hears(three: Cloud) -> None:
+    """R6, several conductors: a lost message of any of them costs seconds."""
+    server(three, "s1", "h1")
+    server(three, "s2", "h2")
+    until(lambda: told(three, "h2") is not None)
+    publisher = three.network.publisher
+    other = EmbeddedNetwork(three.database, WordedBus(), three.clock, lambda: list(three.hosts))
+    other.publisher.forwarding.load()
+    other.publisher.forwarding.hears = False
+    for host in HOSTS:
+        three.applied(host)
+    with publisher._order:
+        publisher.forwarding.take()
+        publisher.forwarding.expect()
+        publisher.forwarding.mark_unheard(float("inf"))
+        publisher.forwarding.take()
+        made = other.ensure_port(  # nobody hears what it says
+            ("s3", "0"), project_id=DEMO, device_id="s3", host="h1", network_id=private(three)
+        )
+        publisher.forwarding.expect()
+        publisher.forwarding.mark_unheard(float("inf"))
+        publisher.send_forwarding()
+    assert lives(three, "h2", made.mac)() == HOSTS["h1"]
+    for host in HOSTS:
+        three.applied(host)
+    publisher.forwarding.expect()
+    publisher.forwarding.mark_unheard(float("inf"))
+    assert publisher.forwarding.take() == set()
