@@ -11,6 +11,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
 from kilonova.common.errors import GenerationMismatch, KilonovaError
 from kilonova.common.log import get_logger
@@ -30,7 +31,13 @@ from kilonova.scheduler.weighers import CROSS_CELL, CROSS_CELL_DEFAULT
 
 log = get_logger(__name__)
 DEFAULT_ZONE = "nova"
+_ONE = sa.select(sa.literal(1))
 REFRESH_S = 5.0
+
+
+def _nothing(tx: Tx) -> None:
+    """Ask a database whether it answers."""
+    tx.select(_ONE)
 
 
 class Scheduling:
@@ -75,11 +82,14 @@ class Scheduling:
                 log.warning("the view of hosts is not refreshed", extra={"why": exc.message})
 
     def _read_closed(self) -> frozenset[str]:
-        rows = self._services.world.read(cells.all_cells)
-        return frozenset(r["name"] for r in rows if r["disabled"])
+        """Return the cells in which nothing is placed: disabled ones, and those that do not answer (R11)."""
+        services = self._services
+        rows = services.world.read(cells.all_cells)
+        silent = services.lists.ask_cells(_nothing)[1] if services.has_lists else []
+        return frozenset((*silent, *(r["name"] for r in rows if r["disabled"])))
 
     def cells_changed(self) -> None:
-        """A cell was disabled or enabled, by this process or another: its hosts follow."""
+        """A cell was disabled, enabled, fell silent, or answers again: its hosts follow."""
         closed = self._read_closed()
         changed, self._closed = closed ^ self._closed, closed
         for state in self._services.hosts.all() if changed else ():

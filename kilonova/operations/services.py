@@ -74,6 +74,11 @@ class Services:
         return lists
 
     @property
+    def has_lists(self) -> bool:
+        """Tell whether this process asks cells together."""
+        return "lists" in self._late
+
+    @property
     def consoles(self) -> "Consoles":
         """Remote consoles. Raises Unavailable until the hosts are there."""
         if "consoles" not in self._late:
@@ -132,7 +137,7 @@ class Services:
     def ask_cell(self, name: str, question: Callable[[Tx], T]) -> T:
         """Ask a cell one question; one that is not a local file for at most 1 s. Raises CellDown."""
         database = self.cell(name)
-        if "lists" not in self._late or getattr(database, "is_local", True):
+        if not self.has_lists or getattr(database, "is_local", True):
             return database.ask(question)
         answer: T = self.lists.ask(name, question)
         return answer

@@ -65,6 +65,7 @@ def dead(
 ) -> Iterator[str]:
     """cell2 is dead, and was asked."""
     broken = cell(whole, "cell2")
+    until(lambda: not whole.services.lists.ask_cells(lambda tx: 1)[1] or None)
     before = broken.reached
     broken.mood = request.param
     yield "cell2"
@@ -192,6 +193,22 @@ def test_other_lists(whole: Whole, servers: dict[str, list[str]], dead: str) -> 
     assert whole.call("GET", actions.format(well), who="admin").status == 200
     status = whole.call("GET", "/kilonova/v1/status", who="admin").json
     assert {c["name"]: c["state"] for c in status["cells"]}[dead] == "down"
+
+
+def test_new_servers_go_elsewhere(whole: Whole, servers: dict[str, list[str]], dead: str) -> None:
+    """Nothing is placed in a cell that does not answer; the scheduler looks every 5 s, here at once."""
+    whole.services.scheduling.cells_changed()
+    made = [whole.server(f"n{n}") for n in range(4)]
+    for server in made:
+        shown = whole.settled(server).json["server"]
+        assert shown["status"] == "ACTIVE"
+        assert not shown["OS-EXT-SRV-ATTR:host"].startswith(dead)
+    for server in made:
+        whole.gone(server)
+    cell(whole, dead).mood = ""
+    until(lambda: listed(whole)[0]["status"] == "ACTIVE" or None)
+    whole.services.scheduling.cells_changed()
+    assert all(h.enabled for h in whole.services.scheduling.view.facts.values())
 
 
 def test_a_hanging_cell_does_not_use_up_the_api(
