@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from kilonova.common.config import Settings
 from kilonova.common.errors import BadRequest, Conflict
 from kilonova.db import mappings, migrations
-from kilonova.operations import accept, server_migrate, states
+from kilonova.objects.server import ResizeParams
+from kilonova.operations import accept, moving, server_migrate, states
 from kilonova.placement import allocations
-from kilonova.reconcile import cleanups
+from kilonova.reconcile import cleanups, resizes
 from kilonova.virt.fake.world import RUNS, FakeGuest
 from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
 from tests.operations.server_ledger import moved, plus
@@ -331,3 +333,50 @@ def test_a_reboot_starts_only_the_guest_that_counts(who: str, tmp_path: Path) ->
     runs, there = _runs(world), world.server in world.guests.guests(move["source_host"])
     world.close()
     assert runs == {move["dest_host"]} and there
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "state"),
+    [
+        ("server_migrate", "power_fail", "failed"),
+        ("server_migrate", "snapshot_fail", "failed"),
+        ("server_migrate", "snapshot_no_room", "failed"),
+        ("server_migrate", "copy_disk_fail", "failed"),
+        ("server_migrate", "build_fail", "failed"),
+        ("confirm_move", "delete_fail_once", "done"),
+        ("revert_move", "power_fail", "failed"),
+        ("revert_move", "revert_fail", "failed"),
+        ("revert_move", "delete_fail_once", "done"),
+    ],
+)
+def test_the_host_cannot(kind: str, fault: str, state: str, tmp_path: Path) -> None:
+    """R15: what a host cannot do is taken back; past the point of no return it is done until it works."""
+    world = ServerWorld(tmp_path, kind, MANY)
+    world.guests.faults.set(fault, times=1)
+    assert world.run(*world.begin()) == state
+    assert world.guests.faults.hits[fault] == 1
+    ledger, clean = world.ledger(), world.clean(state)
+    world.close()
+    assert ledger == clean
+
+
+def test_a_forgotten_move_is_confirmed_by_itself(tmp_path: Path) -> None:
+    """As a resize is: after the window, and no earlier."""
+    world = ServerWorld(tmp_path, "confirm_move")
+    world.engine().open()
+    world.services.settings = {"settings": Settings(resize_confirm_window_s=60.0)}
+    resizes.run(world.services)
+    assert world.row()["task_state"] is None, "not yet"
+    world.clock.advance(61.0)
+    resizes.run(world.services)
+    world.engines[-1].run_until_idle(limit=10_000)
+    ledger, clean = world.ledger(), world.clean("done")
+    world.close()
+    assert ledger == clean
+
+
+def test_a_journal_of_a_release_that_knew_no_other_host() -> None:
+    """R18: a resize whose claim was recorded before stays on its host, and ends."""
+    params = ResizeParams(server_id="s")
+    assert moving.stays(params, {"claim": {"host": "cell1-host1"}})
+    assert moving.has_no_disks(params, {"claim": {"host": "cell1-host1"}})
