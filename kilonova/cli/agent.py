@@ -1,12 +1,15 @@
 """Run the agent of this machine, or those of simulated hosts (driver fake). It knows no database.
 
 kilonova agent --config FILE [--hosts N] [--name-prefix NAME]
+kilonova agent --config FILE --join URL --token TOKEN [--ca FILE]     as 'kilonova host add' printed: joins, then runs
 """
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 from kilonova.cli import role
+from kilonova.cli.common import Failed
 from kilonova.common.deployment import Tables
 from kilonova.server.plan import Plan
 
@@ -14,12 +17,20 @@ from kilonova.server.plan import Plan
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     role.arguments(parser)
-    parser.add_argument("--hosts", type=int, metavar="N", help="simulated hosts of this process")
-    parser.add_argument("--name-prefix", metavar="NAME", help="they are called NAME1, NAME2 …")
+    add = parser.add_argument
+    add("--hosts", type=int, metavar="N", help="simulated hosts of this process")
+    add("--name-prefix", metavar="NAME", help="they are called NAME1, NAME2 …")
+    add("--join", metavar="URL", help="of the deployment's API: get credentials and write the file")
+    add("--token", metavar="TOKEN", help="good once")
+    add("--ca", metavar="FILE", help="whom the API's certificate must be of, PEM")
+    add("--driver", choices=("libvirt", "fake"), default="libvirt", help="with --join")
+    add("--agent-dir", metavar="DIR", default="/var/lib/kilonova", help="with --join: its state")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until a signal."""
+    """Join if asked to, then serve until a signal."""
+    if args.join:
+        _join(args)
     given = {"hosts": args.hosts, "name_prefix": args.name_prefix}
     asked = {k: v for k, v in given.items() if v is not None}
 
@@ -30,3 +41,17 @@ def run(args: argparse.Namespace) -> int:
         return AgentProcess(plan, dataclasses.replace(tables, agent=agent))
 
     return role.serve("agent", args, make)
+
+
+def _join(args: argparse.Namespace) -> None:
+    from kilonova.server import joining
+
+    if not args.token:
+        raise Failed("--join needs --token, which 'kilonova host add NAME' prints", 2)
+    ca = Path(args.ca) if args.ca else None
+    config = Path(args.config)
+    asked = joining.Asked(args.join, args.token, config, ca, args.driver, args.agent_dir)
+    host = joining.join(asked)
+    print(
+        f"This machine is the host {host}; next time: kilonova agent --config {config}", flush=True
+    )

@@ -4,6 +4,7 @@ kilonova host list
 kilonova host discover
 kilonova host disable NAME --reason "new memory on Friday"
 kilonova host enable NAME
+kilonova host add NAME [--cell CELL]          a token, good once, with which a machine joins a deployment
 kilonova host drain NAME --dry-run            what would be moved, how, and where to
 kilonova host drain NAME [--cold] [--no-wait]  move it all; running servers live, with --cold also turned off
 """
@@ -13,7 +14,7 @@ import time
 from typing import Any
 
 from kilonova.cli import output
-from kilonova.cli.client import Client, connect
+from kilonova.cli.client import Client, Refused, connect
 from kilonova.cli.common import Failed, common_options
 from kilonova.cli.status import STATUS
 from kilonova.server import state
@@ -25,9 +26,10 @@ _LOOK_S = 0.5
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common_options(parser)
-    verbs = ("list", "discover", "enable", "disable", "drain")
+    verbs = ("list", "add", "discover", "enable", "disable", "drain")
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--cell", default="cell1", help="add: of the new host")
     parser.add_argument("--reason", help="why a host is taken out")
     parser.add_argument("--dry-run", action="store_true", help="drain: only say what would be done")
     parser.add_argument("--cold", action="store_true", help="drain: a running server may be off")
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     client = connect(state.chosen(args.state_dir))
     if args.verb == "drain":
         return _drain(client, args)
+    if args.verb == "add":
+        return _add(client, args)
     if args.verb == "discover":
         return _discover(client, args)
     if args.verb != "list":
@@ -67,6 +71,27 @@ def run(args: argparse.Namespace) -> int:
             for h in hosts
         ],
     )
+    return 0
+
+
+def _add(client: Client, args: argparse.Namespace) -> int:
+    """Print the line that makes another machine a host."""
+    try:
+        made = client.call("POST", "/join/tokens", {"host": args.name, "cell": args.cell})
+    except Refused as exc:
+        if exc.http_status == 404:
+            raise Failed(
+                "this cloud takes no other machines: it is one process, or its api has no [bus] account_seed"
+            ) from exc
+        raise
+    if args.json:
+        output.print_json({**made, "url": client.url})
+        return 0
+    print(
+        "On the other machine, within an hour and once (with --ca FILE if the certificate is your own authority's):"
+    )
+    words = f"--config /etc/kilonova/agent.toml --join {client.url} --token {made['token']}"
+    print(f"\n    kilonova agent {words}\n")
     return 0
 
 

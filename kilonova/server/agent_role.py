@@ -30,7 +30,10 @@ class AgentProcess:
             if table.driver == "fake":
                 from kilonova.server.simulated import FakeHosts
 
-                hosts = [(table.cell, f"{table.name_prefix}{k + 1}") for k in range(table.hosts)]
+                names = [f"{table.name_prefix}{k + 1}" for k in range(table.hosts)]
+                if table.name is not None and table.hosts == 1:
+                    names = [table.name]
+                hosts = [(table.cell, name) for name in names]
                 self.fleet = FakeHosts(self.plan, hosts, self._bus_of, access)
             else:
                 from kilonova.server.real_host import RealHosts, own_name

@@ -5,7 +5,7 @@ from pathlib import Path
 from kilonova.bus.nats import Address, NatsBus
 from kilonova.common.config import Settings
 from kilonova.common.deployment import Tables, needed
-from kilonova.server.plan import Plan
+from kilonova.server.plan import JoinPlan, Plan
 
 
 def plan_of(path: Path, role: str, settings: Settings, tables: Tables) -> Plan:
@@ -27,7 +27,13 @@ def plan_of(path: Path, role: str, settings: Settings, tables: Tables) -> Plan:
         cell_names=tables.cells,
         secret_key=path_of(top.secret_key),
         images_dir=path_of(top.images_dir),
+        join=_join(tables) if role == "api" else None,
     )
+
+
+def _join(tables: Tables) -> JoinPlan | None:
+    seed = path_of(tables.bus.account_seed)
+    return None if seed is None else JoinPlan(seed, tables.bus.url, path_of(tables.bus.ca))
 
 
 def path_of(text: str | None) -> Path | None:

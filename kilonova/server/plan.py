@@ -10,6 +10,15 @@ from kilonova.common.config import Settings
 from kilonova.saga.faults import Faults
 
 
+@dataclass(frozen=True)
+class JoinPlan:
+    """What hosts that join are given. account_seed: file of who signs. urls, ca: of the bus."""
+
+    account_seed: Path
+    urls: tuple[str, ...]
+    ca: Path | None
+
+
 @dataclass
 class Plan:
     """What to start. hosts: simulated hosts per cell. driver: "fake" or "libvirt".
@@ -38,4 +47,5 @@ class Plan:
     internal_url: str | None = None
     secret_key: Path | None = None
     images_dir: Path | None = None
+    join: JoinPlan | None = None
     virt_type: str = "qemu"  # "kvm" only after a guest was seen to run by it

@@ -13,6 +13,7 @@ from typing import Any
 from kilonova.api import observability
 from kilonova.api.compute import service as compute
 from kilonova.api.compute.servers.reading import render_unplaced
+from kilonova.api.operations.joins import JoinRoutes
 from kilonova.bus.memory import MemoryBus
 from kilonova.cells.listing import Lists
 from kilonova.common.log import get_logger
@@ -34,6 +35,7 @@ from kilonova.operations import registry, stores, volume_events, webhooks
 from kilonova.operations.cells import open_added
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.hosts_elsewhere import HostState
+from kilonova.operations.joins import Joins
 from kilonova.operations.network_events import NetworkEvents
 from kilonova.operations.nudges import Nudges
 from kilonova.operations.scheduling import Scheduling
@@ -44,7 +46,8 @@ from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.engine import Engine
 from kilonova.saga.lease import StateLock
 from kilonova.saga.leases import LeaseOwner
-from kilonova.server.plan import Plan
+from kilonova.server.bus_keys import authority_of
+from kilonova.server.plan import JoinPlan, Plan
 from kilonova.volume.embedded import service as volume_api
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
@@ -251,10 +254,16 @@ class Process:
         ]
         if self.plan.shares:
             mounts.append(HostRoutes(self.images, self.signer).service())
+        if self.plan.join is not None:
+            mounts.append(JoinRoutes(self._joins(self.plan.join)).service())
         self.application = Application(
             mounts, self.services, self.identity.authenticate, self.url, self.metrics.request
         )
         self.http_socket.start()
+
+    def _joins(self, plan: JoinPlan) -> Joins:
+        ca = None if plan.ca is None else plan.ca.read_text()
+        return Joins(self.services, authority_of(plan.account_seed), plan.urls, ca)
 
     def _policy(self) -> dict[str, str]:
         name = self.plan.settings.policy_file

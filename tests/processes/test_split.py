@@ -357,3 +357,51 @@ def test_a_backup_says_what_to_do_instead(split: Split, tmp_path: Path) -> None:
         assert (done.returncode, "pg_dump" in done.stderr) == (1, True)
     else:
         assert done.returncode == 0, done.stderr
+
+
+def _joined(split: Split, folder: Path, token: str) -> subprocess.Popen[bytes]:
+    """Start an agent that joins."""
+    words = ["agent", "--config", str(folder / "agent.toml"), "--join", split.url, "--token", token]
+    return subprocess.Popen(
+        [*KILONOVA, *words, "--driver", "fake", "--agent-dir", str(folder / "state")],
+        stdout=subprocess.DEVNULL,
+        stderr=(subprocess.PIPE),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_another_machine_joins(split: Split, tmp_path: Path) -> None:
+    """One line from ``host add``; the token is good once; what it wrote is private and names no database."""
+    assert split.demo.call("POST", "/join/tokens", {"host": "x", "cell": "cell1"}).status == 403
+    for bad in ({"host": "a.b", "cell": "cell1"}, {"host": "x", "cell": "cell9"}, {"host": "x"}):
+        assert split.admin.call("POST", "/join/tokens", bad).status == 400
+    for lie in ("x" * 43, "y"):
+        nobody = Wire(split.url).send("POST", "/join/hosts", {"token": lie}, {})
+        assert nobody.status in (400, 403)
+    said = split.command("host", "add", "newcomer", "--json")
+    assert said.returncode == 0, said.stderr
+    token = json.loads(said.stdout)["token"]
+    agent = _joined(split, tmp_path / "one", token)
+    try:
+        look = "/compute/v2.1/os-services?host=newcomer"
+        until(lambda: split.admin.get(look)["services"], "the host", LONG_S)
+        files = sorted((tmp_path / "one").iterdir())
+        assert {f.name for f in files} >= {"agent.toml", "bus-ca.pem", "newcomer.creds"}
+        assert [f for f in files if f.is_file() and f.stat().st_mode & 0o077] == []
+        assert "sql" not in (tmp_path / "one" / "agent.toml").read_text()
+        second = _joined(split, tmp_path / "two", token)
+        _, errors = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert b"wrong, was used, or has expired" in errors
+        assert not (tmp_path / "two").exists()
+    finally:
+        agent.terminate()
+        agent.communicate(timeout=60)
+
+
+def test_a_token_ends(split: Split) -> None:
+    made = split.admin.post("/join/tokens", {"host": "late", "cell": "cell1", "life_s": 1})
+    until(lambda: time.time() > made["expires_at"] + 0.1, "it is over")
+    late = Wire(split.url).send("POST", "/join/hosts", {"token": made["token"]}, {})
+    assert late.status == 403, late
