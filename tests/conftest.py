@@ -35,3 +35,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     config.option.loadscopereorder = False
     return Files(config, log)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What a process does before it starts threads."""
+    from kilonova.objects import base
+
+    base.prepare()

@@ -8,8 +8,9 @@ their version follows from the sender's release (the manifest).
 
 import enum
 import hashlib
+import threading
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
@@ -167,6 +168,33 @@ def _down(value: Any, manifest: Manifest) -> Any:
 
 
 _DECODERS: dict[type, Any] = {}
+_BUILDING = threading.Lock()
+
+
+def prepare() -> int:
+    """Have msgspec look at every record type that is imported; return how many. Call it before threads decode.
+
+    Two threads that use a type for the first time at once crash the interpreter (msgspec 0.22 shows one of them what
+    the other has only begun to build). Takes 20 µs a type; safe to repeat.
+    """
+    with _BUILDING:
+        found = list(_all(msgspec.Struct))
+        for cls in found:
+            msgspec.json.Decoder(cls)
+    return len(found)
+
+
+def _all(cls: type) -> Iterator[type]:
+    for below in cls.__subclasses__():
+        yield below
+        yield from _all(below)
+
+
+def _decoder(cls: type[V]) -> Any:
+    with _BUILDING:
+        return _DECODERS.setdefault(cls, msgspec.json.Decoder(cls))
+
+
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
@@ -188,7 +216,7 @@ def decode(data: bytes | msgspec.Raw, cls: type[V]) -> V:
         )
     decoder = _DECODERS.get(cls)
     if decoder is None:
-        decoder = _DECODERS[cls] = msgspec.json.Decoder(cls)
+        decoder = _decoder(cls)
     try:
         obj: V = decoder.decode(env.d)
     except msgspec.MsgspecError as exc:

@@ -7,6 +7,7 @@ from kilonova.bus.nats import NatsBus
 from kilonova.common import memory
 from kilonova.common.config import BadConfig
 from kilonova.common.deployment import Tables
+from kilonova.objects import base
 from kilonova.server.access import ImageAccess
 from kilonova.server.configured import connect, path_of
 from kilonova.server.plan import Plan
@@ -41,6 +42,7 @@ class AgentProcess:
                 name = table.name or own_name()
                 bus = self._bus_of(name)
                 self.fleet = RealHosts(self.plan, bus, access, (table.cell, name))
+            base.prepare()
             self.fleet.start(wait_s=0.0)
         except BaseException:
             self.stop()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kilonova.common import memory
+from kilonova.objects import base
 from kilonova.server.access import ImageAccess
 from kilonova.server.process import Process
 
@@ -13,6 +14,7 @@ class Cloud(Process):
     def start(self) -> None:
         """Take the state directory, open everything, serve. Raises Conflict when another process has it."""
         memory.few_arenas()
+        base.prepare()
         self.plan.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self.open_stores()
@@ -37,6 +39,7 @@ class Cloud(Process):
             from kilonova.server.real_host import RealHosts
 
             self.fleet = RealHosts(self.plan, self.bus, access)
+        base.prepare()
         self.later(self.fleet.close)
         self.fleet.start()
         self.later(self._start_consoles())

@@ -1,6 +1,7 @@
 """The roles of a deployment that know its databases, a process each: api, conductor. Several of each, in any order."""
 
 from kilonova.common import memory
+from kilonova.objects import base
 from kilonova.server.process import Process
 
 
@@ -12,6 +13,7 @@ class Api(Process):
     def start(self) -> None:
         """Open what is needed and serve."""
         memory.few_arenas()
+        base.prepare()
         try:
             self.open_stores()
             self.open_services(self.open_socket())
@@ -32,6 +34,7 @@ class Conductor(Process):
     def start(self) -> None:
         """Open what is needed and begin."""
         memory.few_arenas()
+        base.prepare()
         try:
             self.open_stores()
             self.open_services(self.plan.public_url or "", uploads=False)
