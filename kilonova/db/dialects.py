@@ -84,8 +84,16 @@ class _MariadbTypes(MySQLTypeCompiler):
         return "LONGBLOB"
 
 
+class _MariadbText(MySQLDialect_pymysql.statement_compiler):  # type: ignore[misc, name-defined, valid-type, unused-ignore]
+    def visit_cast(self, cast: Any, **kw: Any) -> str:
+        if isinstance(cast.type, sa.Float):  # which SQLAlchemy thinks is impossible, and leaves out
+            return f"CAST({self.process(cast.clause, **kw)} AS DOUBLE)"
+        return str(super().visit_cast(cast, **kw))
+
+
 class _Mariadb(MySQLDialect_pymysql):
     type_compiler_cls = _MariadbTypes
+    statement_compiler = _MariadbText
     supports_statement_cache = True
 
 

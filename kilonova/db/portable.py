@@ -132,3 +132,26 @@ def _matches_mysql(element: Any, compiler: Any, **kw: Any) -> str:
 def matches(column: Any, wanted: str) -> sa.ColumnElement[bool]:
     """Return whether a column matches a regular expression; see common/pattern.py for what SQLite does with it."""
     return _Matches(column, sa.literal(wanted, sa.Text))
+
+
+class _Whole(FunctionElement[int]):
+    """A number that is not negative, without its fraction."""
+
+    inherit_cache = True
+    type = sa.Integer()
+
+
+@compiles(_Whole)
+def _whole(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **kw)} AS INTEGER)"
+
+
+@compiles(_Whole, "postgresql")
+@compiles(_Whole, "mysql")
+def _whole_on_servers(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"FLOOR({compiler.process(element.clauses, **kw)})"
+
+
+def whole(column: Any) -> sa.ColumnElement[int]:
+    """Return a column's number without its fraction; servers' casts would round it."""
+    return _Whole(column)

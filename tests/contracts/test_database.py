@@ -1,5 +1,6 @@
 """What every database does: a SQLite file, PostgreSQL, MariaDB. Writes are as if one came after the other."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from kilonova.common.errors import BadRequest, Conflict, Unavailable
 from kilonova.db import opening, versions
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.opening import open_database
-from kilonova.db.portable import among, matches, member
+from kilonova.db.portable import among, gathered, matches, member, whole
 from kilonova.db.sql import P, Q, insert, insert_or_ignore, insert_or_replace
 from kilonova.db.sqlite import SqliteDatabase
 from kilonova.operations import stores
@@ -145,6 +146,12 @@ def test_sums_and_counts_are_integers(db: Database) -> None:
     assert total == 3 * 2**40 and type(total) is int and float(mean) == 2**40
 
 
+def test_numbers_are_cast_and_cut_alike(db: Database) -> None:
+    add(db, "a", f=7.75)
+    cut = sa.select(whole(thing.c.f), sa.cast(sa.literal(2.5, sa.Float), sa.Float))
+    assert tuple(db.ask(lambda tx: tx.select(cut))[0]) == (7, 2.5)
+
+
 def test_ids_are_given_by_the_database(db: Database) -> None:
     add_one = insert(numbered, "name")
     for name in ("x", "y"):
@@ -216,6 +223,15 @@ def test_patterns_and_parts_match_letters_in_either_case(db: Database) -> None:
     assert found(matches(thing.c.name, "[0-9]")) == ["Web-1", "db.3", "web_2"]
     assert found(thing.c.name.icontains("B_", autoescape=True)) == ["web_2"]
     assert found(thing.c.name.icontains("%", autoescape=True)) == []
+
+
+def test_a_column_is_gathered_as_a_json_list(db: Database) -> None:
+    for name in ("a", "é'\""):
+        add(db, name, name=name)
+    q = sa.select(gathered(thing.c.name)).where(thing.c.n == 0)
+    assert sorted(json.loads(db.ask(lambda tx: tx.select(q))[0][0])) == ["a", "é'\""]
+    none = sa.select(gathered(thing.c.name)).where(thing.c.n == 1)
+    assert db.ask(lambda tx: tx.select(none))[0][0] == "[]"
 
 
 def test_pairs_are_compared(db: Database) -> None:

@@ -70,6 +70,33 @@ def test_lists_filter_sort_and_page_as_on_files(whole: Whole) -> None:
             whole.gone(server)
 
 
+LISTS = (
+    *(f"/volume/v3/{n}?all_tenants=1" for n in ("volumes/detail", "snapshots", "backups", "types")),
+    "/volume/v3/volumes?all_tenants=1&sort=created_at:desc,size:asc&limit=1&with_count=true",
+    "/volume/v3/volumes?all_tenants=1&name~=x&metadata=%7B'a':'b'%7D",
+    *(f"/network/v2.0/{n}" for n in ("networks", "subnets", "ports", "routers", "floatingips")),
+    "/network/v2.0/ports?fixed_ips=ip_address_substr%3D10&sort_key=name&sort_dir=desc&limit=1",
+    "/network/v2.0/security-groups?tags-any=a,b&not-tags=c",
+    "/image/v2/images?sort=name:asc,created_at:desc&tag=a&size_min=1",
+    *(f"/identity/v3/{n}" for n in ("users?name__icontains=a", "role_assignments?include_names=1")),
+    *(f"/compute/v2.1/{n}" for n in ("flavors/detail?minRam=1", "os-hypervisors/detail")),
+    *(f"/compute/v2.1/{n}" for n in ("os-services", "os-aggregates", "os-migrations", "limits")),
+    "/compute/v2.1/os-server-groups?all_projects=1",
+    "/placement/resource_providers?resources=VCPU:1",
+    "/placement/allocation_candidates?resources=VCPU:1,MEMORY_MB:64&limit=2",
+    "/placement/traits?associated=true",
+    "/kilonova/v1/operations?state=done",
+)
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_every_service_answers_lists(whole: Whole, path: str) -> None:
+    head = {"OpenStack-API-Version": "volume 3.70"} if path.startswith("/volume") else None
+    version = None if head else "1.39" if path.startswith("/placement") else "2.87"
+    got = whole.call("GET", path, who="admin", headers=head, version=version)
+    assert got.status == 200, got
+
+
 def test_resize_volumes_and_delete_leave_nothing(whole: Whole, kit: Kit) -> None:
     volume = kit.volume()
     server = whole.server("one")

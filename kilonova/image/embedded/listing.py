@@ -13,6 +13,7 @@ from kilonova.common.clock import parse_iso
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest
 from kilonova.db.engine import Tx
+from kilonova.db.portable import whole
 from kilonova.http.request import Query
 from kilonova.image.embedded import records
 from kilonova.image.embedded import schema as s
@@ -144,7 +145,7 @@ def _time(name: str, value: str) -> Any:
         seconds = parse_iso(moment)
     except ValueError as exc:
         raise BadRequest(f"Invalid time value for {name}: {moment[:60]!r}") from exc
-    return _OPERATORS[operator](sa.cast(_TIMES[name], sa.Integer), int(seconds))
+    return _OPERATORS[operator](whole(_TIMES[name]), int(seconds))
 
 
 def _number(name: str, value: str) -> int:

@@ -200,7 +200,8 @@ def _order(req: Request, noun: Noun) -> list[tuple[Any, bool]]:
             raise invalid_input(
                 f"Unknown sort direction, must be 'desc' or 'asc': {direction[:40]}"
             )
-        out.append((sa.func.coalesce(columns[key], ""), direction == "desc"))
+        least = "" if isinstance(columns[key].type, sa.String) else 0
+        out.append((sa.func.coalesce(columns[key], least), direction == "desc"))
     return [*out, (noun.table.c.id, out[-1][1])]
 
 
