@@ -34,7 +34,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--listen", metavar="ADDRESS", help="default 127.0.0.1; any other address turns TLS on")
     add("--public-url", metavar="URL", help="what clients are told, when they come through a proxy")
     add("--tls", metavar="auto|CERT,KEY", help="auto: a certificate authority of our own")
-    add("--cells", type=_count, metavar="N", help="simulated cells, default 1")
+    add(
+        "--cells",
+        type=_count,
+        metavar="N",
+        help="cells, default 1; with libvirt its hosts are in them in turn",
+    )
     add(
         "--hosts",
         type=_count,
@@ -219,12 +224,13 @@ def _deployment(
         driver=args.driver or _find_driver(directory), version=__version__, hosts=_FAKE_HOSTS
     )
     if base.driver == "libvirt":
-        if args.cells not in (None, 1) or (args.hosts or 1) > _REAL_HOSTS:
+        hosts = args.hosts or (1 if made is None else made.hosts)
+        if hosts > _REAL_HOSTS or (args.cells or 1) > hosts:
             raise Failed(
-                f"with libvirt there is one cell, with this machine as one host or as 2 to {_REAL_HOSTS} (--hosts)",
+                f"with libvirt this machine is one host or 2 to {_REAL_HOSTS} (--hosts), and no cell is without a host",
                 2,
             )
-        base = base if made is not None else dataclasses.replace(base, hosts=1)
+        base = dataclasses.replace(base, hosts=hosts)
     given = {
         k: getattr(args, k)
         for k in ("cells", "hosts", "port", "listen", "public_url", "tls")

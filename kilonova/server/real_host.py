@@ -174,7 +174,7 @@ class RealHosts:
     def __init__(
         self, plan: Plan, bus: Bus, access: ImageAccess, where: tuple[str, str] | None = None
     ) -> None:
-        """where: (cell, name of the host); None: cell1, this machine's name."""
+        """where: (cell, name of the host); None: this machine's name, hosts over the cells in turn, from cell1 on."""
         if plan.helper_socket is None:
             raise Unavailable("real guests need the root helper: start the cloud as root")
         cell, name = where or ("cell1", own_name())
@@ -190,7 +190,7 @@ class RealHosts:
                 Path(made.socket),
                 made.tag,
                 made.underlay,
-                cell,
+                cell if where else f"cell{(number - 1) % plan.cells + 1}",
                 made.public_interface,
             )
             self.hosts.append(LibvirtHost(place, plan, bus, access))

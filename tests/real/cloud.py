@@ -49,6 +49,7 @@ class RealCloud:
     image: Path
     env: dict[str, str]
     hosts: int = 1
+    cells: int = 1
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -81,7 +82,7 @@ class RealCloud:
         with timed("kilonova up"):
             said = self.kilonova(
                 "up", "--driver", "libvirt", "--port", "0", "--image", str(self.image), "--detach",
-                "--json", "--hosts", str(self.hosts),
+                "--json", "--hosts", str(self.hosts), "--cells", str(self.cells),
             )  # fmt: skip
         self.clients.clear()
         found: dict[str, Any] = json.loads(said)
@@ -459,7 +460,7 @@ def new_key(directory: Path, *clouds: RealCloud, name: str = "test") -> Path:
 
 @contextlib.contextmanager
 def running_cloud(
-    outside: bool = False, hosts: int = 1
+    outside: bool = False, hosts: int = 1, cells: int = 1
 ) -> Iterator[tuple[RealCloud, Outside | None]]:
     """A cloud that answers; afterwards it is purged, and nothing of it may be left."""
     image = build_image("build", "tiny-linux.qcow2")
@@ -473,7 +474,7 @@ def running_cloud(
     }
     if world is not None:
         env["KILONOVA_RESOLV_CONF"] = str(world.resolv_conf)
-    cloud = RealCloud(base / "s", image, env, hosts)
+    cloud = RealCloud(base / "s", image, env, hosts, cells)
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     try:
         cloud.up()

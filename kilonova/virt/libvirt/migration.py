@@ -9,9 +9,12 @@ source: libvirt documentation, *Guest migration*, virDomainMigrateToURI3; measur
 """
 
 import base64
+import contextlib
 import threading
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,7 @@ from kilonova.virt.resize import Made
 log = get_logger(__name__)
 INCOMING, OUTGOING = "live-incoming", "live-outgoing"
 POLL_S = 0.3
+MEASURED_S = 1.0
 _NO_LIMIT_MIB_S = 1 << 20
 _FLAGS = (
     libvirt.VIR_MIGRATE_LIVE
@@ -82,6 +86,7 @@ class Move:
     forced: bool = False
     downtime_ms: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
+    measured: threading.Event = field(default_factory=threading.Event)
 
 
 class Migrations(Building):
@@ -401,9 +406,11 @@ class Migrations(Building):
 
     def _stays(self, server_id: str, move: Move) -> None:
         """The guest was not moved: it goes on here, also when it was paused to hasten it."""
-        (self._disks.directory(server_id) / OUTGOING).unlink(missing_ok=True)
         domain = self._find(server_id)
-        if domain is None or not move.forced or move.power_state != PowerState.RUNNING:
+        if domain is None:  # libvirtd could not say how it ended: it is gone from here all the same
+            return
+        (self._disks.directory(server_id) / OUTGOING).unlink(missing_ok=True)
+        if not move.forced or move.power_state != PowerState.RUNNING:
             return
         with telling("The guest could not be unpaused."):
             if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
@@ -422,26 +429,32 @@ class Migrations(Building):
 def _send(domain: Any, uri: str, params: dict[str, Any], flags: int, move: Move) -> None:
     """Wait for libvirtd to move the guest: a thread of its own, for the call returns at its end only."""
     try:
-        domain.migrateToURI3(uri, params, flags)
-        stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-        move.downtime_ms = int(stats.get(libvirt.VIR_DOMAIN_JOB_DOWNTIME_NET, 0)) or int(
-            stats.get(libvirt.VIR_DOMAIN_JOB_DOWNTIME, 0)
-        )
+        with _measured(domain, move):
+            domain.migrateToURI3(uri, params, flags)
+            move.measured.wait(MEASURED_S)
     except libvirt.libvirtError as exc:
-        if exc.get_error_code() not in (
-            libvirt.VIR_ERR_NO_DOMAIN,
-            libvirt.VIR_ERR_INVALID_ARG,
-        ) or _still_there(domain):
-            move.error = exc
+        move.error = exc
     finally:
         move.ended.set()
 
 
-def _still_there(domain: Any) -> bool:
+@contextmanager
+def _measured(domain: Any, move: Move) -> Iterator[None]:
+    """Note the downtime that libvirt measured: it says so once, by an event, and the domain is gone after it."""
+    conn = domain.connect()
+
+    def completed(_conn: Any, _domain: Any, stats: dict[str, Any], _opaque: Any) -> None:
+        move.downtime_ms = int(stats.get(libvirt.VIR_DOMAIN_JOB_DOWNTIME, 0))
+        move.measured.set()
+
+    number = conn.domainEventRegisterAny(
+        domain, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, completed, None
+    )
     try:
-        return bool(domain.isActive())
-    except libvirt.libvirtError:
-        return False
+        yield
+    finally:
+        with contextlib.suppress(libvirt.libvirtError):
+            conn.domainEventDeregisterAny(number)
 
 
 def _has_job(domain: Any) -> bool:
