@@ -1,8 +1,8 @@
-"""A process with an engine in it, made to be killed: python -m tests.processes.engine_child DIR [fault] [operations]
+"""A process with an engine, made to be killed: python -m tests.processes.engine_child DIR [fault operations [form]]
 
-Takes the directory's lock, accepts new operations, and runs everything that is in the journal. Outside effects are
-files, so that they outlive the process. At ``fault`` (step:direction:when) it prints AT and sleeps; else it prints
-ENDED and the ledger once nothing is live.
+Takes the directory's lock, accepts new operations, and runs everything that is in the journal; with ``leases`` as its
+form, beside others, what it has claimed. Outside effects are files, so that they outlive the process. At ``fault``
+(step:direction:when) it prints AT and waits for the file ``go``; it prints ENDED and the ledger once nothing is live.
 """
 
 import os
@@ -21,6 +21,7 @@ from kilonova.saga import journal
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Fault, Faults
 from kilonova.saga.lease import StateLock
+from kilonova.saga.leases import LeaseOwner
 from tests.operations import sample
 
 
@@ -91,22 +92,26 @@ def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-def stop_here(fault: Fault) -> None:
+def stop_here(path: Path) -> None:
     say("AT")
-    time.sleep(600)
+    end = time.monotonic() + 600
+    while time.monotonic() < end and not (path / "go").exists():
+        time.sleep(0.02)
 
 
-def main(path: Path, where: str, count: int) -> None:
-    lock = StateLock(path)
+def main(path: Path, where: str, count: int, form: str) -> None:
+    shared = form == "leases"
+    lock = StateLock(path, shared=shared)
     step, _, rest = where.partition(":")
     undoing = ":undo:" in where
     world = ChildWorld(path, fails=count if undoing else 0)
     faults = None
     if where:
         direction, when = rest.split(":")
-        faults = Faults(Fault(step, direction, when, "pause"), pause=stop_here)
+        faults = Faults(Fault(step, direction, when, "pause"), pause=lambda _: stop_here(path))
     dbs = {"global": world.home, "cell1": world.cell}
-    engine = Engine(dbs, world.bus, world.services, faults=faults)
+    owner = LeaseOwner(SYSTEM) if shared else None
+    engine = Engine(dbs, world.bus, world.services, faults=faults, ownership=owner)
     for _ in range(count):
         world.begin()
     engine.start()
@@ -125,4 +130,5 @@ def main(path: Path, where: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *((sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 2 else ("", 0)))
+    _, directory, *rest = [*sys.argv, *("", "0", "")[len(sys.argv) - 2 :]]
+    main(Path(directory), rest[0], int(rest[1]), rest[2])
