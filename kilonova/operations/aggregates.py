@@ -10,6 +10,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.db import aggregates as db
 from kilonova.db import mappings
 from kilonova.db.engine import Row, Tx
+from kilonova.operations import notices
 from kilonova.operations.services import Services
 from kilonova.placement import aggregates as placement
 
@@ -23,8 +24,13 @@ def _get(tx: Tx, id_: int) -> Row:
     return row
 
 
-def _changed(services: Services, change: Callable[[Tx], Row]) -> Row:
-    row = services.world.write(change)
+def _changed(services: Services, what: str, change: Callable[[Tx], Row]) -> Row:
+    def put(tx: Tx) -> Row:
+        row = change(tx)
+        notices.aggregate(tx, f"aggregate.{what}.end", row, services.now())
+        return row
+
+    row = services.world.write(put)
     services.scheduling.aggregates_changed()
     return row
 
@@ -38,7 +44,7 @@ def create(services: Services, name: str, zone: str | None) -> Row:
         metadata = {} if zone is None else {ZONE: zone}
         return db.add(tx, uuid=new_uuid(), name=name, metadata=metadata, now=services.now())
 
-    return _changed(services, put)
+    return _changed(services, "create", put)
 
 
 def update(services: Services, id_: int, changes: Mapping[str, str | None]) -> Row:
@@ -56,7 +62,7 @@ def update(services: Services, id_: int, changes: Mapping[str, str | None]) -> R
         db.put(tx, id_, name=name, metadata=metadata, now=services.now())
         return _get(tx, id_)
 
-    return _changed(services, put)
+    return _changed(services, "update_prop", put)
 
 
 def set_metadata(services: Services, id_: int, changes: Mapping[str, str | None]) -> Row:
@@ -70,7 +76,7 @@ def set_metadata(services: Services, id_: int, changes: Mapping[str, str | None]
         db.put(tx, id_, name=row["name"], metadata=kept, now=services.now())
         return _get(tx, id_)
 
-    return _changed(services, put)
+    return _changed(services, "update_metadata", put)
 
 
 def delete(services: Services, id_: int) -> None:
@@ -85,7 +91,7 @@ def delete(services: Services, id_: int) -> None:
         db.remove(tx, id_)
         return row
 
-    _changed(services, drop)
+    _changed(services, "delete", drop)
 
 
 def add_host(services: Services, id_: int, host: str) -> Row:
@@ -107,7 +113,7 @@ def add_host(services: Services, id_: int, host: str) -> Row:
         placement.mirror_host(tx, host, row["uuid"], True, services.now())
         return _get(tx, id_)
 
-    return _changed(services, put)
+    return _changed(services, "add_host", put)
 
 
 def remove_host(services: Services, id_: int, host: str) -> Row:
@@ -126,7 +132,7 @@ def remove_host(services: Services, id_: int, host: str) -> Row:
         take_out(tx, row, host, services.now())
         return _get(tx, id_)
 
-    return _changed(services, put)
+    return _changed(services, "remove_host", put)
 
 
 def take_out(tx: Tx, row: Row, host: str, now: float) -> None:

@@ -24,7 +24,6 @@ LIMIT = 200
 GAP_S = 5.0
 """A number that is missing on a database server may be of a transaction that commits yet: so long it is waited for."""
 _CURSOR = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,18}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,18})*")
-_NOUNS = ("service", "flavor", "keypair", "aggregate", "server_group")
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,41 @@ def test_filters_and_who_hears_what(x: Whole) -> None:
     x.demo.delete(f"/compute/v2.1/servers/{server}")
 
 
+def test_other_things_are_told_too(x: Whole) -> None:
+    """NOTE-11: key pairs and groups to their project, flavors and aggregates to administrators."""
+    v = "/compute/v2.1"
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJZ17TKJlJrjfkjmgL9jxjES5x6/9N0M8G/5evO4Xvln a"
+    x.demo.post(f"{v}/os-keypairs", {"keypair": {"name": "k", "public_key": key, "type": "ssh"}})
+    x.demo.delete(f"{v}/os-keypairs/k")
+    body = {"server_group": {"name": "g", "policy": "affinity"}}
+    group = x.demo.post(f"{v}/os-server-groups", body)["server_group"]["id"]
+    x.demo.delete(f"{v}/os-server-groups/{group}")
+    told = [n for n in names(page(x.demo)) if not n.startswith("instance.")]
+    assert told == [
+        "keypair.import.end",
+        "keypair.delete.end",
+        "server_group.create",
+        "server_group.delete",
+    ]
+    flavor = {"name": "f", "ram": 64, "vcpus": 1, "disk": 1, "id": "f"}
+    x.admin.post(f"{v}/flavors", {"flavor": flavor})
+    x.admin.put(f"{v}/flavors/f", {"flavor": {"description": "d"}})
+    x.admin.delete(f"{v}/flavors/f")
+    made = x.admin.post(f"{v}/os-aggregates", {"aggregate": {"name": "a"}})["aggregate"]["id"]
+    host = {"add_host": {"host": "cell1-host1"}}
+    x.admin.post(f"{v}/os-aggregates/{made}/action", host)
+    seen = page(x.admin, "?all_projects=1&event=flavor.*,aggregate.*")
+    assert names(seen) == [
+        "flavor.create",
+        "flavor.update",
+        "flavor.delete",
+        "aggregate.create.end",
+        "aggregate.add_host.end",
+    ]
+    data = [e["payload"]["nova_object.data"] for e in seen]
+    assert (data[1]["description"], data[4]["hosts"]) == ("d", ["cell1-host1"])
+
+
 def test_more_streams_than_threads_leave_the_api_free(x: Whole) -> None:
     """NOTE-5: a stream takes no thread from requests; what is too much is refused in words."""
     listeners = [Listener(x.demo) for _ in range(12)]

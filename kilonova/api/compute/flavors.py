@@ -16,6 +16,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.objects.server import FlavorRecord
+from kilonova.operations import notices
 from kilonova.operations.services import Services
 
 _SORT = {
@@ -185,7 +186,9 @@ def create(req: Request) -> Any:
         if db.named(tx, name) is not None:
             raise Conflict(f"Flavor with name {name} already exists.")
         db.add(tx, flavor, services.now())
-        return db.find(tx, flavorid)
+        row = db.find(tx, flavorid)
+        notices.flavor(tx, "flavor.create", row, services.now())
+        return row
 
     row = services.world.write(put)
     return {"flavor": shape(req, row, specs=_with_specs(req))}
@@ -204,7 +207,12 @@ def update(req: Request) -> Any:
     flavorid = req.params["flavor_id"]
     get(req, flavorid)
     text = req.body["flavor"]["description"]
-    services.world.write(lambda tx: db.update(tx, flavorid, description=text))
+
+    def put(tx: Tx) -> None:
+        db.update(tx, flavorid, description=text)
+        notices.flavor(tx, "flavor.update", db.find(tx, flavorid), services.now())
+
+    services.world.write(put)
     return {"flavor": shape(req, get(req, flavorid), specs=_with_specs(req))}
 
 
@@ -212,7 +220,12 @@ def delete(req: Request) -> None:
     """Delete a flavor; servers keep the copy that they were built with."""
     services: Services = req.cloud
     flavorid = req.params["flavor_id"]
-    if not services.world.write(lambda tx: db.remove(tx, flavorid)):
+
+    def drop(tx: Tx) -> bool:
+        notices.flavor(tx, "flavor.delete", db.find(tx, flavorid), services.now())
+        return db.remove(tx, flavorid)
+
+    if not services.world.write(drop):
         raise NotFound(f"Flavor {flavorid} could not be found.")
 
 

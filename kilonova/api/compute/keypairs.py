@@ -12,7 +12,7 @@ from kilonova.db import quotas
 from kilonova.db.engine import Row, Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
-from kilonova.operations import keys
+from kilonova.operations import keys, notices
 from kilonova.operations.services import Services
 
 
@@ -81,6 +81,7 @@ def create(req: Request) -> Any:
     user = _authorized(req, "create", body.get("user_id"))
     name, type_ = body["name"].strip(), body.get("type", "ssh")
     private = None
+    how = "import" if "public_key" in body else "create"
     if "public_key" in body:
         public, print_ = body["public_key"], keys.fingerprint(body["public_key"], type_)
     else:
@@ -102,7 +103,9 @@ def create(req: Request) -> Any:
             public_key=public,
             now=services.now(),
         )
-        return db.find(tx, user, name)
+        row = db.find(tx, user, name)
+        notices.keypair(tx, req.ctx, f"keypair.{how}.end", row, services.now())
+        return row
 
     row = services.world.write(put)
     out = {**_shape(req, row), "user_id": user}
@@ -120,7 +123,12 @@ def delete(req: Request) -> None:
     services: Services = req.cloud
     user = _authorized(req, "delete", req.query.get("user_id"))
     name = req.params["name"]
-    if not services.world.write(lambda tx: db.remove(tx, user, name)):
+
+    def drop(tx: Tx) -> bool:
+        notices.keypair(tx, req.ctx, "keypair.delete.end", db.find(tx, user, name), services.now())
+        return db.remove(tx, user, name)
+
+    if not services.world.write(drop):
         raise NotFound(f"Keypair {name} not found for user {user}")
 
 

@@ -25,6 +25,7 @@ from kilonova.db import server_groups as db
 from kilonova.db.engine import Row, Tx
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
+from kilonova.operations import notices
 from kilonova.operations.services import Services
 
 
@@ -103,7 +104,9 @@ def create(req: Request) -> Any:
             rules=rules,
             now=services.now(),
         )
-        return db.find(tx, uuid)
+        row = db.find(tx, uuid)
+        notices.server_group(tx, req.ctx, "server_group.create", row, services.now())
+        return row
 
     return {"server_group": _shape(req, services.world.write(put), [])}
 
@@ -113,7 +116,12 @@ def delete(req: Request) -> None:
     services: Services = req.cloud
     row = _get(req)
     req.authorize(R + "os-server-groups:delete", {"project_id": row["project_id"]})
-    services.world.write(lambda tx: db.remove(tx, row["uuid"]))
+
+    def drop(tx: Tx) -> None:
+        notices.server_group(tx, req.ctx, "server_group.delete", row, services.now())
+        db.remove(tx, row["uuid"])
+
+    services.world.write(drop)
 
 
 _RULE = R + "os-server-groups:"
