@@ -90,7 +90,8 @@ class Volumes:
 
     def _upload(self, work: Work) -> Versioned:
         upload = payload_of(work, VolumeUpload)
-        copy = self._copy_of(upload.attached_to, upload.volume_id)
+        writer = upload.attached_to if upload.snapshot_id is None else None
+        copy = self._copy_of(writer, upload.volume_id)
         return self._store.upload(upload, work.say, copy)
 
     def _forget_upload(self, work: Work) -> Versioned:

@@ -18,7 +18,9 @@ and answers an ExportsRequest on ``volume.state.<host>``; the agent applies it a
 ``volume.report.<host>``.
 """
 
-from kilonova.objects.base import Versioned
+from typing import ClassVar
+
+from kilonova.objects.base import Version, Versioned, since
 from kilonova.objects.guest import ImageSource
 
 
@@ -70,13 +72,19 @@ class SnapshotRemove(Versioned, frozen=True, kw_only=True):
 
 
 class VolumeUpload(Versioned, frozen=True, kw_only=True):
-    """Give an image that is queued the volume's bytes. url: signed for this host and image, or ``image:<id>``."""
+    """Give an image that is queued the volume's bytes. url: signed for this host and image, or ``image:<id>``.
+
+    snapshot_id: those of a snapshot of it instead.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     volume_id: str
     image_id: str
     url: str
     disk_format: str = "qcow2"
     attached_to: str | None = None
+    snapshot_id: str | None = since(1, 1)
 
 
 class VolumeUploaded(Versioned, frozen=True, kw_only=True):

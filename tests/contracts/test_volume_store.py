@@ -171,6 +171,21 @@ def test_upload(host: Host) -> None:
     assert [f.kind for f in host.store.files()] == ["volume"]
 
 
+def test_upload_of_a_snapshot(host: Host) -> None:
+    """Its bytes, and its size, whatever has become of the volume."""
+    volume, snapshot = host.make(1), new_uuid()
+    host.snapshot(volume, snapshot)
+    host.store.extend(volume, 2, quiet)
+    upload = v.VolumeUpload(
+        volume_id=volume, image_id=new_uuid(), url="image:2", snapshot_id=snapshot
+    )
+    until_done(lambda: host.store.upload(upload, quiet))
+    assert inspect(host.sent["image:2"], "qcow2", Limits(None)).virtual_size == 1 << 30
+    missing = upload.replace(snapshot_id=new_uuid())
+    with pytest.raises(DriverError):
+        until_done(lambda: host.store.upload(missing, quiet))
+
+
 def test_copies_of_what_a_guest_writes_are_somebody_elses(host: Host) -> None:
     """The store waits for them, and takes up nothing that was not finished."""
     volume, snapshot = host.make(1), new_uuid()

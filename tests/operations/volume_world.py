@@ -198,6 +198,11 @@ def _backup(world: VolumeWorld, tx: Tx) -> None:
     world.backup = str(backing.create_in(tx, CONTEXT, world.volumes, new)["id"])
 
 
+def _backup_snapshot(world: VolumeWorld, tx: Tx) -> None:
+    new = backing.NewBackup(world.volume, "b", snapshot_id=world.snapshot)
+    world.backup = str(backing.create_in(tx, CONTEXT, world.volumes, new)["id"])
+
+
 def _drop_backup(world: VolumeWorld, tx: Tx) -> None:
     backing.delete_in(tx, CONTEXT, world.volumes, backups.get(tx, world.backup))
 
@@ -229,6 +234,7 @@ STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
     "snapshot_delete": _drop_snapshot,
     "volume_upload_image": _upload,
     "backup_create": _backup,
+    "backup_snapshot": _backup_snapshot,
     "backup_delete": _drop_backup,
     "revert": _revert,
     "restore": _restore,
@@ -243,6 +249,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "snapshot_delete": ("volume_create", "snapshot_create"),
     "volume_upload_image": ("volume_create",),
     "backup_create": ("volume_create",),
+    "backup_snapshot": ("volume_create", "snapshot_create"),
     "backup_delete": ("volume_create", "backup_create"),
     "revert": ("volume_create", "snapshot_create"),
     "restore": ("volume_create", "backup_create"),
@@ -262,10 +269,16 @@ DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, u
     "snapshot_delete": ({"snapshot:available": -1, "room": -2, "snapshot file": -1}, {}),
     "volume_upload_image": ({"image:active": 1}, {}),
     "backup_create": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
+    "backup_snapshot": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
     "backup_delete": ({"backup:available": -1, "image:active": -1}, {}),
     "volume_reimage": ({}, {}),
     "revert": ({}, {"volume:available": -1, "volume:error": 1, **_LOST}),
     "restore": ({}, {"volume:available": -1, "volume:error_restoring": 1, **_LOST}),
     "restore_new": ({"volume:available": 1, **_MADE}, {"volume:error_restoring": 1}),
 }
-SAGAS = {"revert": "volume_refill", "restore": "volume_refill", "restore_new": "volume_refill"}
+SAGAS = {
+    "backup_snapshot": "backup_create",
+    "revert": "volume_refill",
+    "restore": "volume_refill",
+    "restore_new": "volume_refill",
+}

@@ -140,7 +140,10 @@ class FakeVolumes:
     ) -> VolumeUploaded:
         """Send a small image of an empty disk, if anybody takes images."""
         with self._world.lock:
-            file = self._get(upload.volume_id)
+            file = self._get(upload.volume_id) if upload.snapshot_id is None else None
+            file = file or self._find("snapshot", upload.snapshot_id or "")
+            if file is None:
+                raise DriverError("The snapshot is not on this host.", snapshot=upload.snapshot_id)
             part = FakeFile(kind="part", id=upload.image_id, size_gib=file.size_gib)
             self._world.files.put(self._host, part)
         self._fail("volume_upload", upload.volume_id, progress)

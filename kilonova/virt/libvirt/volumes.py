@@ -198,10 +198,11 @@ class QcowVolumes:
         """Copy the volume, in the image's format, and send that."""
         if upload.disk_format not in _UPLOADS:
             raise DriverError(f"This host cannot make an image of format {upload.disk_format}.")
-        path = self._there("volume", upload.volume_id)
+        kept = upload.snapshot_id
+        path = self._there("volume" if kept is None else "snapshot", kept or upload.volume_id)
         copied, sent = self._upload_parts(upload)
         with self._giving_up(copied, sent):
-            if copy is None and not self._exported(upload.volume_id):
+            if kept is not None or (copy is None and not self._exported(upload.volume_id)):
                 self.tools.convert(path, sent, progress, target_format=upload.disk_format)
             else:
                 if copied not in self._copied:

@@ -16,7 +16,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
-from kilonova.volume.embedded.faults import invalid_input, invalid_volume
+from kilonova.volume.embedded.faults import invalid_input, invalid_snapshot, invalid_volume
 from kilonova.volume.embedded.neighbours import Images
 from kilonova.volume.embedded.operations import (
     asking,
@@ -24,7 +24,7 @@ from kilonova.volume.embedded.operations import (
     backup_delete,
     volume_refill,
 )
-from kilonova.volume.embedded.store import backups, quotas, types, volumes
+from kilonova.volume.embedded.store import backups, quotas, snapshots, types, volumes
 
 if TYPE_CHECKING:
     from kilonova.volume.embedded.volumes import EmbeddedVolumes
@@ -77,26 +77,22 @@ class ImageStore:
 
 @dataclass(frozen=True)
 class NewBackup:
-    """What is asked for. force: also of a volume that is in use."""
+    """What is asked for. force: also of a volume that is in use. snapshot_id: of the volume as it was then."""
 
     volume_id: str
     name: str = ""
     description: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     force: bool = False
+    snapshot_id: str | None = None
     id: str = field(default_factory=new_uuid)
 
 
 def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Row:
     """Accept a backup. BadRequest in Cinder's words, QuotaExceeded, NotFound."""
     row = volumes.get(tx, new.volume_id)
-    if row["status"] == "in-use" and not new.force:
-        raise invalid_volume("Backing up an in-use volume must use the force flag.")
-    if row["status"] not in ("available", "in-use"):
-        raise invalid_volume(
-            f'Volume to be backed up must be available or in-use, but the current status is "{row["status"]}".'
-        )
-    size = row["size_gib"]
+    snapshot = _source(tx, row, new)
+    size = row["size_gib"] if snapshot is None else snapshot["size_gib"]
     quotas.check(tx, row["project_id"], {"backups": 1, "backup_gigabytes": size})
     now = of.clock.now()
     backups.add(
@@ -112,19 +108,49 @@ def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Ro
         updated_at=now,
         volume_id=row["id"],
         container=of.target.container,
-        volume=_kept_of(row),
+        volume=_kept_of(row, now if snapshot is None else snapshot["created_at"]),
         size_gib=size,
+        snapshot_id=new.snapshot_id,
     )
-    volumes.change(tx, row["id"], now, status="backing-up", previous_status=row["status"])
-    params = VolumeParams(volume_id=row["id"], project_id=row["project_id"], backup_id=new.id)
+    busy = backup_create.BUSY
+    if snapshot is None:
+        volumes.change(tx, row["id"], now, status=busy, previous_status=row["status"])
+    else:
+        snapshots.change(tx, snapshot["id"], now, status=busy)
+    params = VolumeParams(
+        volume_id=row["id"],
+        project_id=row["project_id"],
+        backup_id=new.id,
+        snapshot_id=new.snapshot_id,
+    )
     asking.accept(tx, ctx, of, backup_create.SAGA, params)
     return backups.get(tx, new.id)
 
 
-def _kept_of(row: Row) -> str:
-    """Return what a restore gives back besides the data."""
+def _source(tx: Tx, row: Row, new: NewBackup) -> Row | None:
+    """Return the snapshot that is backed up, None for the volume. BadRequest, NotFound."""
+    if new.snapshot_id is not None:
+        snapshot = snapshots.get(tx, new.snapshot_id)
+        if snapshot["volume_id"] != row["id"]:
+            raise invalid_snapshot(f"Snapshot {snapshot['id']} is not of volume {row['id']}.")
+        if snapshot["status"] != "available":
+            raise invalid_snapshot(
+                f'Snapshot to be backed up must be available, but the current status is "{snapshot["status"]}".'
+            )
+        return snapshot
+    if row["status"] == "in-use" and not new.force:
+        raise invalid_volume("Backing up an in-use volume must use the force flag.")
+    if row["status"] not in ("available", "in-use"):
+        raise invalid_volume(
+            f'Volume to be backed up must be available or in-use, but the current status is "{row["status"]}".'
+        )
+    return None
+
+
+def _kept_of(row: Row, data_at: float) -> str:
+    """Return what a restore gives back besides the data, and of when those are."""
     kept = {k: row[k] for k in ("metadata", "image", "bootable", "type_id", "description")}
-    return msgspec.json.encode(kept).decode()
+    return msgspec.json.encode({**kept, "data_at": data_at}).decode()
 
 
 def delete_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row) -> None:

@@ -217,7 +217,7 @@ def backup(req: Request, row: Row) -> dict[str, Any]:
         "is_incremental": False,
         "has_dependent_backups": False,
         "snapshot_id": row["snapshot_id"],
-        "data_timestamp": moment(row["created_at"]),
+        "data_timestamp": moment(_json(row["volume"]).get("data_at", row["created_at"])),
     }
     if v >= V(3, 18) and req.may("backup:backup_project_attribute"):
         out["os-backup-project-attr:project_id"] = row["project_id"]

@@ -45,3 +45,37 @@ def test_backup_and_restore(api: Client) -> None:
     until(lambda: api.call("GET", f"/backups/{backup}").status == 404 or None)
     for volume_id in (volume, new):
         api.delete(volume_id)
+
+
+def test_backup_of_a_snapshot(api: Client) -> None:
+    """The volume goes on meanwhile; the backup is of when the snapshot was made, and has its size."""
+    volume, other = api.make(), api.make()
+    made = {"snapshot": {"volume_id": volume, "force": True}}
+    snapshot = api.call("POST", "/snapshots", made).json["snapshot"]["id"]
+    path = f"/snapshots/{snapshot}"
+
+    def is_(status: str) -> None:
+        look = lambda: api.call("GET", path).json["snapshot"]["status"] == status or None  # noqa: E731
+        until(look, f"the snapshot never became {status}")
+
+    is_("available")
+    assert (
+        api.call("POST", f"/volumes/{volume}/action", {"os-extend": {"new_size": 2}}).status == 202
+    )
+    api.becomes(volume, "available")
+    body = {"volume_id": volume, "snapshot_id": snapshot}
+    assert api.call("POST", "/backups", {"backup": {**body, "volume_id": other}}).status == 400
+    assert api.call("POST", "/backups", {"backup": body}, who="other").status == 404
+    got = api.call("POST", "/backups", {"backup": body})
+    assert got.status == 202, got
+    assert api.show(volume)["status"] == "available"
+    backup = got.json["backup"]["id"]
+    found = wait(api, backup, "available")
+    is_("available")
+    at = api.call("GET", path).json["snapshot"]["created_at"]
+    assert (found["snapshot_id"], found["size"], found["data_timestamp"]) == (snapshot, 1, at)
+    got = api.call("POST", f"/backups/{backup}/restore", {"restore": {"name": "again"}})
+    new = got.json["restore"]["volume_id"]
+    assert api.becomes(new, "available")["size"] == 1
+    wait(api, backup, "available")
+    assert api.call("DELETE", f"/backups/{backup}").status == 202

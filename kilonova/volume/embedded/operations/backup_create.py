@@ -1,4 +1,4 @@
-"""Back a volume up, as it is at one moment, also while a guest writes it.
+"""Back a volume up, as it is at one moment, also while a guest writes it; or one of its snapshots.
 
     prepare   the target makes room under the backup's id
     upload    the volume's host sends the bytes
@@ -20,9 +20,10 @@ from kilonova.volume.embedded.operations.asking import (
     tell_project,
     writer_of,
 )
-from kilonova.volume.embedded.store import backups
+from kilonova.volume.embedded.store import backups, snapshots
 
 DEADLINE_S = 3600.0
+BUSY = "backing-up"
 
 
 def prepare(run: Run) -> Output:
@@ -45,6 +46,7 @@ def _payload(run: Run) -> VolumeUpload:
         url=run.services.image_url(image_id, row_of(run)["host"], "PUT"),
         disk_format="qcow2",
         attached_to=writer_of(run, run.resource),
+        snapshot_id=run.params.snapshot_id,
     )
 
 
@@ -79,7 +81,15 @@ def put_available(tx: Tx, run: Run, output: Output) -> None:
         status="available",
         location=location,
     )
-    attaching.rest(tx, run.resource, now, "backing-up")
+    _rest(tx, run, now)
+
+
+def _rest(tx: Tx, run: Run, now: float) -> None:
+    """Let the volume, or the snapshot, be used again."""
+    if run.params.snapshot_id is None:
+        attaching.rest(tx, run.resource, now, BUSY)
+    else:
+        snapshots.change(tx, run.params.snapshot_id, now, only=(BUSY,), status="available")
 
 
 def put_error(tx: Tx, run: Run) -> None:
@@ -95,7 +105,7 @@ def put_error(tx: Tx, run: Run) -> None:
         fail_reason=run.error,
         location=None,
     )
-    attaching.rest(tx, run.resource, now, "backing-up")
+    _rest(tx, run, now)
 
 
 SAGA = register(

@@ -26,7 +26,7 @@ from kilonova.volume.embedded.routes.common import (
     visible,
 )
 from kilonova.volume.embedded.schema import backup
-from kilonova.volume.embedded.store import backups, volumes
+from kilonova.volume.embedded.store import backups, snapshots, volumes
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
 _c = backup.c
@@ -94,16 +94,16 @@ class BackupRoutes:
         return row
 
     def create(self, req: Request) -> dict[str, Any]:
-        """Back a volume up to the image store."""
+        """Back a volume up, or a snapshot of it."""
         body = req.body["backup"]
         if truth(body.get("incremental") or False):
             raise invalid_input("incremental: every backup here is a full one.")
-        if body.get("snapshot_id"):
-            raise invalid_input("snapshot_id: a backup here is made of the volume itself.")
 
         def write(tx: Tx) -> Row:
-            given = body["volume_id"]
+            given, kept = body["volume_id"], body.get("snapshot_id")
             volume = visible(tx, req, "volume", volumes.find, given, "volume:get")
+            if kept is not None:
+                visible(tx, req, "snapshot", snapshots.find, kept, "volume:get_snapshot")
             req.authorize("backup:create", target(volume))
             new = NewBackup(
                 volume["id"],
@@ -111,6 +111,7 @@ class BackupRoutes:
                 body.get("description"),
                 pairs_of(body.get("metadata")) if req.version >= V(3, 43) else {},
                 truth(body.get("force") or False),
+                kept,
             )
             return backing.create_in(tx, req.ctx, self.of, new)
 
