@@ -65,9 +65,13 @@ def stands(tx: Tx, operation: str) -> str:
     return "" if row is None else "open" if row[0] is None else "finished"
 
 
-def finish(tx: Tx, operation: str, now: float, *, error: bool = False) -> None:
-    """Close an action, and tell subscribers what the server is now; ``error`` gives it the message "Error"."""
-    if tx.run(_FINISH, operation_=operation, now=now, message="Error" if error else None) == 1:
+def finish(tx: Tx, operation: str, now: float, *, error: bool = False, tell: bool = True) -> None:
+    """Close an action, and tell subscribers what the server is now; ``error`` gives it the message "Error".
+
+    tell: not of a copy that nobody sees, whose other one is told of.
+    """
+    ended = tx.run(_FINISH, operation_=operation, now=now, message="Error" if error else None)
+    if ended == 1 and tell:
         notifications.ended(tx, operation, now, error=error)
 
 

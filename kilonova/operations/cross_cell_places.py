@@ -262,5 +262,7 @@ def refused(run: Run, answer: Answer) -> None:
 def refresh_copy(tx: Tx, run: Run, source: Row) -> None:
     """Take over what the owner changed in the source's record since it was copied."""
     names = (n for n, whose in move.ON_REVERT.items() if whose == move.TARGET)
-    skip = {"system_metadata", "updated_at", "nics"}
+    skip = {"system_metadata", "updated_at", "nics", "tags"}
     servers.set_columns(tx, run.resource, **{n: source[n] for n in names if n not in skip})
+    tags = _decode(source["tags"])
+    servers.set_tags(tx, run.resource, tags, source["tags"], run.services.now())

@@ -286,7 +286,7 @@ def hide(run: Run) -> Output:
         move.hide(tx, run.resource, True)
         servers.set_columns(tx, run.resource, vm_state=states.RESIZED, task_state=None)
         migrations.set_status(tx, run.params.migration, "finished", now)
-        _finished(tx, run, now)
+        _finished(tx, run, now, tell=False)
 
     cross_cell.in_cell(run, run.params.source_cell, put)
     return {}
@@ -311,10 +311,10 @@ def finish(run: Run) -> Output:
     return {}
 
 
-def _finished(tx: Tx, run: Run, now: float) -> None:
+def _finished(tx: Tx, run: Run, now: float, *, tell: bool = True) -> None:
     host = there.target_host(run)
     cross_cell.event(tx, run, "compute_finish_snapshot_based_resize_at_dest", host)
-    actions.finish(tx, run.operation, now)
+    actions.finish(tx, run.operation, now, tell=tell)
 
 
 # -- what a failure leaves

@@ -96,7 +96,7 @@ CHECKLIST: dict[str, tuple[str, ...]] = {
     "9.1": (STATES + "test_no_migration_is_forgotten",),
     # confirm
     "10.1": (FAULTS + "test_deleted_while_it_waits", STORY + "test_deleted_while_it_waits"),
-    "10.2": (HTTP + "test_history_is_whole",),  # its notifications: NOT_HERE
+    "10.2": (HTTP + "test_history_is_whole", STATES + "test_subscribers_are_told_once"),
     "10.3": (STORY + "test_there_and_back_and_there",),
     "10.4": (STORY + "test_all_of_it_goes_along",),
     "10.5": (STORY + "test_confirmed_as_its_guest_is",),
@@ -105,6 +105,7 @@ CHECKLIST: dict[str, tuple[str, ...]] = {
     "10.8": (STORY + "test_a_source_that_dies_in_a_confirm_owes_it",),
     "10.9": (STORY + "test_a_confirm_that_the_source_cannot_hear_is_refused",),
     # revert
+    "11.1": (STATES + "test_subscribers_are_told_once",),
     "11.2": (COPY + "test_what_came_since_goes_back",),
     "11.3": (STORY + "test_volumes_attached_and_detached_meanwhile",),
     "11.4": (STORY + "test_all_actions_go_back",),
@@ -123,14 +124,13 @@ CHECKLIST: dict[str, tuple[str, ...]] = {
     "11.14": (STORY + "test_confirmed_by_itself_after_a_while",),
     # an evacuation stays in its cell
     "12.5": ("tests/operations/test_cross_cell_unshelve.py::test_all_of_it_is_there",),
+    "12.6": (STATES + "test_subscribers_are_told_once",),
     "12.2": (STATES + "test_devices_are_claimed_and_released",),
 }
 NOT_HERE = {
-    "11.1": "notifications are not built; with them come resize.revert.start and .end",
     "12.1": "no port of the embedded network asks for bandwidth",
     "12.3": "no live move between cells",
     "12.4": "disks go by temporary images, not from host to host",
-    "12.6": "as 11.1",
 }
 LINES = {0: 2, 1: 6, 2: 4, 3: 9, 4: 8, 5: 13, 6: 8, 7: 10, 8: 3, 9: 1, 10: 9, 11: 14, 12: 6}
 

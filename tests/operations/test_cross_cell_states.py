@@ -1,10 +1,15 @@
 """Moves to another cell, step by step: what the records show, what is claimed of devices, what a silent host does."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from kilonova.db import migrations
+from kilonova.db import migrations, servers
+from kilonova.db.engine import Tx
+from kilonova.db.schema import cell
 from kilonova.objects.server import FlavorRecord
 from kilonova.operations import server_resize_cross_cell, states
 from kilonova.placement import allocations, classes, inventories, providers
@@ -170,6 +175,54 @@ def test_what_an_operator_reads(tmp_path: Path) -> None:
     assert forward[-1] == "arrive" and reason and reason[0]
     assert [s for s in reversed(forward) if s in backward] == [s for s in backward if s]
     assert all(s["ended_at"] >= s["started_at"] for s in steps)
+
+
+def test_what_changes_on_the_way_is_not_lost(tmp_path: Path) -> None:
+    """CC-4.2, 11.6: a name and tags given between the copy and the swap are in the copy too."""
+    world = TwoCells(tmp_path, RESIZE)
+    home, operation = world.accept(RESIZE)
+    with pytest.raises(Killed):
+        world.run(home, operation, Faults(Fault("leave", "do", "recorded", "kill")))
+
+    def change(tx: Tx) -> None:
+        servers.set_columns(tx, world.server, name="anew")
+        servers.set_tags(tx, world.server, ["late"], '["late"]', world.clock.now())
+
+    world.databases["cell1"].write(change)
+    world.engines[-1].abandon()
+    world.engine().open()
+    assert world.run(home, operation) == "done"
+    row = world.row()
+    tags = world.databases["cell2"].read(lambda tx: tx.select(sa.select(cell.server_tag.c.tag)))
+    world.close()
+    assert (row["name"], row["tags"], [t[0] for t in tags]) == ("anew", '["late"]', ["late"])
+
+
+def test_subscribers_are_told_once(tmp_path: Path) -> None:
+    """CC-10.2, 11.1, 12.6: one start and one end of each, of the copy that is seen, as of a move in one cell."""
+    world = moved(tmp_path)
+    for kind in (REVERT, RESIZE, CONFIRM):
+        assert world.run(*world.accept(kind)) == "done"
+    n = cell.notification
+    told = []
+    for name in ("cell1", "cell2"):
+        stmt = sa.select(n.c.id, n.c.event, n.c.host).where(n.c.resource == world.server)
+        told += [
+            (r["event"], r["host"]) for r in world.databases[name].read(partial(_select, stmt))
+        ]
+    world.close()
+    here, there = "cell1-host1", "cell2-host1"
+    assert sorted(t for t in told if not t[0].startswith("create")) == sorted(
+        [
+            *2 * [("resize:start", here), ("resize:end", there)],
+            *(("revertResize:start", there), ("revertResize:end", here)),
+            *(("confirmResize:start", there), ("confirmResize:end", there)),
+        ]
+    )
+
+
+def _select(stmt: sa.Select[Any], tx: Tx) -> list[Any]:
+    return tx.select(stmt)
 
 
 def test_no_migration_is_forgotten(tmp_path: Path) -> None:
