@@ -53,6 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("postgresql", "sqlite"),
         help="with --split; default: PostgreSQL where it is installed",
     )
+    add("--conductors", type=_count, metavar="N", help="with --split; default 1")
     add("--build-time", type=_seconds, metavar="S", help="how long a simulated build takes")
     add("--ephemeral", action="store_true", help="keep nothing (simulated clouds)")
     add("--detach", action="store_true", help="return when the cloud answers")
@@ -233,14 +234,14 @@ def _deployment(
         base = dataclasses.replace(base, hosts=hosts)
     given = {
         k: getattr(args, k)
-        for k in ("cells", "hosts", "port", "listen", "public_url", "tls")
+        for k in ("cells", "hosts", "port", "listen", "public_url", "tls", "conductors")
         if getattr(args, k) is not None
     }
     if args.split != base.split and made is not None:
         how = "with" if base.split else "without"
         raise Failed(f"{directory} was made {how} --split; use another --state-dir.")
-    if args.database and not args.split:
-        raise Failed("--database is for --split; one process keeps files", 2)
+    if (args.database or args.conductors) and not args.split:
+        raise Failed("--database and --conductors are for --split", 2)
     if made is not None and args.database not in (None, made.database):
         raise Failed(f"{directory} was made with --database {made.database}")
     given["database"] = args.database or base.database

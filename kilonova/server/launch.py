@@ -373,6 +373,7 @@ def _split(start: Start, tell: Tell) -> Iterator[state.Run]:
         cert=start.tls,
         cacert=start.cacert,
         database=split_launch.database_of(made.database),
+        conductors=made.conductors,
     )
     made = replace(made, database=asked.database)
     state.save_deployment(start.directory, made)

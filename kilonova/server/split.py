@@ -42,6 +42,7 @@ class Asked:
     cert: tuple[str, str] | None = None
     cacert: str | None = None
     database: str = "sqlite"
+    conductors: int = 1
 
 
 class Layout:

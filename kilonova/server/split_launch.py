@@ -67,9 +67,11 @@ def _servers(layout: Layout, logs: Path) -> list[Member]:
 
 def _roles(layout: Layout, logs: Path) -> list[Member]:
     members = []
-    for role in ("conductor", "api"):
+    conductors = [f"conductor-{n + 2}" for n in range(layout.asked.conductors - 1)]
+    for name in ("conductor", *conductors, "api"):
+        role = name.partition("-")[0]
         command = program(role, "--config", str(layout.config(role)))
-        members.append(Member(role, command, logs / f"{role}.log"))
+        members.append(Member(name, command, logs / f"{name}.log"))
     for cell in layout.cells():
         name = f"agent-{cell}"
         command = program("agent", "--config", str(layout.config(name)))

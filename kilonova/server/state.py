@@ -83,6 +83,7 @@ class Deployment:
     public_gateway: str | None = None
     split: bool = False
     database: str | None = None
+    conductors: int = 1
     seeded: tuple[str, ...] = ()
     format: int = FORMAT
 

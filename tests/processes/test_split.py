@@ -405,3 +405,41 @@ def test_a_token_ends(split: Split) -> None:
     until(lambda: time.time() > made["expires_at"] + 0.1, "it is over")
     late = Wire(split.url).send("POST", "/join/hosts", {"token": made["token"]}, {})
     assert late.status == 403, late
+
+
+def test_real_guests_are_refused_by_name(tmp_path: Path) -> None:
+    """What cannot be done yet says so, at once."""
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'[deployment]\nstate_dir = "{tmp_path}"\n[bus]\nurl = "nats://127.0.0.1:1"\n[agent]\nname = "h"\n'
+    )
+    done = subprocess.run(
+        [*KILONOVA, "agent", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "real guests under 'kilonova agent' are not built yet" in done.stderr
+
+
+def test_two_conductors_share(tmp_path: Path) -> None:
+    """R3, R5: one of two is killed, the other one is told to end: what is under way ends all the same."""
+    with nats_server():
+        both = Split(tmp_path / "state", "--hosts", "2", "--conductors", "2")
+    try:
+        servers = [both.demo.boot(f"shared{n}") for n in range(4)]
+        both.kill("conductor")
+        servers += [both.demo.boot(f"more{n}") for n in range(2)]
+        os.kill(both.pids()["conductor-2"], signal.SIGTERM)  # a planned restart
+        servers += [both.demo.boot(f"last{n}") for n in range(2)]
+        for server in servers:
+            wait(both.demo, server, "ACTIVE")
+            both.demo.delete(f"{V}/{server}")
+        for server in servers:
+            gone(both.demo, server)
+        until(lambda: _clean(both), "the audit finds nothing", LONG_S)
+    finally:
+        both.close()
