@@ -455,6 +455,28 @@ def test_only_hosts_of_the_cloud_send_to_tunnels(two: Two) -> None:
     wire.close()
 
 
+def test_a_full_state_without_entries_leaves_them_and_entries_need_their_network(two: Two) -> None:
+    """A full state that would be too long comes without them: traffic goes on meanwhile."""
+    net = Net(two.a, 112)
+    one, other = net.port(11, OPEN), net.port(12, OPEN)
+    early = ForwardingState(id=net.id, generation=1, peers=(A, B))
+    applied = two.a.network.apply(Change(host="h", documents=(early,)))
+    assert applied.items[0][3] == "its network is not in force on this host"
+    two.a.apply(net.state(), one)
+    two.b.apply(net.state(), other)
+    first = two.a.guest(one)
+    two.b.guest(other)
+    two.tell(net, [(one, A), (other, B)])
+    talks(first, "192.168.7.12")
+    ns, link = names.host_ns(two.a.helper.tag), names.tunnel(net.id)
+    before = run(["ip", "link", "show", link], ns=ns).split(":")[0]
+    two.a.apply(net.state(), one, full=True)
+    assert run(["ip", "link", "show", link], ns=ns).split(":")[0] == before
+    talks(first, "192.168.7.12")
+    two.a.apply(full=True)
+    assert link not in run(["ip", "link"], ns=ns)
+
+
 def test_an_underlay_address_that_the_machine_has_not_is_refused(two: Two) -> None:
     """It is said of the network's entries; guests of the one host still reach each other."""
     two.a.helper.client.host_up("172.31.77.0/24", "172.31.77.1", underlay="10.66.0.77")

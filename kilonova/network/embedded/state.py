@@ -19,6 +19,7 @@ from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.sql import P, Q
 from kilonova.network.embedded import documents, sequence
 from kilonova.network.embedded.forwarding import Forwarding, Outbox
+from kilonova.network.embedded.parts import in_parts
 from kilonova.network.embedded.schema import port, port_binding, router, rule
 from kilonova.network.embedded.store.reports import take_report
 from kilonova.network.embedded.store.work import Work
@@ -27,7 +28,7 @@ from kilonova.objects.netstate import Applied, Change, Document, NetworkState, S
 from kilonova.objects.port import NetworkEvent
 
 log = get_logger(__name__)
-CHUNK = 100  # documents per message: about 60 KiB
+MOST_PARTS = 6  # of a full state with where MACs live: a message carries 1 MiB
 RESEND_AFTER_S = 2.0
 RESEND_EVERY_S = 5.0
 WATCH_EVERY_S = 1.0
@@ -168,13 +169,9 @@ class Publisher:
 
     def _send(self, out: Outbox, seq: int) -> None:
         for host, (docs, removed) in out.items():
-            for at in range(0, max(len(docs), 1), CHUNK):
-                change = Change(
-                    host=host,
-                    documents=tuple(docs[at : at + CHUNK]),
-                    removed=tuple(removed) if at == 0 else (),
-                    seq=seq,
-                )
+            for at, part in enumerate(in_parts(docs)):
+                gone = tuple(removed) if at == 0 else ()
+                change = Change(host=host, documents=part, removed=gone, seq=seq)
                 self.bus.publish(f"agent.{host}.state", encode(change))
 
     def send_groups(self) -> None:
@@ -282,7 +279,11 @@ class Publisher:
         found = {d.id for d in docs if isinstance(d, NetworkState)}
         out: Outbox = {}
         self.forwarding.collect(tx, found, out, only=host)
-        return (*docs, *out.get(host, ([], []))[0])
+        more = out.get(host, ([], []))[0]
+        if len(in_parts([*docs, *more])) > MOST_PARTS:
+            self.forwarding.mark(found)  # by themselves, once the host has the networks
+            return tuple(docs)
+        return (*docs, *more)
 
     def _asked(self, subject: str, body: bytes) -> bytes | None:
         request = decode(body, StateRequest)

@@ -7,8 +7,16 @@ import pytest
 from kilonova.agent.network.in_force import InForce, Overtaken
 from kilonova.common.clock import ManualClock
 from kilonova.network.embedded.network import EmbeddedNetwork
+from kilonova.network.embedded.parts import in_parts
 from kilonova.objects.base import decode, encode
-from kilonova.objects.netstate import Applied, Change, ForwardingState, StateRequest
+from kilonova.objects.netstate import (
+    Applied,
+    Change,
+    ForwardingEntry,
+    ForwardingState,
+    GroupState,
+    StateRequest,
+)
 from tests.contracts.test_network import until
 from tests.functional.network.conftest import DEMO, Cloud, WordedBus
 
@@ -246,3 +254,36 @@ def test_what_another_process_sent_is_repeated_by_the_one_that_hears(three: Clou
     publisher.forwarding.expect()
     publisher.forwarding.mark_unheard(float("inf"))
     assert publisher.forwarding.take() == set()
+
+
+def test_heavy_documents_travel_in_messages_of_their_own() -> None:
+    """A message carries 1 MiB; a network of thousands of ports is told in one that fits, beside others."""
+    entries = tuple(
+        ForwardingEntry(
+            mac=f"fa:16:3e:00:{i >> 8:02x}:{i & 255:02x}",
+            underlay="10.66.0.100",
+            addresses=(f"10.10.{i >> 8}.{i & 255}",),
+            hostname=f"server-{i}",
+        )
+        for i in range(1000)
+    )
+    heavy = [ForwardingState(id=f"n{i}", generation=1, entries=entries) for i in range(5)]
+    light = [GroupState(id=f"g{i}", generation=1, ipv4=("10.0.0.1",)) for i in range(250)]
+    parts = in_parts([*heavy, *light])
+    assert [d for p in parts for d in p] == [*heavy, *light]
+    assert all(len(encode(Change(host="h", documents=p))) < 256 * 1024 for p in parts)
+    assert in_parts([]) == [()]
+
+
+def test_a_full_state_that_would_be_too_long_comes_without_where_macs_live(
+    three: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It follows by itself; the host keeps what it has of it meanwhile."""
+    _, mac = server(three, "s1", "h1")
+    server(three, "s2", "h2")
+    until(lambda: lives(three, "h2", mac)() is not None)
+    monkeypatch.setattr("kilonova.network.embedded.state.MOST_PARTS", 0)
+    before = len(three.bus.documents("h2", "forwarding", private(three)))
+    full = say(three, "h2", HOSTS["h2"])
+    assert full.documents and not any(isinstance(d, ForwardingState) for d in full.documents)
+    until(lambda: len(three.bus.documents("h2", "forwarding", private(three))) > before)

@@ -148,6 +148,8 @@ class HostState:
                 gone.append((kind, id_))
         if change.full:
             wanted = {(_kind(d), d.id) for d in change.documents}
+            # Where MACs live may come by itself, after a full state that would be too long with it.
+            wanted |= {("forwarding", id_) for kind, id_ in wanted if kind == "network"}
             gone += [key for key in self._documents if key not in wanted]
         return gone
 
@@ -157,10 +159,12 @@ class HostState:
             self._remove(kind, id_)
         taken = sorted(taken, key=lambda d: _ORDER[_kind(d)])
         arrived = [d for d in taken if isinstance(d, PortState) and self._arrives(d)]
-        for document in taken:
-            if not isinstance(document, ForwardingState) or self._has_network(document.id):
-                self._documents[_kind(document), document.id] = document
         errors: dict[tuple[str, str], str] = {}
+        for document in taken:
+            if isinstance(document, ForwardingState) and not self._has_network(document.id):
+                errors["forwarding", document.id] = "its network is not in force on this host"
+            else:
+                self._documents[_kind(document), document.id] = document
         for document in taken:
             if isinstance(document, NetworkState):
                 self._try(errors, document, partial(self._network, document))
