@@ -47,8 +47,13 @@ format: venv ## format the code
 bench: venv ## every benchmark in turn, then a table against the budgets
 	@$(BIN)/python -m benchmarks
 
+# Run again with all databases on a PostgreSQL server.
+ON_SERVERS = tests/operations/test_sample_faults.py tests/operations/test_conductors.py \
+  tests/unit/test_cell_moves.py tests/functional/test_hosts_of_several_conductors.py tests/functional/image
+
 nightly: venv ## the long tests: pairs of faults, long random runs, kills
 	KILONOVA_NIGHTLY=1 $(PYTEST) -m 'slow or not slow' --timeout 3600 $(MORE)
+	KILONOVA_TEST_DATABASE=postgresql $(PYTEST) --timeout 3600 $(ON_SERVERS)
 
 fuzz: venv ## Schemathesis over the API's own description
 	@tools/fuzz
