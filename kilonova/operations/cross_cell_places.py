@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kilonova.cells import move
-from kilonova.common.errors import KilonovaError, NotFound
+from kilonova.common.errors import KilonovaError, NotFound, Unavailable
 from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.network.interface import PortBindingFailed
@@ -90,13 +90,13 @@ def place(run: Run) -> Output:
     cells = [params.target_cell]
     if retreats and params.to_host is None:
         cells += [c for c in services.real_cells() if c not in (*cells, params.source_cell)]
-    refused: NoValidHost | None = None
+    refused: KilonovaError | None = None
     for cell in cells:
-        unclean = services.cell(cell).read(lambda tx: cleanup.hosts_of_server(tx, run.resource))
-        avoid = {*(str(n["host"]) for n in retreats), *unclean}
         try:
+            unclean = services.cell(cell).read(lambda tx: cleanup.hosts_of_server(tx, run.resource))
+            avoid = {*(str(n["host"]) for n in retreats), *unclean}
             return services.scheduling.place_again(asked, cell, avoid)
-        except NoValidHost as exc:
+        except (NoValidHost, Unavailable) as exc:  # a cell that does not answer is none to go to
             refused = refused or exc
     raise refused or StepFailed("No valid host was found.")
 

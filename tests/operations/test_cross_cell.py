@@ -249,6 +249,34 @@ def test_another_cell_is_tried_when_none_of_the_first_can(tmp_path: Path) -> Non
     assert row["host"].partition("-")[0] not in ("cell1", first)
 
 
+def test_a_cell_that_does_not_answer_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CC-5.12, R11: when the first cell has no host that can, one that is silent is no reason to fail otherwise."""
+    from kilonova.cells.asking import CellDown
+
+    world = ThreeCells(tmp_path, RESIZE)
+    leave_cell(world)
+    _, operation = world.accept(RESIZE)
+    first = world.services.world.read(lambda tx: _params(tx, world)).target_cell
+    (other,) = {"cell2", "cell3"} - {first}
+    world.guests.faults.set("refuse")
+    cell = world.services.cell
+
+    def silent(name: str) -> Any:
+        if name == other:
+            raise CellDown("A cell of this cloud cannot be reached now.")
+        return cell(name)
+
+    monkeypatch.setattr(world.services, "cell", silent)
+    assert world.run("global", operation) == "failed"
+    monkeypatch.undo()
+    row, ledger, clean = world.row(), world.ledger(), world.clean("failed")
+    text = fault_of(world, "cell1")
+    world.close()
+    assert row["vm_state"] == states.ACTIVE and ledger == clean and "valid host" in text
+
+
 def test_no_host_can(tmp_path: Path) -> None:
     """CC-5.6, 5.11, 8.1, 8.2: a fault in words, nothing left anywhere, the guest never stopped."""
     world = Free(tmp_path, RESIZE)
