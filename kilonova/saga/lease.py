@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+import msgspec
+
 from kilonova.common.errors import Conflict
 
 
@@ -39,6 +41,58 @@ class StateLock:
 
     def close(self) -> None:
         """Let go; closing twice is fine. The file stays: removing it would let two holders in."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class Place:
+    """One conductor's place on this machine, and the incarnations of who had it before: they are dead for certain.
+
+    Its lock is the kernel's, so that a conductor that starts again need not wait for its own old leases to run out.
+    """
+
+    def __init__(self, directory: Path, most: int = 64) -> None:
+        """Take the first place that is free. Raises Conflict when there is none."""
+        self._fd: int | None = None
+        for n in range(most):
+            path = directory / f"conductor-{n}.lock"
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(path, flags, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                continue
+            self._fd = fd
+            break
+        if self._fd is None:
+            raise Conflict(f"{most} conductors run on {directory} already.")
+        self._names = self._read(self._fd)
+
+    @staticmethod
+    def _read(fd: int) -> dict[str, list[str]]:
+        """Return database -> names; nothing when the file was cut off by a crash: the leases run out then."""
+        try:
+            return msgspec.json.decode(os.pread(fd, 1 << 20, 0) or b"{}", type=dict[str, list[str]])
+        except msgspec.MsgspecError:
+            return {}
+
+    def before(self, database: str) -> list[str]:
+        """Return the incarnations in a database whose process is gone, and this process's own earlier ones."""
+        return self._names.get(database, [])
+
+    def note(self, database: str, names: list[str]) -> None:
+        """Keep the incarnations that whoever comes next may declare dead; on disk when this returns."""
+        self._names = {**self._names, database: names}
+        if self._fd is not None:
+            data = msgspec.json.encode(self._names)
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Let go; closing twice is fine."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

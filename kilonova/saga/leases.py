@@ -22,6 +22,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Tx
 from kilonova.db.sql import P, Q, insert_or_ignore
+from kilonova.saga.lease import Place
 from kilonova.saga.ownership import Tended
 from kilonova.saga.schema import TABLES
 from kilonova.saga.state import Live
@@ -198,19 +199,34 @@ class _Lease:
 
 
 class LeaseOwner:
-    """The form of several conductors. ``clock``: its monotonic half measures this process's own lease."""
+    """The form of several conductors. ``clock``: its monotonic half measures this process's own lease.
+
+    place: this process's on its machine; with it a process that starts again has at once what the one before it had.
+    """
 
     shared = True
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, place: Place | None = None) -> None:
         self._clock = clock
+        self._place = place
         self._leases: dict[str, _Lease] = {}
         self._locks: dict[str, threading.Lock] = {}
 
     def open(self, db: Database, now: float) -> None:
         """Begin an incarnation of a new name."""
         name, began = f"conductor-{new_uuid()}", self._clock.monotonic()
-        alive = db.write(lambda tx: join(tx, name, now))
+        before = [] if self._place is None else self._place.before(db.name)
+        if self._place is not None:
+            self._place.note(db.name, [name, *before])
+
+        def begin(tx: Tx) -> list[str]:
+            for old in before:
+                hand_over(tx, old, now)
+            return join(tx, name, now)
+
+        alive = db.write(begin)
+        if self._place is not None:
+            self._place.note(db.name, [name])
         self._locks.setdefault(db.name, threading.Lock())
         self._leases[db.name] = _Lease(name, began, alive)
 

@@ -44,7 +44,7 @@ from kilonova.operations.version_pin import VersionPin
 from kilonova.operations.webhooks import Webhooks
 from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.engine import Engine
-from kilonova.saga.lease import StateLock
+from kilonova.saga.lease import Place, StateLock
 from kilonova.saga.leases import LeaseOwner
 from kilonova.server.bus_keys import authority_of
 from kilonova.server.plan import JoinPlan, Plan
@@ -214,7 +214,7 @@ class Process:
             faults=plan.faults,
             observer=self.metrics.step,
             limits={"build": 10},
-            ownership=LeaseOwner(plan.clock) if plan.shares else None,
+            ownership=self._ownership(),
         )
         services.install(engine=self.engine)
         self.engine.start()
@@ -226,6 +226,14 @@ class Process:
             hooks = Webhooks(services, webhooks.parse(Path(plan.settings.webhooks_file)))
             self.later(hooks.close)
             hooks.start()
+
+    def _ownership(self) -> LeaseOwner | None:
+        """Return by what right this process owns operations: by lease beside others, or alone (None)."""
+        if not self.plan.shares:
+            return None
+        place = Place(self.plan.state_dir)
+        self.later(place.close)
+        return LeaseOwner(self.plan.clock, place)
 
     def open_socket(self) -> str:
         """Take the port; return the URL that it has. Nothing is served before ``open_http``."""

@@ -279,13 +279,14 @@ class SampleWorld:
         self.events: list[tuple[str, str, str]] = []
 
     def engine(self, faults: Faults | None = None, **kw: Any) -> Engine:
+        if self.shared:
+            kw.setdefault("ownership", LeaseOwner(self.clock))
         return Engine(
             {"global": self.home, "cell1": self.cell},
             self.bus,
             self.services,
             clock=self.clock,
             faults=faults,
-            ownership=LeaseOwner(self.clock) if self.shared else None,
             observer=lambda kind, step, outcome, s: self.events.append((kind, step, outcome)),
             **kw,
         )

@@ -14,6 +14,7 @@ from kilonova.db.sql import P, Q
 from kilonova.saga import journal, leases
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Fault, Faults, Killed
+from kilonova.saga.lease import Place
 from kilonova.saga.leases import LEASE_S, RENEW_S, LeaseOwner
 from kilonova.saga.schema import TABLES
 from kilonova.saga.state import STATE_COLUMNS
@@ -103,6 +104,48 @@ def test_a_planned_stop_hands_over_at_once(tmp_path: Path) -> None:
     second.stop()
     assert world.ledger() == clean({"done": 1})
     world.close()
+
+
+def test_a_conductor_that_starts_again_need_not_wait(tmp_path: Path) -> None:
+    """R3: the kernel's lock on its place shows that the one before is dead; one that runs beside keeps its own."""
+    world = SharedWorld(tmp_path)
+    world.agent.silent = True
+    places = [Place(tmp_path), Place(tmp_path)]
+    engines = [world.engine(ownership=LeaseOwner(world.clock, p)) for p in places]
+    ops = []
+    for engine in engines:
+        engine.open()
+        ops.append(world.begin()[1])
+        engine.nudge("global", ops[-1])
+        engine.run_until_idle(advance=False)
+    assert [owner_of(world, op) for op in ops] == [name_of(e) for e in engines]
+    engines[0].abandon()
+    places[0].close()  # as the kernel does when the process dies
+    again = Place(tmp_path)
+    world.agent.silent = False
+    second = world.engine(ownership=LeaseOwner(world.clock, again))
+    second.open()
+    second.run_until_idle(advance=False)
+    assert row_of(world, ops[0])["state"] == "done"
+    assert owner_of(world, ops[1]) == name_of(engines[1])
+    engines[1].run_until_idle()
+    for engine in (second, engines[1]):
+        engine.stop()
+    for place in (again, places[1]):
+        place.close()
+    assert world.ledger() == clean({"done": 2})
+    world.close()
+
+
+def test_a_place_whose_file_was_cut_off_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "conductor-0.lock").write_text('{"global": ["conductor-')
+    place = Place(tmp_path)
+    assert place.before("global") == []
+    place.note("global", ["a"])
+    place.close()
+    again = Place(tmp_path)
+    assert again.before("global") == ["a"]
+    again.close()
 
 
 def test_operations_of_a_live_conductor_are_left_alone(tmp_path: Path) -> None:

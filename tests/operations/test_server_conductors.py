@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.harness import Case, case_id, check_case, points_of, zombies_of
+from kilonova.reconcile import ports
+from kilonova.saga.faults import Fault
+from tests.operations.harness import Case, case_id, check_case, points_of, run_case, zombies_of
 from tests.operations.server_world import ONE, SETUP, ServerWorld, Shape, saga_of
 
 KINDS = ("server_create", "server_delete", "server_resize", "confirm_resize", "revert_resize")
@@ -70,3 +72,19 @@ def test_a_sleeper_in_every_other_operation(kind: str, tmp_path: Path) -> None:
     for n, case in enumerate(zombies_of(saga_of(kind))):
         world = SharedWorld(tmp_path / str(n), kind, shape)
         check_case(world, saga_of(kind), case, states=["done", "failed"], all_hit=False)
+
+
+def test_what_a_sleeper_makes_too_late_is_taken_back(tmp_path: Path) -> None:
+    """R8: it wakes in the middle of a call to the network service, and the create has been unwound meanwhile."""
+    world = SharedWorld(tmp_path, "server_create")
+    asleep = Fault("ports", "do", "before", "pause")
+    outcome = run_case(world, (asleep, Fault("build", "do", "after", "error")))
+    assert (outcome.state, outcome.missed) == ("failed", [])
+    clean = dict(world.clean("failed"))
+    assert outcome.ledger != clean, "else there was nothing to take back"
+    for _ in range(3):
+        world.clock.advance(2 * ports.EVERY_S)
+        ports.run(world.services)
+    ledger = dict(world.ledger())
+    world.close()
+    assert ledger == clean
