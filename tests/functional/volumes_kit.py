@@ -25,9 +25,14 @@ class Kit:
         headers = {"OpenStack-API-Version": "volume 3.70"}
         return self.whole.call(method, f"/volume/v3{path}", body, who=who, headers=headers)
 
-    def another_image(self, **properties: str) -> str:
+    def another_image(self, **properties: Any) -> str:
         """Make an image of a few zeros; return its id."""
-        asked = {"name": "another", "disk_format": "raw", "container_format": "bare", **properties}
+        asked: dict[str, Any] = {
+            "name": "another",
+            "disk_format": "raw",
+            "container_format": "bare",
+        }
+        asked |= properties
         made = str(self.whole.call("POST", "/image/v2/images", asked).json["id"])
         head = {"Content-Type": "application/octet-stream"}
         path = f"/image/v2/images/{made}/file"
