@@ -29,6 +29,9 @@ class _PostgresqlTypes(PGTypeCompiler):
     def visit_FLOAT(self, type_: Any, **kw: Any) -> str:  # noqa: N802
         return "DOUBLE PRECISION"
 
+    def visit_REAL(self, type_: Any, **kw: Any) -> str:  # noqa: N802
+        return "DOUBLE PRECISION"  # as SQLite understands it
+
     def visit_VARCHAR(self, type_: Any, **kw: Any) -> str:  # noqa: N802
         return str(self.visit_TEXT(sa.Text(collation=type_.collation), **kw))
 

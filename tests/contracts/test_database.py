@@ -37,6 +37,7 @@ numbered = sa.Table(
     META,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("r", sa.REAL),
 )
 ADD = insert(thing)
 GET = Q(sa.select(thing).where(thing.c.id == P("id")))
@@ -156,7 +157,9 @@ def test_ids_are_given_by_the_database(db: Database) -> None:
     add_one = insert(numbered, "name")
     for name in ("x", "y"):
         db.write(lambda tx, name=name: tx.run(add_one, name=name))
+    db.write(lambda tx: tx.change(sa.update(numbered).values(r=1764301945.123457)))
     found = db.ask(lambda tx: tx.select(sa.select(numbered).order_by(numbered.c.id)))
+    assert {r["r"] for r in found} == {1764301945.123457}
     assert [r["name"] for r in found] == ["x", "y"] and found[0]["id"] < found[1]["id"]
 
 
