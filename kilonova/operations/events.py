@@ -21,6 +21,7 @@ from kilonova.operations.services import Services
 
 KEEP_S = 7 * 86400.0
 LIMIT = 200
+SKIPS = 50
 GAP_S = 5.0
 """A number that is missing on a database server may be of a transaction that commits yet: so long it is waited for."""
 _CURSOR = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9]{1,18}(,[A-Za-z0-9_.-]{1,64}:[0-9]{1,18})*")
@@ -102,8 +103,21 @@ def read(
 ) -> list[Event]:
     """Return what is wanted after ``place``, at most about ``limit`` of each database, and move ``place``.
 
-    A database that does not answer is read on when it does.
+    What is not wanted is passed over, 10,000 of each database at a time. One that does not answer is read on when it
+    does.
     """
+    for _ in range(SKIPS):
+        found, full = _read(services, place, wanted, limit)
+        if found or not full:
+            break
+    return found
+
+
+def _read(
+    services: Services, place: dict[str, int], wanted: Wanted, limit: int
+) -> tuple[list[Event], bool]:
+    """Read once; return too whether there is more than ``limit`` in a database."""
+    full = False
     found: list[tuple[float, str, int, str, dict[str, Any], str | None]] = []
     seen: dict[str, int] = {}
     for db in _logs(services):
@@ -112,6 +126,7 @@ def read(
             rows = db.ask(lambda tx, after=after: log.after(tx, after, limit))  # type: ignore[misc]
             if not rows:
                 continue
+            full = full or len(rows) == limit
             local = bool(getattr(db, "is_local", True))
             rows = settled(rows, after, services.now(), local=local)
             made = db.read(lambda tx, rows=rows: _made(tx, rows, wanted))  # type: ignore[misc]
@@ -128,7 +143,7 @@ def read(
         place[database] = seq
         out.append(Event(text_of(place), name, project, body))
     place.update(seen)
-    return out
+    return out, full
 
 
 def _made(

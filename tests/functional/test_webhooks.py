@@ -164,6 +164,18 @@ def test_a_place_is_good_whatever_the_times_say(one: Conductor) -> None:
         assert [e.place for e in rest] == [e.place for e in found[n + 1 :]]
 
 
+def test_what_is_not_wanted_is_passed_over(one: Conductor) -> None:
+    """NOTE-4: a reader need not come again and again to reach what it waits for."""
+    happen(one, *(f"h{n}" for n in range(events.LIMIT * 2 + 5)))
+    one.dbs["cell1"].write(
+        lambda tx: notifications.told(tx, "service.delete", "last", "{}", None, 2.0)
+    )
+    place: dict[str, int] = {}
+    found = events.read(one.services, place, Wanted(None, admin=True, names=("service.delete",)))
+    assert [e.name for e in found] == ["service.delete"]
+    assert events.parse(found[0].place) == place
+
+
 def test_events_on_the_bus(one: Conductor) -> None:
     heard: list[str] = []
     done = threading.Event()

@@ -98,7 +98,7 @@ def _pieces(services: Services, place: dict[str, int], wanted: Wanted) -> Iterat
         elif now - said >= SILENT_S:
             yield f": here\nid: {events.text_of(place)}\n\n".encode()
             said = now
-        if len(found) < events.LIMIT:
+        if not found:
             yield b""  # the server looks whether it is to end
             time.sleep(POLL_S)
 
