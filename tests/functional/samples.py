@@ -32,6 +32,31 @@ def _act(action: str, value: Any = None, version: str = "2.1") -> Sample:
     )
 
 
+def _did(action: str, value: Any, *versions: str) -> list[Sample]:
+    path = "/servers/{web}/action"
+    return [Sample(f"server-{action}-{v}", v, "POST", path, {action: value}) for v in versions]
+
+
+_ATTACH = "/servers/{web}/os-volume_attachments"
+DISKS = [  # what is done to the disks of a server, one after the other
+    *_did("createImage", {"name": "gold", "metadata": {"k": "v"}}, "2.1", "2.45"),
+    *_did("createBackup", {"name": "b", "backup_type": "daily", "rotation": 1}, "2.1", "2.45"),
+    *_did("rebuild", {"imageRef": "{image}", "name": "anew", "adminPass": "pw-1"}, "2.1"),
+    *_did("rebuild", {"imageRef": "{image}", "description": "d", "user_data": "aGk="}, "2.57", "2.93"),
+    *_did("rescue", {"rescue_image_ref": "{image}", "adminPass": "pw-2"}, "2.1"),
+    *_did("unrescue", None, "2.1"),
+    *_did("shelve", None, "2.1"),
+    *_did("unshelve", None, "2.1"),
+    *_did("resize", {"flavorRef": "2"}, "2.1"),
+    *_did("revertResize", None, "2.1"),
+    *_did("trigger_crash_dump", None, "2.17"),
+    *_did("os-getConsoleOutput", {"length": 1}, "2.1"),
+    Sample("server-volume-attach-2.1", "2.1", "POST", _ATTACH, {"volumeAttachment": {"volumeId": "{volume}"}}),
+    *_show(_ATTACH, "server-volumes", "2.1", "2.70", "2.79", "2.89"),
+    Sample("server-volume-detach-2.1", "2.1", "DELETE", _ATTACH + "/{volume}"),
+    *_did("forceDelete", None, "2.1"),
+]  # fmt: skip
+
 _TAGGED = {"uuid": "{network}", "tag": "private"}
 _DISK = {
     "source_type": "image",
@@ -158,6 +183,7 @@ SAMPLES = [
         "error-live-migration-complete", "2.22", "POST", "/servers/{web}/migrations/1/action",
         {"force_complete": None}, who="admin",
     ),
+    *DISKS,
 ]  # fmt: skip
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
