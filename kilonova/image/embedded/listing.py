@@ -20,6 +20,7 @@ from kilonova.image.embedded import schema as s
 from kilonova.objects.image import Image
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 1000
+MOST_FILTERS = 64
 VISIBILITIES = ("public", "private", "shared", "community", "all")
 MEMBER_STATES = ("accepted", "pending", "rejected", "all")
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated")
@@ -84,6 +85,8 @@ def parse(query: Query) -> Ask:
             ask.conditions.append(_c.id.in_(tagged))
         else:
             ask.conditions.append(_condition(name, value))
+    if len(ask.conditions) > MOST_FILTERS:  # a database plans for each of them
+        raise BadRequest(f"At most {MOST_FILTERS} filters are taken at once.")
     if not hidden:
         ask.conditions.append(_c.hidden == 0)
     ask.marker = query.get("marker")
