@@ -118,7 +118,8 @@ def _clean_host(directory: Path, made: state.Deployment | None, *, purge: bool) 
 
     left: list[str] = []
     first = launch.helper_settings(directory)
-    for number in range(made.hosts, 0, -1):
+    before = [int(p.name[-1]) for p in directory.glob("host-[2-9]")]  # of a start with more hosts
+    for number in range(max(made.hosts, *before, 1), 0, -1):
         settings = first if number == 1 else machine.settings_of(first, number)
         agent = directory / ("agent" if number == 1 else f"agent-{number}")
         if purge:
