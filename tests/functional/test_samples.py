@@ -19,6 +19,7 @@ from tests.whole import Answer, Whole, running, until
 DIRECTORY = Path(__file__).parents[2] / "docs" / "api" / "samples"
 LATEST = "2.104"
 BASE = "/compute/v2.1"
+VOLUMES = {"OpenStack-API-Version": "volume 3.70"}
 Run = dict[str, dict[str, Any]]
 
 
@@ -41,14 +42,13 @@ def _set_up(whole: Whole) -> dict[str, str]:
     known["web"] = whole.server(
         "web", networks=[{"uuid": known["network"]}], key_name="mine", metadata={"role": "web"}
     )
-    head = {"OpenStack-API-Version": "volume 3.70"}
     body = {"volume": {"size": 1, "name": "data"}}
     path = "/volume/v3/volumes"
-    made = whole.call("POST", path, body, headers=head)
+    made = whole.call("POST", path, body, headers=VOLUMES)
     volume = known["volume"] = made.json["volume"]["id"]
 
     def there() -> bool | None:
-        shown = whole.call("GET", f"{path}/{volume}", headers=head).json["volume"]
+        shown = whole.call("GET", f"{path}/{volume}", headers=VOLUMES).json["volume"]
         return shown["status"] == "available" or None
 
     until(there, "the volume")
@@ -64,7 +64,10 @@ def _ask(whole: Whole, known: dict[str, str], sample: Sample, version: str) -> A
 def _quiet(whole: Whole) -> bool | None:
     shown = whole.call("GET", f"{BASE}/servers/detail?all_tenants=1", who="admin").json["servers"]
     busy = [s for s in shown if s["status"] == "BUILD" or s["OS-EXT-STS:task_state"]]
-    return None if busy else True
+    held = whole.call("GET", "/volume/v3/volumes", headers=VOLUMES).json["volumes"]
+    shown = [whole.cloud.volumes.find(v["id"]) for v in held]
+    moving = [v for v in shown if v is not None and v.status not in ("available", "in-use")]
+    return None if busy or moving else True
 
 
 def _run(version: str | None) -> Run:

@@ -73,11 +73,13 @@ def rebuild(req: Request) -> Any:
         ),
     )
     keep_disk_config(req, server, asked)
+    if server.row is not None:  # as it was accepted, however soon it is done
+        changed |= {"vm_state": server.row["vm_state"], "task_state": "rebuilding"}
     return _told(req, server.id, changed, password)
 
 
 def _told(req: Request, server_id: str, changed: dict[str, Any], password: str) -> Response:
-    """Answer with the server as it will be."""
+    """Answer with the server as it will be, being rebuilt."""
     row = find(req, server_id)
     new = {**dict(row), **changed, "user_data": row["user_data"]}
     out = shown(req, new, frozenset(("key_name",)) if req.version >= V(2, 54) else frozenset())
