@@ -8,6 +8,7 @@ import pytest
 
 from tests.real.cloud import COMPUTE, RealCloud, Server, new_key, running_cloud
 from tests.real.outside import missing, timed, until
+from tests.real.test_cloud_volumes import World, device
 
 _why = missing()
 pytestmark = [pytest.mark.real, pytest.mark.skipif(_why is not None, reason=str(_why))]
@@ -20,6 +21,7 @@ def cloud() -> Iterator[RealCloud]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KILONOVA_ALLOW_RESIZE_TO_SAME_HOST", "false")
         with running_cloud(hosts=2) as (made, _):
+            made.allow("tcp", 22)
             yield made
 
 
@@ -54,7 +56,6 @@ def _files(cloud: RealCloud) -> list[list[str]]:
 def test_there_and_back_and_for_good(cloud: RealCloud, tmp_path: Path) -> None:
     """Root, ephemeral and swap disk, config drive, addresses; grown by the resize; nothing is left anywhere."""
     key = new_key(tmp_path, cloud)
-    cloud.allow("tcp", 22)
     _flavor(cloud, "with-more", 1, 1)
     bigger = _flavor(cloud, "with-most", 2, 2)
     server = cloud.boot("mover", key_name="test", config_drive=True, flavor="with-more")
@@ -91,3 +92,31 @@ def test_there_and_back_and_for_good(cloud: RealCloud, tmp_path: Path) -> None:
     server.delete()
     server.gone()
     assert _files(cloud) == [[], []]
+
+
+def test_a_volume_goes_along(cloud: RealCloud, tmp_path: Path) -> None:
+    """What is on a volume is read where the server is, wherever the volume's data are; one host has it at a time."""
+    key = new_key(tmp_path, cloud, name="other")
+    server = cloud.boot("carrier", key_name="other", config_drive=True)
+    server.status("ACTIVE")
+    server.attach_floating(key)
+    server.ready()
+    _answers(server, "echo up")
+    world = World(cloud, server, server)
+    volume = world.volume()
+    disk = world.attach(server, volume)
+    server.tell(f"echo volume | dd of=/dev/{disk} conv=fsync 2>&1")
+    for _ in range(2):
+        before = _host(server)
+        cloud.client("admin").call("POST", f"{server.path}/action", {"migrate": None})
+        server.status("VERIFY_RESIZE")
+        assert _host(server) != before
+        server.act("confirmResize")
+        server.status("ACTIVE")
+        _answers(server, "echo up")
+        found = server.tell(f"head -c 6 /dev/{device(server, volume)}")
+        assert found == "volume"
+    world.detach(server, volume)
+    cloud.check_audit()
+    server.delete()
+    server.gone()
