@@ -214,8 +214,11 @@ def test_hosts_are_seen_by_the_api(split: Split) -> None:
 class _Storm(threading.Thread):
     """One person who creates and deletes servers whatever dies, and asks again with the same key."""
 
-    def __init__(self, client: Client, number: int, ending: threading.Event) -> None:
+    def __init__(
+        self, client: Client, number: int, ending: threading.Event, pause_s: float = 0.15
+    ) -> None:
         super().__init__(daemon=True)
+        self.pause_s = pause_s  # the private network has 250 addresses
         self.client = client
         self.number = number
         self.ending = ending
@@ -226,7 +229,7 @@ class _Storm(threading.Thread):
 
     def run(self) -> None:
         mine, n = random.Random(self.number), 0
-        while not self.ending.wait(0.15):  # the private network has 250 addresses
+        while not self.ending.wait(self.pause_s):
             n += 1
             body = {"server": {**self.body, "name": f"storm{self.number}-{n}"}}
             key = {"Idempotency-Key": f"storm-{self.number}-{n}-{time.time_ns()}"}
@@ -260,7 +263,8 @@ class _Storm(threading.Thread):
         return None
 
 
-def _storm(split: Split, seed: int, kills: int) -> None:
+def _lift_limits(split: Split) -> None:
+    """Let the first project have as much as it likes."""
     unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
     project = split.demo.project
     assert (
@@ -268,6 +272,10 @@ def _storm(split: Split, seed: int, kills: int) -> None:
     )
     ports = split.admin.call("PUT", f"/network/v2.0/quotas/{project}", {"quota": {"port": -1}})
     assert ports.status == 200
+
+
+def _storm(split: Split, seed: int, kills: int) -> None:
+    _lift_limits(split)
     rng, ending = random.Random(seed), threading.Event()
     people = [_Storm(split.demo, seed * 10 + n, ending) for n in range(2)]
     for p in people:
@@ -443,3 +451,69 @@ def test_two_conductors_share(tmp_path: Path) -> None:
         until(lambda: _clean(both), "the audit finds nothing", LONG_S)
     finally:
         both.close()
+
+
+def test_what_the_api_answers_without_an_engine(split: Split) -> None:
+    """Explanations, zones, operations and status are read from the databases; consoles say that they are not there."""
+    admin, demo = split.admin, split.demo
+    server = demo.boot("asked-about")
+    wait(demo, server, "ACTIVE")
+    host = admin.show(server)["OS-EXT-SRV-ATTR:host"]
+    wish = {"server": demo.server_body("wish")["server"]}
+    del wish["server"]["networks"]
+    assert demo.call("POST", "/kilonova/v1/explain", wish).status == 200
+    status = admin.get("/kilonova/v1/status")
+    assert [c["state"] for c in status["cells"]] == ["up"]
+    assert demo.get("/kilonova/v1/operations")["operations"]
+    made = admin.post(
+        "/compute/v2.1/os-aggregates", {"aggregate": {"name": "far", "availability_zone": "far"}}
+    )["aggregate"]["id"]
+    add = {"add_host": {"host": "cell1-host2" if host != "cell1-host2" else "cell1-host3"}}
+    assert admin.call("POST", f"/compute/v2.1/os-aggregates/{made}/action", add).status == 200
+    there = demo.boot("in-zone", availability_zone="far")
+    wait(demo, there, "ACTIVE")  # the conductor knows at once what an api changed
+    assert admin.show(there)["OS-EXT-SRV-ATTR:host"] == add["add_host"]["host"]
+    body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+    assert demo.call("POST", f"{V}/{there}/remote-consoles", body).status == 503
+    for one in (server, there):
+        demo.delete(f"{V}/{one}")
+        gone(demo, one)
+    remove = {"remove_host": add["add_host"]}
+    assert admin.call("POST", f"/compute/v2.1/os-aggregates/{made}/action", remove).status == 200
+    assert admin.call("DELETE", f"/compute/v2.1/os-aggregates/{made}").status == 200
+
+
+def _ended(split: Split, server: str) -> bool:
+    """Tell whether a create ended: ACTIVE, or in words because its hosts had not been heard for a minute."""
+    found = split.demo.show(server)
+    if found["status"] == "ERROR":
+        said = found["fault"]["message"]
+        assert "No valid host was found" in said or said == "The host does not answer."
+    return found["status"] in ("ACTIVE", "ERROR") and not found["OS-EXT-STS:task_state"]
+
+
+@pytest.mark.slow
+def test_the_bus_is_wiped_and_silent(split: Split) -> None:
+    """R6: ten restarts, which are wipes, and a silence of 60 s: nothing is lost, nothing left."""
+    _lift_limits(split)
+    ending = threading.Event()
+    person = _Storm(split.demo, 7, ending, 0.8)
+    person.start()
+    for _ in range(10):
+        before = split.kill("nats")
+        until(lambda before=before: split.pids().get("nats") not in (None, before), "nats", LONG_S)
+        time.sleep(1.0)  # some operations between
+    pid = split.pids()["nats"]
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(60.0)  # the silence itself; hosts count as down by then
+    os.kill(pid, signal.SIGCONT)
+    ending.set()
+    person.join(LONG_S)
+    assert person.wrong == []
+    for server in person.left:
+        gone(split.demo, server)
+    for server in person.kept:
+        until(lambda server=server: _ended(split, server), "the create's end", LONG_S)
+        split.demo.delete(f"{V}/{server}")
+        gone(split.demo, server)
+    until(lambda: _clean(split), "the audit finds nothing", LONG_S)
