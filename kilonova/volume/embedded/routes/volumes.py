@@ -222,7 +222,7 @@ class VolumeRoutes:
                     for k, v in msgspec.json.decode(r["metadata"]).items():
                         if v not in merged.setdefault(k, []):
                             merged[k].append(v)
-                out["metadata"] = merged
+                out["metadata"] = {k: sorted(values) for k, values in merged.items()}
             return {"volume-summary": out}
 
         return self.of.db.read(read)
