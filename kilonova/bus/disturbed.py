@@ -74,6 +74,10 @@ class Disturbed:
         """Ask through the bus underneath."""
         return self._bus.request(subject, body, timeout_s)
 
+    def deaf_s(self, last_s: float) -> float:
+        """Return what the bus below says."""
+        return self._bus.deaf_s(last_s)
+
     def close(self) -> None:
         """Lose what is still under way, then close the bus underneath."""
         with self._wake:

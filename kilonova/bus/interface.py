@@ -56,6 +56,10 @@ class Bus(Protocol):
         """Ask one subscriber; raises NobodyListens after ``timeout_s`` seconds. For read-only queries only."""
         ...
 
+    def deaf_s(self, last_s: float) -> float:
+        """Return for how many of the last ``last_s`` seconds nothing could arrive here: silence then says nothing."""
+        ...
+
     def close(self) -> None:
         """Stop delivering; handlers that run are waited for."""
         ...

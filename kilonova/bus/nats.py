@@ -10,6 +10,7 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import math
 import random
 import ssl
 import threading
@@ -34,6 +35,8 @@ CONNECT_S = 5
 PING_S, PINGS = 5, 2
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 2.0
 CLOSE_S = 5.0
+SILENCES = 100
+"""So many times without a connection are remembered."""
 _FAULTS = (OSError, ValueError, TimeoutError, nats.errors.Error, ssl.SSLError)
 
 Act = Callable[[Client], Awaitable[None]]
@@ -68,6 +71,9 @@ class NatsBus:
         self._awake = False
         self._closed = False
         self.connected = threading.Event()
+        self._silences: collections.deque[list[float]] = collections.deque(
+            [[time.monotonic(), math.inf]], maxlen=SILENCES
+        )
         self.dropped = 0
         self.connections = 0
         self._max_bytes = 1 << 20
@@ -126,6 +132,12 @@ class NatsBus:
         if found is None:
             raise NobodyListens("Nobody answered in time.", subject=subject, timeout_s=timeout_s)
         return found
+
+    def deaf_s(self, last_s: float) -> float:
+        """Return for how many of the last ``last_s`` seconds there was no connection."""
+        now = time.monotonic()
+        parts = ((max(began, now - last_s), min(ended, now)) for began, ended in [*self._silences])
+        return sum(max(0.0, ended - began) for began, ended in parts)
 
     def close(self) -> None:
         """Send what is lined up, deliver nothing more; handlers that run are waited for. Safe to repeat."""
@@ -230,6 +242,7 @@ class NatsBus:
                 await self._begin(taker, client)
             await client.flush(CONNECT_S)  # connected means: the server has the subscriptions
             self.connections += 1
+            self._silences[-1][1] = time.monotonic()
             self.connected.set()
             log.info("connected to the bus", extra={"takers": len(takers)})
             sender = self._loop.create_task(self._send(client))
@@ -237,6 +250,8 @@ class NatsBus:
         except _FAULTS as exc:
             log.info("the connection to the bus ended", extra={"why": str(exc)})
         finally:
+            if self.connected.is_set():
+                self._silences.append([time.monotonic(), math.inf])
             self.connected.clear()
             if sender is not None:
                 sender.cancel()

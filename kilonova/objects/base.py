@@ -185,7 +185,8 @@ def prepare() -> int:
 
 
 def _all(cls: type) -> Iterator[type]:
-    for below in cls.__subclasses__():
+    subclasses: list[type] = cls.__subclasses__()
+    for below in subclasses:
         yield below
         yield from _all(below)
 

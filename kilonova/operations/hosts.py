@@ -99,11 +99,14 @@ class Hosts(HostsElsewhere):
         return state.cell
 
     def is_up(self, host: str) -> bool:
-        """Tell whether a host may be waited for."""
+        """Tell whether a host may be waited for. While we cannot hear, no host's silence counts (R6)."""
         state = self._hosts.get(host)
         if state is None or state.forced_down:
             return False
-        return self._services.now() - state.seen_at < DOWN_AFTER_S
+        silent_s = self._services.now() - state.seen_at
+        return (
+            silent_s < DOWN_AFTER_S or silent_s - self._services.bus.deaf_s(silent_s) < DOWN_AFTER_S
+        )
 
     def status_of(self, host: str | None) -> str:
         """Return host_status as servers show it: UP, MAINTENANCE, DOWN, UNKNOWN, or "" without a host."""

@@ -194,3 +194,30 @@ def test_reconcilers_run_in_one_conductor(
     assert [c.services.leads() for c in pair] == [False, True]
     for loop in loops:
         loop.close()
+
+
+class HardOfHearing(MemoryBus):
+    """A bus that was away for ``deaf`` seconds, the last ones of what it is asked for."""
+
+    deaf = 0.0
+
+    def deaf_s(self, last_s: float) -> float:
+        return min(self.deaf, last_s)
+
+
+def test_silence_does_not_count_while_we_cannot_hear(tmp_path: Path, clock: ManualClock) -> None:
+    """R6: the bus was away for a minute; no host is down for it, and one that stays silent is, 60 s later."""
+    bus = HardOfHearing(workers=2)
+    one = Conductor(tmp_path, bus, clock)
+    try:
+        assert register(bus).accepted
+        clock.advance(90.0)
+        assert not one.hosts.is_up(HOST)
+        bus.deaf = 50.0
+        assert one.hosts.is_up(HOST)
+        assert one.hosts.status_of(HOST) == "UP"
+        clock.advance(30.0)
+        assert not one.hosts.is_up(HOST)
+    finally:
+        one.close()
+        bus.close()

@@ -53,12 +53,15 @@ def test_a_restart_of_the_server(how: signal.Signals) -> None:
             box.bodies(1)
             for round in range(3):
                 count = one.connections, two.connections
+                deaf = two.deaf_s(1e9)
+                assert two.deaf_s(1e9) == deaf, "connected: it grows no more"
                 server.stop(how)
                 until(lambda: not one.connected.is_set() and not two.connected.is_set(), "noticed")
                 begun = time.monotonic()
                 for _ in range(1000):
                     two.publish("a.1", b"lost")
                 assert time.monotonic() - begun < GUARD_S
+                until(lambda deaf=deaf: two.deaf_s(1e9) > deaf, "it says that it cannot hear")
                 server.start()
                 for bus, seen in zip((one, two), count, strict=True):
                     assert bus.connected.wait(GUARD_S)
