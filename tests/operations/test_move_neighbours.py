@@ -120,7 +120,9 @@ MUTANTS: list[tuple[str, str, dict[str, object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "step", "parts"), MUTANTS, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "step", "parts"), MUTANTS, ids=[f"{k}-{s}-{'-'.join(p)}" for k, s, p in MUTANTS]
+)
 def test_a_missing_part_is_noticed(
     kind: str, step: str, parts: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
