@@ -415,6 +415,10 @@ DECLARED_REMOVALS = {
     ("POST", "/v2.1/servers/{server_id}/action#rebuild", 57): ["/rebuild/personality"],
     ("POST", "/v2.1/servers/{server_id}/action#evacuate", 14): ["/evacuate/onSharedStorage"],
     ("POST", "/v2.1/servers/{server_id}/action#evacuate", 68): ["/evacuate/force"],
+    ("POST", "/v2.1/servers/{server_id}/action#os-migrateLive", 25): [
+        "/os-migrateLive/disk_over_commit"
+    ],
+    ("POST", "/v2.1/servers/{server_id}/action#os-migrateLive", 68): ["/os-migrateLive/force"],
     ("POST", "/v2.1/flavors", 102): ["/flavor/rxtx_factor"],
     ("PUT", "/v2.1/os-quota-sets/{project_id}", 36): [
         "/quota_set/fixed_ips",

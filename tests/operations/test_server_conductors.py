@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from kilonova.reconcile import ports
+from kilonova.saga.definition import Saga
 from kilonova.saga.faults import Fault
 from tests.operations.harness import Case, case_id, check_case, points_of, run_case, zombies_of
-from tests.operations.server_world import ONE, SETUP, ServerWorld, Shape, saga_of
+from tests.operations.server_world import ONE, SETUP, ServerWorld, Shape
+from tests.operations.server_world import saga_of as whole_saga_of
+from tests.operations.test_server_resize import SAGAS as STAYS
 
 KINDS = ("server_create", "server_delete", "server_resize", "confirm_resize", "revert_resize")
 SKIP = {
@@ -20,9 +23,17 @@ BACKED = Shape(boot=True, own=1)
 
 
 class SharedWorld(ServerWorld):
-    """Its conductors have leases."""
+    """Its conductors have leases. A server that is resized has no other host to go to."""
 
     shared = True
+
+    def __init__(self, root: Path, kind: str, shape: Shape = ONE) -> None:
+        super().__init__(root, kind, shape, **({"hosts": 1} if kind in STAYS else {}))
+
+
+def saga_of(kind: str) -> Saga:
+    """Return the steps that can be reached in this world."""
+    return STAYS.get(kind) or whole_saga_of(kind)
 
 
 def kills_of(kind: str) -> list[Case]:

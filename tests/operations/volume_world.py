@@ -26,7 +26,7 @@ from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.store import backups, snapshots, volumes
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
 from tests import databases
-from tests.operations.server_world import CONTEXT, ONE, PROJECT, ServerWorld, _template
+from tests.operations.server_world import BOOT, CONTEXT, ONE, PROJECT, ServerWorld, _template
 
 HOME = "volume"
 O = journal.O  # noqa: E741
@@ -64,9 +64,9 @@ class VolumeWorld(ServerWorld):
         self.services.install(volumes=self.volumes, homes={HOME: self.databases[HOME]})
         self.volumes.start(thread=False)
 
-    def _agent(self, host: str) -> Agent:
+    def _agent(self, host: str, boot: str = BOOT) -> Agent:
         self.guests.volumes(host, ImageSender(self.images.upload))
-        return super()._agent(host)
+        return super()._agent(host, boot)
 
     def rooms(self) -> list[HostRoom]:
         """Return the hosts as the volume service sees them."""
