@@ -86,6 +86,7 @@ def test_a_fault_at_any_point_leaves_nothing(
             assert cloud.files() == []
         assert status(images) == "queued"
     assert hits, "the fault was never reached"
+    images.close()  # as the process's end does
     images = EmbeddedImages(cloud.database, cloud.root / "data", cloud.clock)
     assert cloud.files() == []
     assert images.upload(MISSING, [b"x" * 100]).status == "active"
@@ -454,6 +455,7 @@ def test_images_of_an_older_checker_are_checked_again(cloud: Cloud, tmp_path: Pa
     with (cloud.root / "data" / "images" / bad["id"]).open("wb") as f:
         f.write(b"QFI\xfb" + bytes(2000))
     cloud.database.write(lambda tx: tx.change(s.image.update().values(checker=0)))
+    cloud.images.close()
     images = EmbeddedImages(cloud.database, cloud.root / "data", cloud.clock)
     assert (status(images, bad["id"]), status(images, good["id"])) == ("deactivated", "active")
     with pytest.raises(Conflict):

@@ -213,11 +213,13 @@ def end(pid: int, timeout_s: float = 5.0) -> None:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    gone = select.poll()  # select() takes no descriptor beyond 1,023
+    gone.register(fd, select.POLLIN)
     try:
         signal.pidfd_send_signal(fd, signal.SIGTERM)
-        if not select.select([fd], [], [], timeout_s)[0]:
+        if not gone.poll(timeout_s * 1000):
             signal.pidfd_send_signal(fd, signal.SIGKILL)
-            select.select([fd], [], [], timeout_s)
+            gone.poll(timeout_s * 1000)
     except ProcessLookupError:
         pass
     finally:
