@@ -4,10 +4,23 @@ A file is one piece of work, so that its tests share what they made. All with re
 guests never meet other guests.
 """
 
+import resource
+
 import pytest
 
 # Where tests with real guests live, and what goes with them. A test marked ``real`` elsewhere is an error.
 ONE_AFTER_ANOTHER = ("tests/real/", "tests/contracts/", "tests/regressions/test_users_again.py")
+
+
+OPEN_FILES = 65_536
+
+
+def pytest_configure() -> None:
+    """A process that runs thousands of clouds, one after another, holds more files open than some shells allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def is_serial(nodeid: str) -> bool:
