@@ -13,7 +13,6 @@ from kilonova.objects.base import encode
 from kilonova.virt.fake.world import World
 from tests.unit.agent_kit import Cloud, build_of, order_of
 
-
 GUARD_S = 120.0
 
 

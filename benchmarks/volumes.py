@@ -65,12 +65,13 @@ def _send(bus: MemoryBus, name: str, orders: list[Order]) -> None:
         nonlocal answered
         answered += 1
 
-    heard = bus.subscribe("answer.*", count)
+    heard = bus.subscribe("answer.*.*", count)
     messages = [(o.host, encode(o)) for o in orders]
     cpu, wall = time.process_time(), time.monotonic()
     for host, body in messages:
         bus.publish(f"agent.{host}.order", body)
-    while answered < len(orders):
+    end = wall + 120.0
+    while answered < len(orders) and time.monotonic() < end:
         time.sleep(0.002)
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     heard.close()
