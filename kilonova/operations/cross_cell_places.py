@@ -14,20 +14,19 @@ from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.network.interface import PortBindingFailed
 from kilonova.objects.base import decode
-from kilonova.objects.guest import GuestBuild, LocalDisk
+from kilonova.objects.guest import GuestBuild
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import CrossCellParams, RequestedServer
 from kilonova.operations import (
     cleanup,
     cross_cell,
     guest_orders,
-    images,
     moving,
     server_disks,
 )
 from kilonova.operations.services import Services
 from kilonova.placement import allocations
-from kilonova.saga.definition import Output, Retreat, Run, StepFailed
+from kilonova.saga.definition import NoUndo, Output, Retreat, Run, Step, StepFailed
 from kilonova.scheduler.select import NoValidHost
 
 TRIES = 5
@@ -227,19 +226,7 @@ def build_of(run: Run, *, check_only: bool = False) -> GuestBuild:
     start = run.params.previous_vm_state == "active"
     build = guest_orders.build_of(services, there, start=start)
     made: Mapping[str, str] = run.outputs.get("images", {}).get("images", {})
-    sources = []
-    for image_id in made.values():
-        image = services.images.find(image_id)
-        if image is None or image.status != "active":
-            raise StepFailed("The copy of a disk of the server is gone.")
-        sources.append(guest_orders.source_of(services, target_host(run), images.record(image)))
-    if not made:
-        return build
-    of = tuple(
-        d.replace(image_id=made[d.name]) if isinstance(d, LocalDisk) and d.name in made else d
-        for d in build.disks
-    )
-    return build.replace(disks=of, images=tuple(sources))
+    return moving.of_copies(services, build, made, target_host(run)) if made else build
 
 
 def order_check(run: Run) -> Order:
@@ -266,3 +253,41 @@ def refresh_copy(tx: Tx, run: Run, source: Row) -> None:
     servers.set_columns(tx, run.resource, **{n: source[n] for n in names if n not in skip})
     tags = _decode(source["tags"])
     servers.set_tags(tx, run.resource, tags, source["tags"], run.services.now())
+
+
+def unshow(run: Run) -> None:
+    """The copy is hidden again, until it goes."""
+    cell = target_cell(run)
+    cross_cell.in_cell(run, cell, lambda tx: move.hide(tx, run.resource, True))
+
+
+def nothing(run: Run) -> Output:
+    """Only the mapping changes."""
+    return {}
+
+
+def swap(tx: Tx, run: Run, output: Output) -> None:
+    """Let the server be seen in its new cell, if nobody asked for anything else since (CC-7.6, second)."""
+    where = run.outputs["place"]
+    swapped = mappings.swap(
+        tx,
+        run.resource,
+        epoch=run.epoch,
+        source=run.params.source_cell,
+        target=where["cell"],
+        host=where["host"],
+        now=run.services.now(),
+    )
+    if not swapped:
+        raise StepFailed("Another operation on the server was accepted meanwhile.")
+
+
+SWAP = Step(
+    "swap",
+    nothing,
+    NoUndo("the last step that can fail"),
+    30.0,
+    record=swap,
+    point_of_no_return=True,
+)
+"""From here on only forward; the mapping alone decides which copy is seen."""

@@ -49,6 +49,7 @@ from kilonova.operations import (
     accept,
     guest_orders,
     live_moves,
+    resizing,
     settling,
     states,
 )
@@ -113,28 +114,10 @@ def start(
         params = LiveMigrateParams(server_id=found.id, to_host=host, force=force)
         decide(services, found.mapping["cell"], wanted(found.mapping, row, params), {row["host"]})
     migration = new_uuid()
+    move = resizing.Move(migration, "live-migration", status="accepted", dest_host=host)
 
     def remember(tx: Tx, operation: str) -> None:
-        now = services.now()
-        migrations.add(
-            tx,
-            uuid=migration,
-            server=found.id,
-            project_id=found.mapping["project_id"],
-            user_id=found.mapping["user_id"],
-            operation=operation,
-            kind="live-migration",
-            status="accepted",
-            source_host=row["host"],
-            source_node=row["node"] or row["host"],
-            dest_host=host,
-            old_flavor=row["flavor"],
-            new_flavor=row["flavor"],
-            old_disks=row["disks"],
-            old_vm_state=row["vm_state"],
-            created_at=now,
-            updated_at=now,
-        )
+        resizing.remember(tx, found, row, move, operation=operation, now=services.now())
 
     return accept.on_server(
         services,

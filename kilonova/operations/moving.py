@@ -263,17 +263,32 @@ def _build(run: Run) -> GuestBuild:
     start = params.previous_vm_state == states.ACTIVE
     build = guest_orders.build_of(services, there, start=start)
     made: Mapping[str, str] = run.outputs.get("images", {}).get("images", {})
+    return of_copies(services, build, made, where["host"])
+
+
+def of_copies(
+    services: Services, build: GuestBuild, made: Mapping[str, str], host: str
+) -> GuestBuild:
+    """Return the guest with its local disks made of copies. made: disk -> image. Raises StepFailed: one is gone."""
     sources = []
     for image_id in made.values():
         image = services.images.find(image_id)
         if image is None or image.status != "active":
             raise StepFailed("The copy of a disk of the server is gone.")
-        sources.append(guest_orders.source_of(services, where["host"], images.record(image)))
+        sources.append(guest_orders.source_of(services, host, images.record(image)))
     disks = tuple(
         d.replace(image_id=made[d.name]) if isinstance(d, LocalDisk) and d.name in made else d
         for d in build.disks
     )
     return build.replace(disks=disks, images=tuple(sources))
+
+
+def order_leave_again(run: Run) -> Order:
+    """Have the source turn the guest off again."""
+    payload = GuestLeave(server_id=run.resource, timeout_s=0.0)
+    return guest_orders.order(
+        run, run.params.from_host, "guest_return", payload, resizing.DEADLINE_S, Direction.UNDO
+    )
 
 
 def arrived(run: Run, answer: Answer) -> Output:

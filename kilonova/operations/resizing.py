@@ -45,11 +45,13 @@ def source_of(migration: Row, row: Row) -> str | None:
 
 
 class Move(NamedTuple):
-    """What a migration record says of a move. kind: "resize" or "migration", as the API has it."""
+    """What a migration record says of a move. kind: as the API has it. flavor: None when it stays the same."""
 
     uuid: str
     kind: str
-    flavor: FlavorRecord
+    flavor: FlavorRecord | None = None
+    status: str = "pre-migrating"
+    dest_host: str | None = None
 
 
 def remember(tx: Tx, found: Found, row: Row, move: Move, *, operation: str, now: float) -> None:
@@ -62,11 +64,12 @@ def remember(tx: Tx, found: Found, row: Row, move: Move, *, operation: str, now:
         user_id=found.mapping["user_id"],
         operation=operation,
         kind=move.kind,
-        status="pre-migrating",
+        status=move.status,
         source_host=row["host"],
         source_node=row["node"] or row["host"],
+        dest_host=move.dest_host,
         old_flavor=row["flavor"],
-        new_flavor=_encode(move.flavor).decode(),
+        new_flavor=row["flavor"] if move.flavor is None else _encode(move.flavor).decode(),
         old_disks=row["disks"],
         old_vm_state=row["vm_state"],
         created_at=now,

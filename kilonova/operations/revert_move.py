@@ -19,7 +19,15 @@ from kilonova.objects.guest import GuestDelete, PowerState
 from kilonova.objects.move_orders import GuestLeave, GuestReturn
 from kilonova.objects.order import Answer, Direction, Order
 from kilonova.objects.server import ResizeParams
-from kilonova.operations import cleanup, guest_orders, resizing, server_volumes, settling, states
+from kilonova.operations import (
+    cleanup,
+    guest_orders,
+    moving,
+    resizing,
+    server_volumes,
+    settling,
+    states,
+)
 from kilonova.operations.revert_resize import migration_of, reverted
 from kilonova.operations.services import Services
 from kilonova.placement import allocations
@@ -87,14 +95,6 @@ def order_return(run: Run) -> Order:
     payload = GuestReturn(server_id=run.resource, build=build)
     return guest_orders.order(
         run, run.params.from_host, "guest_return", payload, resizing.DEADLINE_S
-    )
-
-
-def order_leave_again(run: Run) -> Order:
-    """Have the source turn the guest off again."""
-    payload = GuestLeave(server_id=run.resource, timeout_s=0.0)
-    return guest_orders.order(
-        run, run.params.from_host, "guest_return", payload, resizing.DEADLINE_S, Direction.UNDO
     )
 
 
@@ -205,7 +205,7 @@ SAGA = register(
                 "guest",
                 order_return,
                 reverted,
-                order_leave_again,
+                moving.order_leave_again,
                 resizing.DEADLINE_S,
                 park_outside=cleanup.park,
                 point_of_no_return=True,

@@ -182,14 +182,6 @@ def order_return(run: Run) -> Order:
     )
 
 
-def order_leave_again(run: Run) -> Order:
-    """Have the source turn the guest off again."""
-    payload = GuestLeave(server_id=run.resource, timeout_s=0.0)
-    return guest_orders.order(
-        run, run.params.from_host, "guest_return", payload, resizing.DEADLINE_S, Direction.UNDO
-    )
-
-
 # -- which copy is seen
 
 
@@ -353,7 +345,7 @@ SAGA = register(
                 "guest",
                 order_return,
                 moving.arrived,
-                order_leave_again,
+                moving.order_leave_again,
                 resizing.DEADLINE_S,
                 park_outside=cleanup.park,
             ),

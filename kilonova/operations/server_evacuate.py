@@ -27,6 +27,7 @@ from kilonova.operations import (
     accept,
     cleanup,
     guest_orders,
+    resizing,
     server_volumes,
     settling,
     states,
@@ -71,27 +72,10 @@ def start(
     row = accept.startable(found, TRANSITION)
     _check_hosts(services, row["host"], host)
     migration = new_uuid()
+    move = resizing.Move(migration, "evacuation", status="accepted")
 
     def remember(tx: Tx, operation: str) -> None:
-        now = services.now()
-        migrations.add(
-            tx,
-            uuid=migration,
-            server=found.id,
-            project_id=found.mapping["project_id"],
-            user_id=found.mapping["user_id"],
-            operation=operation,
-            kind="evacuation",
-            status="accepted",
-            source_host=row["host"],
-            source_node=row["node"] or row["host"],
-            old_flavor=row["flavor"],
-            new_flavor=row["flavor"],
-            old_disks=row["disks"],
-            old_vm_state=row["vm_state"],
-            created_at=now,
-            updated_at=now,
-        )
+        resizing.remember(tx, found, row, move, operation=operation, now=services.now())
 
     return accept.on_server(
         services,

@@ -62,7 +62,6 @@ from kilonova.saga.definition import (
     Run,
     Saga,
     Step,
-    StepFailed,
     register,
 )
 from kilonova.scheduler.select import NoValidHost
@@ -251,33 +250,6 @@ def show(run: Run) -> Output:
     return {}
 
 
-def unshow(run: Run) -> None:
-    """The copy is hidden again, until it goes."""
-    cell = there.target_cell(run)
-    cross_cell.in_cell(run, cell, lambda tx: move.hide(tx, run.resource, True))
-
-
-def nothing(run: Run) -> Output:
-    """Only the mapping changes."""
-    return {}
-
-
-def swap(tx: Tx, run: Run, output: Output) -> None:
-    """Let the server be seen in its new cell, if nobody asked for anything else since (CC-7.6, second)."""
-    where = run.outputs["place"]
-    swapped = mappings.swap(
-        tx,
-        run.resource,
-        epoch=run.epoch,
-        source=run.params.source_cell,
-        target=where["cell"],
-        host=where["host"],
-        now=run.services.now(),
-    )
-    if not swapped:
-        raise StepFailed("Another operation on the server was accepted meanwhile.")
-
-
 def hide(run: Run) -> Output:
     """Hide the source's record, whose guest is off (CC-7.6, third); its action has ended."""
     now = run.services.now()
@@ -395,15 +367,8 @@ STEPS: tuple[Step | Ask, ...] = (
         park_outside=cleanup.park,
         queue="build",
     ),
-    Step("show", show, unshow, 60.0),
-    Step(
-        "swap",
-        nothing,
-        NoUndo("the last step that can fail"),
-        30.0,
-        record=swap,
-        point_of_no_return=True,
-    ),
+    Step("show", show, there.unshow, 60.0),
+    there.SWAP,
     Step("hide", hide, _ONLY_ON, 60.0),
     Step("finish", finish, _ONLY_ON, 60.0),
 )

@@ -160,33 +160,6 @@ def show(run: Run) -> Output:
     return {"image": shelving.shelved_image(source)}
 
 
-def unshow(run: Run) -> None:
-    """The copy is hidden again, until it goes."""
-    cell = there.target_cell(run)
-    cross_cell.in_cell(run, cell, lambda tx: move.hide(tx, run.resource, True))
-
-
-def nothing(run: Run) -> Output:
-    """Only the mapping changes."""
-    return {}
-
-
-def swap(tx: Tx, run: Run, output: Output) -> None:
-    """Let the server be seen in its new cell, if nobody asked for anything else since."""
-    where = run.outputs["place"]
-    swapped = mappings.swap(
-        tx,
-        run.resource,
-        epoch=run.epoch,
-        source=run.params.source_cell,
-        target=where["cell"],
-        host=where["host"],
-        now=run.services.now(),
-    )
-    if not swapped:
-        raise StepFailed("Another operation on the server was accepted meanwhile.")
-
-
 def erase(run: Run) -> Output:
     """Take every record of the server out of the cell that it left."""
     cell = run.params.source_cell
@@ -251,15 +224,8 @@ SAGA = register(
                 park_outside=cleanup.park,
                 queue="build",
             ),
-            Step("show", show, unshow, 60.0),
-            Step(
-                "swap",
-                nothing,
-                NoUndo("the last step that can fail"),
-                30.0,
-                record=swap,
-                point_of_no_return=True,
-            ),
+            Step("show", show, there.unshow, 60.0),
+            there.SWAP,
             Step("source", erase, _ONLY_ON, 60.0),
             Step("finish", finish, _ONLY_ON, 60.0),
         ),
