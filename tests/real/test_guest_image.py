@@ -74,9 +74,11 @@ class Guest:
         """Read the console until ``pattern`` is complete on it; fail with its end otherwise."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_s
+        console = select.poll()  # select() takes no descriptor beyond 1,023
+        console.register(self.process.stdout, select.POLLIN)
         while (found := re.search(pattern, self.console)) is None:
             left = deadline - time.monotonic()
-            readable = select.select([self.process.stdout], [], [], max(left, 0))[0]
+            readable = console.poll(max(left, 0) * 1000)
             data = os.read(self.process.stdout.fileno(), 65536) if readable else b""
             assert data, f"{pattern!r} did not appear:\n{self.console[-3000:]}"
             self.console += data.decode(errors="replace").replace("\r", "")

@@ -360,6 +360,17 @@ def test_records_take_declared_fields_only() -> None:
             record(no_such_field=1)  # type: ignore[call-arg]
 
 
+def test_nobody_waits_by_select() -> None:
+    """``select()`` takes no descriptor beyond 1,023, and a process of ours may have more: ``poll`` takes all."""
+    wrong = [
+        at(path, node)
+        for path in CODE + TESTS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "select.select"
+    ]
+    assert wrong == []
+
+
 def test_tests_leave_modules_alone() -> None:
     """SM-20: what a test changes in a module it changes by ``monkeypatch``, which restores it."""
     wrong = []
