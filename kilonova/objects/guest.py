@@ -219,7 +219,12 @@ class AddressConfig(Versioned, frozen=True, kw_only=True):
 
 
 class GuestBuild(Versioned, frozen=True, kw_only=True):
-    """Make a guest from nothing, or make what is missing of it: repeating it is safe."""
+    """Make a guest from nothing, or make what is missing of it: repeating it is safe.
+
+    drive_name: the config drive's file; a rescue has one of its own, which tells its password.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     server_id: str
     name: str
@@ -237,6 +242,7 @@ class GuestBuild(Versioned, frozen=True, kw_only=True):
         str, ...
     ] = ()  # simulated clouds only: names of faults asked for by server metadata
     vif_timeout_s: float = 60.0
+    drive_name: str = since(1, 1, default="config-drive")
 
 
 class DeviceAddress(Versioned, frozen=True, kw_only=True):

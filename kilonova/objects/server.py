@@ -181,9 +181,12 @@ class UnshelveAway(CrossCellParams, frozen=True, kw_only=True):
 
 
 class RescueParams(ServerParams, frozen=True, kw_only=True):
-    """Parameters of a rescue. image: what the guest boots from."""
+    """Parameters of a rescue. image: what the guest boots from. password: reference of a secret, "" in an older one."""
+
+    VERSION: ClassVar[Version] = (1, 2)
 
     image: ImageRecord
+    password: str = since(1, 2, default="")
 
 
 class PasswordParams(ServerParams, frozen=True, kw_only=True):

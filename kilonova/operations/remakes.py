@@ -75,13 +75,17 @@ def forgotten(run: Run, answer: Answer) -> Output:
     return {}
 
 
-def rescued(services: Services, row: Row, image: ImageRecord) -> GuestBuild:
+def rescued(
+    services: Services, row: Row, image: ImageRecord, password: str | None = None
+) -> GuestBuild:
     """Return a server's guest that boots from ``image``, with its own disks behind that one.
+
+    It has a config drive of its own, also when the server has none: that is how it is told ``password``.
 
     An image with hw_rescue_device or hw_rescue_bus asks for a stable rescue: the guest's own disks stay where they are,
     and the rescue disk comes last. source: Nova, "Rescue an instance".
     """
-    build = guest_orders.build_of(services, row)
+    build = guest_orders.build_of(services, row, admin_password=password)
     asked = ImageProperties.read(image.properties)
     stable = is_stable(image)
     device = asked.hw_rescue_device or "disk"
@@ -97,7 +101,9 @@ def rescued(services: Services, row: Row, image: ImageRecord) -> GuestBuild:
         *(i for i in build.images if i.image_id != image.id),
         source_of(services, row["host"], image),
     )
-    return build.replace(disks=disks, images=images, start=True)
+    return build.replace(
+        disks=disks, images=images, start=True, config_drive=True, drive_name=RESCUE
+    )
 
 
 def is_stable(image: ImageRecord) -> bool:

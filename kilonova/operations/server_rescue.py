@@ -7,12 +7,15 @@ Undone, the guest is what it was: it runs if it ran, and the rescue disk is gone
 
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest
+from kilonova.common.ids import new_uuid
+from kilonova.common.secret import Secret
+from kilonova.db import secrets
 from kilonova.db.engine import Tx
 from kilonova.objects.guest import PowerState
 from kilonova.objects.order import Order
 from kilonova.objects.server import RescueParams
 from kilonova.operations import accept, guest_orders, images, remakes, settling, snapshots, states
-from kilonova.operations.accept import Found, check_lock
+from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
 from kilonova.saga.definition import Ask, Output, Run, Saga, register
@@ -26,11 +29,13 @@ def start(
     ctx: Context,
     found: Found,
     image_ref: str | None,
+    password: str,
     *,
     volume_backed: bool = True,
 ) -> str:
     """Accept a rescue from an image, the server's own when none is named. Raises Conflict, BadRequest.
 
+    password: what the rescued guest's administrator gets, by its config drive.
     volume_backed: whether a server that boots from a volume may be rescued (2.87), which takes a stable rescue.
     """
     check_lock(ctx, found)
@@ -51,13 +56,25 @@ def start(
             f"Instance {found.id} cannot be rescued: Cannot rescue a volume-backed instance with an image "
             "that has neither hw_rescue_device nor hw_rescue_bus"
         )
-    return accept.on_server(services, ctx, SAGA, found, TRANSITION, image=image)
+    ref = new_uuid()
+
+    def keep(tx: Tx, operation: str) -> None:
+        value, now = Secret(password), services.now()
+        services.vault.put(tx, owner=operation, kind="password", value=value, now=now, id_=ref)
+
+    return accept.on_server(
+        services, ctx, SAGA, found, TRANSITION, Also(home=keep), image=image, password=ref
+    )
 
 
 def order_rescue(run: Run) -> Order:
     """Have the host start the guest from the rescue disk."""
-    row = remakes.row_of(run)
-    build = remakes.rescued(run.services, row, run.params.image)
+    services: Services = run.services
+    row, ref, password = remakes.row_of(run), run.params.password, None
+    if ref:
+        home = services.home(run.home)
+        password = home.read(lambda tx: services.vault.get(tx, ref)).reveal()
+    build = remakes.rescued(services, row, run.params.image, password)
     return remakes.remake(run, row, build, timeout_s=SHUTDOWN_S)
 
 
@@ -70,8 +87,9 @@ def order_restore(run: Run) -> Order:
 
 
 def finish(tx: Tx, run: Run, output: Output) -> None:
-    """Show the server as rescued, and from what."""
+    """Show the server as rescued, and from what; the password is told."""
     row = guest_orders.row_in(tx, run.resource)
+    secrets.drop(tx, run.operation)
     settling.succeed(
         tx,
         run,
@@ -85,6 +103,7 @@ def finish(tx: Tx, run: Run, output: Output) -> None:
 
 def fail(tx: Tx, run: Run) -> None:
     """The server is what it was."""
+    secrets.drop(tx, run.operation)
     settling.fail(tx, run, TRANSITION)
 
 

@@ -1,6 +1,8 @@
 """Guests that become others in place, by both drivers; nothing is lost before it is forgotten."""
 
+import re
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,36 @@ def test_rescued_and_back(host: Host, build: g.GuestBuild) -> None:
     made = remake(host, build)
     assert made[0] == RUNNING and len(disks_of(made)) == 3
     assert driver_of(host).forget_aside(build.server_id)
+
+
+def test_a_rescue_tells_its_password(host: Host, build: g.GuestBuild) -> None:
+    """By a config drive of its own, whether the server has one or not; the server's own stays as it was."""
+    own = build.replace(metadata=build.metadata.replace(admin_password="first-1"))
+    asked = rescued(build).replace(config_drive=True, drive_name="rescue")
+    asked = asked.replace(metadata=build.metadata.replace(admin_password="second-2"))
+    host.build(own)
+    assert told(host, build.server_id) == {"config-drive": "first-1"}
+    remake(host, asked)
+    assert told(host, build.server_id) == {"config-drive": "first-1", "rescue": "second-2"}
+    restore(host, build, "rescue")
+    assert told(host, build.server_id) == {"config-drive": "first-1"}
+    remake(host, asked)
+    remake(host, build)
+    driver_of(host).forget_aside(build.server_id)
+    assert told(host, build.server_id) == {"config-drive": "first-1"}
+
+
+def told(host: Host, server: str) -> dict[str, str]:
+    """Return the passwords that a guest's config drives tell."""
+    if host.driver.name == "fake":
+        driver: Any = host.driver
+        return dict(driver._find(server).drives)
+    left: Any = host.left(server)
+    found = {}
+    for path in left[0].glob("*.iso"):
+        text = re.search(rb'"admin_pass": ?"([^"]+)"', path.read_bytes())
+        found[path.stem] = "" if text is None else text.group(1).decode()
+    return found
 
 
 def test_a_rescue_taken_back(host: Host, build: g.GuestBuild) -> None:

@@ -208,7 +208,9 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
     ),
     "server_unshelve": lambda w, found: server_unshelve.start(w.services, CONTEXT, found),
     "server_rebuild": lambda w, found: w.rebuild(found, reimage=w.shape.boot),
-    "server_rescue": lambda w, found: server_rescue.start(w.services, CONTEXT, found, w.image().id),
+    "server_rescue": lambda w, found: server_rescue.start(
+        w.services, CONTEXT, found, w.image().id, "n3w"
+    ),
     "server_unrescue": lambda w, found: server_unrescue.start(w.services, CONTEXT, found),
     "volume_attach": _attach_volume,
     "volume_detach": _detach_volume,

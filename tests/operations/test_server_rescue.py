@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from kilonova.db.schema.cell import secret
 from kilonova.objects.guest import PowerState
 from kilonova.operations import guest_orders
 from kilonova.reconcile import cleanups
@@ -60,10 +62,13 @@ def test_disks_of_a_rescued_guest(tmp_path: Path) -> None:
     assert image is not None and guest.images["rescue"] == image.id
     assert guest.disks == ("rescue", "root", "swap")
     assert world.row()["vm_state"] == "rescued"
+    assert guest.drives == {"rescue": "n3w"}
+    left = world.databases["cell1"].read(lambda tx: tx.select(sa.select(secret.c.kind)))
+    assert [row[0] for row in left if row[0] != "user_data"] == []
     assert world.run(*world.accept("server_unrescue")) == "done"
     guest, row = world.guests.find(world.server)[1], world.row()
     world.close()
-    assert guest.disks == ("root", "swap")
+    assert (guest.disks, guest.drives) == (("root", "swap"), {})
     assert (row["vm_state"], guest_orders.system_of(row).rescue) == ("active", None)
 
 

@@ -20,7 +20,7 @@ def rescue(req: Request) -> Any:
     server, asked = found(req, _RESCUE), req.body["rescue"] or {}
     password = asked.get("adminPass") or secrets.token_urlsafe(9)
     backed, image = req.version >= V(2, 87), asked.get("rescue_image_ref")
-    server_rescue.start(req.cloud, req.ctx, server, image, volume_backed=backed)
+    server_rescue.start(req.cloud, req.ctx, server, image, password, volume_backed=backed)
     return {"adminPass": password}
 
 

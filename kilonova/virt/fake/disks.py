@@ -149,8 +149,17 @@ def defined(guest: FakeGuest, build: GuestBuild) -> FakeGuest:
             if isinstance(d, LocalDisk)
         },
         nics=tuple((n.port_id, n.mac) for n in build.nics),
+        drives=_drives(guest, build),
         devices=_devices(build, guest.devices),
     )
+
+
+def _drives(guest: FakeGuest, build: GuestBuild) -> dict[str, str]:
+    """Return the config drives as a real host would have them: the server's own stays, each is written once."""
+    kept = {k: v for k, v in guest.drives.items() if k in ("config-drive", build.drive_name)}
+    if build.config_drive and build.drive_name not in kept:
+        kept[build.drive_name] = build.metadata.admin_password or ""
+    return kept
 
 
 def _devices(build: GuestBuild, before: tuple[DeviceAddress, ...]) -> tuple[DeviceAddress, ...]:

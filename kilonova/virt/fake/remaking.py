@@ -38,7 +38,10 @@ class FakeRemaking(FakeHost):
             if isinstance(d, LocalDisk) and (d.name in change.anew or d.name not in guest.images)
         }
         kept = {k: v for k, v in guest.images.items() if k in names}
-        return self._become(msgspec.structs.replace(guest, images={**kept, **made}), build)
+        anew = build.drive_name if change.anew or change.drive else ""
+        drives = {k: v for k, v in guest.drives.items() if k != anew}
+        guest = msgspec.structs.replace(guest, images={**kept, **made}, drives=drives)
+        return self._become(guest, build)
 
     def restore(self, build: GuestBuild, drop: tuple[str, ...], progress: Progress) -> Made:
         """Put back what is aside."""

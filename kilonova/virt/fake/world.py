@@ -106,6 +106,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     devices: tuple[DeviceAddress, ...] = ()
     images: dict[str, str] = {}  # what local disks were made of: name -> image id
     aside: dict[str, str] = {}  # disks that a rebuild or rescue put aside, likewise
+    drives: dict[str, str] = {}  # config drives by name: the password that each tells
     moving: str = ""  # PREPARED, COMING or LEFT: it runs on another host, its power is NOSTATE here
 
 

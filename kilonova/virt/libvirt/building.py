@@ -71,7 +71,7 @@ class Building(Domains):
 
     def _make_config_drive(self, build: GuestBuild, devices: tuple[DeviceAddress, ...]) -> None:
         """Write the config drive once: a guest's first boot is told by it, later ones see the same."""
-        target = self._disks.directory(build.server_id) / "config-drive.iso"
+        target = self._disks.drive_of(build)
         if build.config_drive and not target.exists():
             part = target.with_suffix(".part")
             self._config_drive(build.metadata, devices, part, build.metadata.admin_password)

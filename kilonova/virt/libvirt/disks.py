@@ -3,6 +3,7 @@
 root.qcow2            an overlay over root.base.qcow2, a hard link into the image cache; or an empty disk
 ephemeral0.raw, swap.raw
 config-drive.iso, console.log, vnc.sock, nvram.fd, guest.json
+rescue.qcow2, rescue.iso    of a rescued guest: what it boots from, and the config drive that tells its password
 """
 
 import os
@@ -185,6 +186,12 @@ class Disks:
             raise DriverError("A disk of the server has an impossible name.", disk=disk.name)
         fmt = "raw" if disk.name == "swap" or disk.name.startswith("ephemeral") else "qcow2"
         return DiskFile(directory / f"{disk.name}.{fmt}", fmt)
+
+    def drive_of(self, build: GuestBuild) -> Path:
+        """Return the file that a build's config drive has."""
+        if not _NAME.fullmatch(build.drive_name):
+            raise DriverError("The config drive has an impossible name.", drive=build.drive_name)
+        return self.directory(build.server_id) / f"{build.drive_name}.iso"
 
     def remove(self, server_id: str) -> bool:
         """Remove a server's directory; tell whether there was one. A half-removed one is removed by the next call."""

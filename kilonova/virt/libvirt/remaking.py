@@ -67,6 +67,7 @@ class Remaking(Building):
                 self._boot(domain)
         for name in drop:
             (directory / f"{name}.qcow2").unlink(missing_ok=True)
+            (directory / f"{name}.iso").unlink(missing_ok=True)
         self._disks.prune_bases(server)
         record = self._disks.record(server)
         hardware = build.hardware if record is None or record.hardware is None else record.hardware
@@ -115,7 +116,8 @@ class Remaking(Building):
         if (change.anew or change.drive) and drive.exists() and not aside.exists():
             drive.replace(aside)
         mine = {f"{name}.qcow2" for name in _names(build)} | {f"{n}.raw" for n in _names(build)}
-        for path in (*directory.glob("*.qcow2"), *directory.glob("*.raw")):
+        mine |= {CONFIG_DRIVE, f"{build.drive_name}.iso"}
+        for path in (p for end in ("qcow2", "raw", "iso") for p in directory.glob(f"*.{end}")):
             if path.name not in mine and not path.name.endswith(BASE):
                 path.replace(path.with_name(path.name + ASIDE))
 

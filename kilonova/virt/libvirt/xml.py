@@ -173,7 +173,7 @@ def _disks(devices: ET.Element, f: Facts) -> None:
     if b.config_drive:
         optical = drive_bus in ("ide", "sata", "scsi")
         element = _disk(devices, "file", "cdrom" if optical else "disk", "raw")
-        ET.SubElement(element, "source", file=str(f.directory / "config-drive.iso"))
+        ET.SubElement(element, "source", file=str(f.directory / f"{b.drive_name}.iso"))
         ET.SubElement(element, "target", dev=f"{_PREFIX[drive_bus]}z", bus=drive_bus)
         ET.SubElement(element, "readonly")
         ET.SubElement(element, "alias", name=CONFIG_DRIVE_ALIAS)
