@@ -4,23 +4,43 @@ A file is one piece of work, so that its tests share what they made. All with re
 guests never meet other guests.
 """
 
+import gc
+import os
 import resource
+from collections.abc import Iterator
 
 import pytest
+
+from tests import places
 
 # Where tests with real guests live, and what goes with them. A test marked ``real`` elsewhere is an error.
 ONE_AFTER_ANOTHER = ("tests/real/", "tests/contracts/", "tests/regressions/test_users_again.py")
 
 
+FILES_AT_THE_END = 200
 OPEN_FILES = 65_536
 
 
 def pytest_configure() -> None:
-    """A process that runs thousands of clouds, one after another, holds more files open than some shells allow."""
+    """Sweep what killed runs left, and let one test open many files."""
+    places.sweep()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_files_at_the_end() -> Iterator[None]:
+    """Thousands of clouds, one after another, leave nothing open: a test that lets its world lie is found here."""
+    yield
+    gc.collect()
+    found = [os.readlink(f"/proc/self/fd/{n}") for n in _descriptors()]
+    assert len(found) <= FILES_AT_THE_END, sorted(found)
+
+
+def _descriptors() -> list[str]:
+    return [n for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")]
 
 
 def is_serial(nodeid: str) -> bool:

@@ -1,7 +1,5 @@
 """A nats-server for tests: on a free port of loopback, in a directory of its own, ended by its process."""
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ import pytest
 from kilonova.bus.credentials import ACCOUNT, Authority, Key
 from kilonova.bus.nats import Address, NatsBus
 from kilonova.server.nats_server import Listen, NatsServer, NoNatsServer, free_port, program
+from tests import places
 
 GUARD_S = 30.0
 
@@ -25,15 +24,14 @@ def nats_server(
         program()
     except NoNatsServer as exc:
         pytest.skip(exc.message)
-    directory = Path(tempfile.mkdtemp(prefix="kilonova-test-nats-"))
-    server = NatsServer(directory, Listen("127.0.0.1", free_port(), tls.get("tls")))
-    server.configure(authority, time.time())
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+    with places.place("nats") as directory:
+        server = NatsServer(directory, Listen("127.0.0.1", free_port(), tls.get("tls")))
+        server.configure(authority, time.time())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def new_authority() -> Authority:

@@ -11,7 +11,6 @@ def whole():
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from kilonova.saga import journal
 from kilonova.server import first_content
 from kilonova.server.cloud import Cloud
 from kilonova.server.plan import Plan
-from tests import databases
+from tests import databases, places
 from tests.client import LATEST, Answer, Client, Wire, until
 from tests.ledger import Ledger, ledger
 
@@ -241,8 +240,7 @@ def running(directory: Path | None = None, **plan: Any) -> Iterator[Whole]:
     """A cloud of its own, stopped with the block; without a directory it is gone too."""
     with contextlib.ExitStack() as stack:
         if directory is None:
-            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="kilonova-test-"))
-            directory = Path(made) / "state"
+            directory = stack.enter_context(places.place("whole")) / "state"
         whole = Whole(directory, **plan)
         stack.callback(whole.close)
         yield whole

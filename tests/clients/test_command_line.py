@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from kilonova.cli import service
 from kilonova.cli.client import connect
 from kilonova.server import maintenance, state
+from tests import places
 from tests.clients.conftest import KILONOVA, ROOT
 
 GUARD_S = 30.0
@@ -53,12 +53,10 @@ def wait(ask: Callable[[], bool]) -> None:
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """A state directory that any user can reach, gone afterwards, and the cloud on it too."""
-    parent = Path(tempfile.mkdtemp(prefix="kilonova-test-"))
-    parent.chmod(0o755)
-    path = parent / "state"
-    yield path
-    kilonova("down", "--state-dir", str(path))
-    shutil.rmtree(parent)
+    with places.place("up", 0o755) as parent:
+        path = parent / "state"
+        yield path
+        kilonova("down", "--state-dir", str(path))
 
 
 def up(directory: Path, *words: str) -> dict[str, Any]:
@@ -264,9 +262,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_ephemeral_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM removes it at once; what kill -9 left, the next one sweeps."""
-    place = Path(tempfile.mkdtemp(prefix="kilonova-tmp-"))
-    place.chmod(0o777)
-    try:
+    with places.place("tmpdir", 0o777) as place:
         options = ("--driver", "fake", "--ephemeral", "--port", "0", "--json", "--detach")
         first = json.loads(kilonova("up", *options, TMPDIR=str(place)).stdout)
         os.kill(first["pid"], signal.SIGKILL)
@@ -277,8 +273,6 @@ def test_ephemeral_leaves_nothing(tmp_path: Path) -> None:
         os.kill(second["pid"], signal.SIGTERM)
         wait(lambda: state.ticks(second["pid"]) is None)
         assert list(place.iterdir()) == []
-    finally:
-        shutil.rmtree(place)
 
 
 def test_tls_with_an_authority_of_our_own(directory: Path) -> None:

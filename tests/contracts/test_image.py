@@ -24,7 +24,9 @@ def caller(project: str, *roles: str) -> Context:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ImageService]:
     database = databases.at(tmp_path / "image.sqlite", "image")
-    yield EmbeddedImages(database, tmp_path / "data")
+    images = EmbeddedImages(database, tmp_path / "data")
+    yield images
+    images.close()
     database.close()
 
 

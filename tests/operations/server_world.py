@@ -5,6 +5,7 @@ so that each case has fresh state for a few milliseconds.
 """
 
 import functools
+import os
 import random
 import shutil
 import tempfile
@@ -79,7 +80,7 @@ from kilonova.virt.fake.world import World
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
-from tests import databases
+from tests import databases, places
 from tests.ledger import Ledger, ledger
 from tests.operations.single import SingleBus
 
@@ -216,7 +217,7 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
     "volume_detach": _detach_volume,
 }
 _templates: dict[tuple[Any, ...], Path] = {}
-_shelf = tempfile.TemporaryDirectory(prefix="kilonova-templates-")
+_shelf = tempfile.TemporaryDirectory(prefix=f"{places.PREFIX}templates-{os.getpid()}-")
 
 
 def saga_of(kind: str) -> Saga:
@@ -570,6 +571,7 @@ class ServerWorld:
             agent.close()
         self.bus.close()
         self.guests.close()
+        self.images.close()
         more = (self.network.database, self.images.db, self.volumes.db)
         for db in (*self.databases.values(), *more):
             db.close()

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import places
 from tests.client import Client, Wire, until
 from tests.processes.test_nats import nats_server
 
@@ -104,8 +104,8 @@ def _object(lines: Any) -> str:
 
 @pytest.fixture(scope="module")
 def split() -> Iterator[Split]:
-    with nats_server(), tempfile.TemporaryDirectory(prefix="kilonova-split-") as name:
-        made = Split(Path(name) / "state", "--hosts", "3")
+    with nats_server(), places.place("split") as path:
+        made = Split(path / "state", "--hosts", "3")
         try:
             yield made
         finally:

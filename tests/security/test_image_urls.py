@@ -1,14 +1,13 @@
 """Signed URLs of images' bytes: good for one host, image, method and day; a wrong one says nothing. DESIGN §3."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from kilonova.common.errors import Forbidden
 from kilonova.image.signing import UrlSigner
+from tests import places
 from tests.whole import Whole, running
 
 ID = "3b0f6a3e-0d6e-4d3b-9b62-3b1a3b0d7a10"
@@ -51,8 +50,8 @@ def test_a_url_is_good_for_what_it_says() -> None:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Whole]:
     """A cloud whose hosts use URLs, though they are in its process."""
-    with tempfile.TemporaryDirectory() as name:
-        made = Whole(Path(name), hosts=1, shares=True)
+    with places.place("shared") as path:
+        made = Whole(path, hosts=1, shares=True)
         try:
             yield made
         finally:

@@ -90,6 +90,7 @@ def test_a_fault_at_any_point_leaves_nothing(
     images = EmbeddedImages(cloud.database, cloud.root / "data", cloud.clock)
     assert cloud.files() == []
     assert images.upload(MISSING, [b"x" * 100]).status == "active"
+    images.close()
 
 
 _CHILD = """
@@ -159,6 +160,7 @@ def test_kill_9_at_any_point(tmp_path: Path, how: str, point: str, after: str) -
         assert images.upload(MISSING, [b"x"]).status == "active"
     if after == "uploading":
         assert images.import_staged(MISSING).size == 1000
+    images.close()
     database.close()
 
 
@@ -439,6 +441,7 @@ def test_a_sender_that_drips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="too slow"):
         images.upload(MISSING, drip())
     assert status(images) == "queued"
+    images.close()
     database.close()
 
 
@@ -461,6 +464,7 @@ def test_images_of_an_older_checker_are_checked_again(cloud: Cloud, tmp_path: Pa
     with pytest.raises(Conflict):
         images.open(bad["id"])
     images.open(good["id"]).close()
+    images.close()
 
 
 def test_lists_have_an_index(cloud: Cloud) -> None:

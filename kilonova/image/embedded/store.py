@@ -108,9 +108,13 @@ class EmbeddedImages:
         self.limits = Limits(settings.virtual_size_limit)
         self._room = _Room()
         self._alive = Alive(Path(data_dir)) if keep else None
-        if self._alive is not None and self._alive.first:
-            self._recover()
-            self._alive.share()
+        try:
+            if self._alive is not None and self._alive.first:
+                self._recover()
+                self._alive.share()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Say that no uploads of this process are under way any more; safe to repeat."""

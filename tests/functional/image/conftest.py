@@ -91,6 +91,7 @@ class Cloud:
         return self.call("PATCH", f"/v2/images/{image_id}", who, ops, Content_Type=kind)
 
     def close(self) -> None:
+        self.images.close()
         self.database.close()
 
 
