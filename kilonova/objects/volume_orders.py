@@ -22,10 +22,16 @@ from typing import ClassVar
 
 from kilonova.objects.base import Version, Versioned, since
 from kilonova.objects.guest import ImageSource
+from kilonova.objects.volume import NbdConnection
 
 
 class VolumeMake(Versioned, frozen=True, kw_only=True):
-    """At most one of image, snapshot_id and source_volid is given; sources are on this host."""
+    """At most one of image, snapshot_id, source_volid and remote is given; sources are on this host.
+
+    remote: the volume itself, exported by the host that it comes from.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     volume_id: str
     size_gib: int
@@ -33,6 +39,7 @@ class VolumeMake(Versioned, frozen=True, kw_only=True):
     snapshot_id: str | None = None
     source_volid: str | None = None
     source_server_id: str | None = None  # a guest of this host that writes source_volid now
+    remote: NbdConnection | None = since(1, 1, critical=True)
 
 
 class VolumeMade(Versioned, frozen=True, kw_only=True):

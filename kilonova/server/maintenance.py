@@ -77,8 +77,9 @@ def _ensure_neighbour(db: object) -> None:
         versions.ensure(db, network.metadata, UPGRADES)
     elif db.name == "volume":
         from kilonova.volume.embedded import schema as volume
+        from kilonova.volume.embedded.upgrades import UPGRADES as VOLUME_UPGRADES
 
-        versions.ensure(db, volume.metadata)
+        versions.ensure(db, volume.metadata, VOLUME_UPGRADES)
 
 
 # -- copies ----------------------------------------------------------------------------------------------------------

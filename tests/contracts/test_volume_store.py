@@ -1,5 +1,6 @@
 """What every volume store promises, on the simulated one and on real files."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import volume_orders as v
 from kilonova.objects.guest import ImageSource
+from kilonova.objects.volume import NbdConnection
 from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.fake.world import World
 from kilonova.virt.libvirt import storage_daemon
@@ -22,13 +24,22 @@ def quiet(text: str) -> None:
     """Nobody watches."""
 
 
+def nobody(url: str, path: Path, progress: Progress) -> None:
+    """Sends nothing."""
+
+
 @dataclass
 class Host:
-    """A store; ``open`` gives the same one after a restart. sent: what was uploaded."""
+    """A store; ``open`` gives the same one after a restart. sent: what was uploaded.
+
+    files: real ones. scratch: a directory.
+    """
 
     open: Callable[["Host"], VolumeStore]
+    second: Callable[[ExitStack], VolumeStore]  # another host's
     sent: dict[str, Path] = field(default_factory=dict)
     scratch: Path = Path()
+    files: bool = False
 
     def __post_init__(self) -> None:
         self.store = self.open(self)
@@ -64,7 +75,12 @@ def simulated(stack: ExitStack, path: Path) -> Host:
         stack.callback(world.close)
         return world.volumes("host1", host.send)
 
-    return Host(again, scratch=path)
+    def second(stack: ExitStack) -> VolumeStore:
+        world = World(path / "guests.sqlite")
+        stack.callback(world.close)
+        return world.volumes("host2")
+
+    return Host(again, second, scratch=path)
 
 
 def files(stack: ExitStack, path: Path) -> Host:
@@ -77,7 +93,13 @@ def files(stack: ExitStack, path: Path) -> Host:
         stack.callback(store.close)
         return store
 
-    host = Host(again, scratch=path)
+    def second(stack: ExitStack) -> VolumeStore:
+        config = VolumesConfig(path / "second", "host2", address="127.0.0.1")
+        store = QcowVolumes(config, EmptyImages(), nobody)
+        stack.callback(store.close)
+        return store
+
+    host = Host(again, second, scratch=path, files=True)
     stack.callback(storage_daemon.end, path / "volumes" / "daemon")
     return host
 
@@ -224,3 +246,40 @@ def test_exports(host: Host) -> None:
     assert host.store.apply(v.VolumeExports(host="host1", generation=3)).failed == ()
     assert host.store.extend(volume, 2, quiet).size_gib == 2
     assert until_done(lambda: host.store.remove(volume, quiet)) is True
+
+
+def test_a_volume_comes_from_another_host(host: Host) -> None:
+    """What another host exports is copied whole, and only as long as it does; done again, it stays."""
+    volume = host.make(1)
+    if host.files:
+        path = host.scratch / "volumes" / "volumes" / f"{volume}.qcow2"
+        words = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 64k", str(path)]
+        subprocess.run(words, check=True, capture_output=True)
+    there = v.VolumeExport(attachment_id=new_uuid(), volume_id=volume, name="e" * 32, readonly=True)
+    applied = host.store.apply(v.VolumeExports(host="host1", generation=1, exports=(there,)))
+    remote = NbdConnection(
+        attachment_id=there.attachment_id,
+        volume_id=volume,
+        host=applied.address,
+        port=applied.port,
+        export=there.name,
+        readonly=True,
+    )
+    wanted = v.VolumeMake(volume_id=volume, size_gib=1, remote=remote)
+    with ExitStack() as stack:
+        other = host.second(stack)
+        wrong = wanted.replace(remote=remote.replace(export="f" * 32))
+        with pytest.raises(DriverError):
+            until_done(lambda: other.make(wrong, quiet))
+        assert other.files() == ()
+        for _ in range(2):
+            made = until_done(lambda: other.make(wanted, quiet))
+            assert made.size_gib == 1
+        if host.files:
+            words = ["qemu-io", "-f", "qcow2", "-r", "-c", "read -P 7 1M 64k", made.path]
+            said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+            assert "read 65536/65536" in said and "verification failed" not in said
+        host.store.apply(v.VolumeExports(host="host1", generation=2))
+        assert until_done(lambda: host.store.remove(volume, quiet)) is True
+        assert [f.id for f in other.files()] == [volume]
+        assert until_done(lambda: other.remove(volume, quiet)) is True

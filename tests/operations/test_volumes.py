@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kilonova.common.errors import Unavailable
+from kilonova.common.errors import BadRequest, Unavailable
 from kilonova.objects.volume import Connector, FileConnection, NbdConnection, VolumeWanted
 from kilonova.reconcile import audit
 from kilonova.saga.definition import Saga
@@ -39,6 +39,71 @@ def test_two_faults(seed: int, tmp_path: Path) -> None:
     check_case(
         VolumeWorld(tmp_path, kind), saga(kind), random_pair(saga(kind), seed), all_hit=False
     )
+
+
+def test_a_volume_moves_and_comes_back(tmp_path: Path) -> None:
+    """The data are at one host only; one that was down still removes its old ones, and gets none before it has."""
+    world = VolumeWorld(tmp_path, "volume_migrate")
+    first = world.row()["host"]
+    home, operation = world.begin()
+    assert world.row()["status"] == "maintenance"
+    with pytest.raises(BadRequest, match="status must be available"):
+        world.volumes.ensure_attachment(("a" * 32, "v"), volume_id=world.volume, server_id="s1")
+    engine = world.engines[-1]
+    engine.nudge(home, operation)
+    world.guests.faults.set("volume_remove_fail")
+    for _ in range(50):
+        engine.run_until_idle(advance=False)
+        if world.row()["host"] != first:
+            break
+        world.clock.advance(0.5)
+    assert world.row()["migration_status"] == "completing"
+    back = world.fall_silent(first)
+    assert world.run(home, operation) == "done"
+    row = world.row()
+    assert (row["status"], row["migration_status"], row["host"] != first) == (
+        "available",
+        "success",
+        True,
+    )
+    assert (world.ledger()["room"], world.ledger()["cleanup"]) == (4, 1)
+    world.guests.faults.clear()
+    back()
+    home, again = world.accept("volume_migrate")
+    assert (
+        world.run(home, again) == "failed"
+    )  # what is old there would be removed by and by, and the new with it
+    assert world.row()["migration_status"] == "error"
+    world.volumes.send_cleanups()
+    world.settle()
+    home, again = world.accept("volume_migrate")
+    assert world.run(home, again) == "done"
+    assert world.row()["host"] == first
+    ledger = world.ledger()
+    world.close()
+    assert (ledger["volume file"], ledger["room"], ledger["export"], ledger["cleanup"]) == (
+        1,
+        2,
+        0,
+        0,
+    )
+
+
+def test_a_delete_ends_a_migration(tmp_path: Path) -> None:
+    """Compute's delete of a volume that migrates: nothing is left on either host."""
+    world = VolumeWorld(tmp_path, "volume_migrate")
+    world.guests.faults.set("volume_hang")
+    home, operation = world.begin()
+    engine = world.engines[-1]
+    engine.nudge(home, operation)
+    engine.run_until_idle(advance=False)
+    assert world.row()["migration_status"] == "migrating"
+    assert world.volumes.remove_volume(volume_id=world.volume) == 1
+    world.guests.faults.clear()
+    engine.run_until_idle(limit=10_000)
+    ledger = world.ledger()
+    world.close()
+    assert not [k for k in ("volume file", "part file", "room", "export") if ledger[k]]
 
 
 def test_a_host_that_is_down_holds_up_no_delete(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from kilonova.image.embedded import schema as i
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
-from kilonova.volume.embedded import backing, reimaging, reverting, snapshotting
+from kilonova.volume.embedded import backing, migrating, reimaging, reverting, snapshotting
 from kilonova.volume.embedded import schema as v
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.operations import asking, volume_extend, volume_upload
@@ -227,6 +227,12 @@ def _reimage(world: VolumeWorld, tx: Tx) -> None:
     reimaging.accept(tx, CONTEXT, world.volumes, row, world.image(), reserved=False)
 
 
+def _migrate(world: VolumeWorld, tx: Tx) -> None:
+    row = volumes.get(tx, world.volume)
+    other = next(h.host for h in world.hosts.all() if h.host != row["host"])
+    migrating.accept(tx, CONTEXT, world.volumes, row, other, lock=True)
+
+
 STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
     "volume_delete": _delete,
     "volume_extend": _extend,
@@ -240,6 +246,7 @@ STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
     "restore": _restore,
     "restore_new": _restore_new,
     "volume_reimage": _reimage,
+    "volume_migrate": _migrate,
 }
 NEEDS: dict[str, tuple[str, ...]] = {
     "volume_create": (),
@@ -255,6 +262,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "restore": ("volume_create", "backup_create"),
     "restore_new": ("volume_create", "backup_create"),
     "volume_reimage": ("volume_create",),
+    "volume_migrate": ("volume_create",),
 }
 _MADE = {"placed": 1, "room": 2, "volume file": 1}
 _LOST = {k: -n for k, n in _MADE.items()}
@@ -272,6 +280,7 @@ DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, u
     "backup_snapshot": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
     "backup_delete": ({"backup:available": -1, "image:active": -1}, {}),
     "volume_reimage": ({}, {}),
+    "volume_migrate": ({}, {}),
     "revert": ({}, {"volume:available": -1, "volume:error": 1, **_LOST}),
     "restore": ({}, {"volume:available": -1, "volume:error_restoring": 1, **_LOST}),
     "restore_new": ({"volume:available": 1, **_MADE}, {"volume:error_restoring": 1}),

@@ -88,6 +88,10 @@ class Files:
         self._exports[host] = exports
         self._write(host, "exports", "", exports)
 
+    def all_exports(self) -> list[tuple[str, VolumeExport]]:
+        """Return (host, export) of everything that is exported."""
+        return [(host, e) for host, known in self._exports.items() for e in known.exports]
+
     def ledger(self) -> Iterator[tuple[str, str, str, str]]:
         """Give (kind, host, volume or snapshot, name) of everything."""
         for (host, kind, id_), file in self._files.items():

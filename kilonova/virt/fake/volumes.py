@@ -42,6 +42,8 @@ class FakeVolumes:
                 return self._made(found)
             source = self._source(make)
         image_id = "" if make.image is None else make.image.image_id
+        if make.remote is not None and source is not None:
+            image_id = source.image_id
         wanted = FakeFile(
             kind="volume", id=make.volume_id, size_gib=make.size_gib, image_id=image_id
         )
@@ -225,6 +227,8 @@ class FakeVolumes:
         return self._made(wanted)
 
     def _source(self, make: VolumeMake) -> FakeFile | None:
+        if make.remote is not None:
+            return self._remote(make.remote.export)
         for kind, id_ in (("snapshot", make.snapshot_id), ("volume", make.source_volid)):
             if id_ is not None:
                 found = self._find(kind, id_)
@@ -232,6 +236,15 @@ class FakeVolumes:
                     raise DriverError("The volume's source is not on this host.", source=id_)
                 return found
         return None
+
+    def _remote(self, name: str) -> FakeFile:
+        """Return what a host exports under a name."""
+        for host, export in self._world.files.all_exports():
+            if export.name == name:
+                found = self._world.files.find(host, "volume", export.volume_id)
+                if found is not None:
+                    return found
+        raise DriverError("The volume's host does not export it.", export=name)
 
     def _find(self, kind: str, id_: str) -> FakeFile | None:
         return self._world.files.find(self._host, kind, id_)

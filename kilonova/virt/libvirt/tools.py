@@ -4,6 +4,7 @@ Formats are always said aloud, paths are our own and absolute, limits as for eve
 """
 
 import fcntl
+import json
 import os
 import shutil
 import struct
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from kilonova.objects.volume import NbdConnection
 from kilonova.virt.driver import Aborted, Again, DriverError, Progress
 
 SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -58,11 +60,32 @@ class Tools:
         One that is there and that nobody is making is made anew. A failed or aborted one leaves nothing. QEMU's own
         locks keep writers of ``source`` away meanwhile.
         """
+        raw = source_format == "raw"
         with self._lock:
             job = self._jobs.get(target)
             if job is None:
                 target.unlink(missing_ok=True)
-                job = self._jobs[target] = self._start(source, target, source_format, target_format)
+                size = source.stat().st_size if raw else virtual_size(source)
+                words = ("-f", source_format, "-O", target_format, "--", str(source), str(target))
+                job = self._jobs[target] = self._start(source, target, size, words)
+        self._go_on(target, job, progress)
+
+    def fetch(self, source: NbdConnection, size: int, target: Path, progress: Progress) -> None:
+        """Make ``target``, qcow2, of what another host exports; as ``convert``. size: its bytes at most."""
+        server = {"type": "inet", "host": source.host, "port": str(source.port)}
+        if not source.port:
+            server = {"type": "unix", "path": source.host}
+        node = {"driver": "nbd", "server": server, "export": source.export}
+        name = "json:" + json.dumps({"driver": "raw", "file": node})
+        with self._lock:
+            job = self._jobs.get(target)
+            if job is None:
+                target.unlink(missing_ok=True)
+                words = ("-O", "qcow2", "--", name, str(target))
+                job = self._jobs[target] = self._start(target, target, size, words)
+        self._go_on(target, job, progress)
+
+    def _go_on(self, target: Path, job: _Job, progress: Progress) -> None:
         try:
             progress("copying the disk")
         except Aborted:
@@ -95,9 +118,7 @@ class Tools:
         for target in list(self._jobs):
             self.end(target)
 
-    def _start(self, source: Path, target: Path, source_format: str, target_format: str) -> _Job:
-        raw = source_format == "raw"
-        size = source.stat().st_size if raw else virtual_size(source)
+    def _start(self, source: Path, target: Path, size: int, words: tuple[str, ...]) -> _Job:
         limit = size * 1025 // 1024 + OVERHEAD
         said = tempfile.TemporaryFile()  # noqa: SIM115 - the job closes it
         command = [
@@ -106,7 +127,7 @@ class Tools:
             _program("prlimit"),
             *("--cpu=3600", f"--as={2 << 30}", f"--fsize={limit}", "--core=0", "--nofile=64", "--"),
             _program("qemu-img"),
-            *("convert", "-f", source_format, "-O", target_format, "--", str(source), str(target)),
+            *("convert", *words),
         ]
         process = subprocess.Popen(  # noqa: S603 - a list, no shell, names of our own
             command,

@@ -89,6 +89,8 @@ class QcowVolumes:
         with self._giving_up(part):
             if make.image is not None:
                 self._from_image(make, part, progress)
+            elif make.remote is not None:
+                self.tools.fetch(make.remote, size, part, progress)
             elif make.snapshot_id is not None:
                 source = self._source("snapshot", make.snapshot_id, size)
                 self._copy_file(source, part, progress)

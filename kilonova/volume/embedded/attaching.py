@@ -19,6 +19,7 @@ from kilonova.volume.interface import Key, NotReady
 
 FREE = ("available",)  # Cinder's "downloading" is here a volume that is written anew
 _SHOWN = (("attached", "in-use"), ("attaching", "attaching"), ("reserved", "reserved"))
+MIGRATES = ("starting", "migrating", "completing")
 HELD = ("reserved", "attaching", "in-use", "detaching")
 
 
@@ -44,6 +45,8 @@ def reserve(tx: Tx, wanted: Reserve, now: float) -> Row:
             f"Volume {row['id']} status must be {' or '.join(allowed)} to reserve, "
             f"but the current status is {row['status']}."
         )
+    if row["migration_status"] in MIGRATES:
+        raise invalid_volume(f"Volume {row['id']} is migrating: it cannot be attached meanwhile.")
     if row["readonly"] and wanted.mode == "rw":
         raise invalid_volume(
             f"Invalid attaching mode 'rw' for volume {row['id']}: it is marked readonly."

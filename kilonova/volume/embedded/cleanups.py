@@ -20,6 +20,7 @@ _ADD = insert(c)
 _FIND = Q(sa.select(c).where(c.c.id == P("id")))
 _ALL = Q(sa.select(c).order_by(c.c.created_at).limit(1000))
 _OF_OPERATION = Q(sa.select(c.c.id).where(c.c.id >= P("first"), c.c.id < P("after")).limit(1))
+_AT_HOST = Q(sa.select(c.c.id).where(c.c.host == P("host"), c.c.volume_id == P("volume")).limit(1))
 _DONE = Q(sa.delete(c).where(c.c.id == P("id")))
 _TRIED = Q(
     sa.update(c).where(c.c.id == P("the_id")).values(tries=c.c.tries + 1, last_error=P("why"))
@@ -51,6 +52,11 @@ def all_records(tx: Tx) -> list[Row]:
 def of_operation(tx: Tx, operation: str) -> bool:
     """Tell whether a host still owes anything of an operation."""
     return tx.one(_OF_OPERATION, first=f"{operation}:", after=f"{operation};") is not None
+
+
+def owed(tx: Tx, host: str, volume_id: str) -> bool:
+    """Tell whether a host still has to remove something of a volume."""
+    return tx.one(_AT_HOST, host=host, volume=volume_id) is not None
 
 
 def renewed(tx: Tx, row: Row) -> Order:

@@ -12,6 +12,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.image import Image
 from kilonova.volume.embedded.faults import invalid_input, invalid_volume
 from kilonova.volume.embedded.neighbours import Images
+from kilonova.volume.embedded.operations import asking
 from kilonova.volume.embedded.placing import ZONE
 from kilonova.volume.embedded.store import quotas, snapshots, types, volumes
 
@@ -152,6 +153,7 @@ def _source(tx: Tx, new: NewVolume) -> Row | None:
         row = volumes.find(tx, new.source_volid)
         if row is None or row["project_id"] != new.project_id:
             raise NotFound(f"Volume {new.source_volid} could not be found.")
+        asking.check_still(row)
         if row["status"] not in ("available", "in-use"):
             raise invalid_volume(
                 f"Volume {row['id']} is {row['status']}: only one that is available or in-use can be copied."

@@ -36,6 +36,11 @@ def address(host: str) -> str:
     return f"{host}@qcow2#{POOL}" if host else ""
 
 
+def names(host: str) -> tuple[str, ...]:
+    """Return what a host may be called where one is named: its pool, or what keeps it."""
+    return (address(host), f"{host}@qcow2", host)
+
+
 def choose(rooms: Iterable[HostRoom], kept: Mapping[str, int], size_gib: int) -> str:
     """Return the host for a volume. kept: GiB by host that are spoken for. Raises NoRoom."""
     free = [(r.disk_gib - kept.get(r.host, 0), r.host) for r in rooms if r.up and not r.disabled]

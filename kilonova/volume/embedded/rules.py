@@ -43,6 +43,8 @@ _WRITES = (
 _ADMINS = (
     "volume:force_delete", "volume_extension:volume_admin_actions:force_delete",
     "volume_extension:volume_admin_actions:force_detach", "volume_extension:volume_admin_actions:reset_status",
+    "volume_extension:volume_admin_actions:migrate_volume",
+    "volume_extension:volume_admin_actions:migrate_volume_completion",
     "volume_extension:snapshot_admin_actions:force_delete",
     "volume_extension:snapshot_admin_actions:reset_status", "volume_extension:backup_admin_actions:reset_status",
     "volume_extension:backup_admin_actions:force_delete", "volume_extension:volume_host_attribute",

@@ -53,6 +53,8 @@ volume = Table(
     Column("format", Text, nullable=False, server_default="qcow2"),
     Column("epoch", Integer, nullable=False, server_default="1"),
     Column("export_generation", Integer, nullable=False, server_default="0"),
+    Column("migration_status", Text),  # Cinder's; "target:<id>": data that become that volume's
+    Column("migration_host", Text, nullable=False, server_default=""),  # it has the room too
     Index("volume_project", "project_id", "created_at", "id"),
     Index("volume_created", "created_at", "id"),
     Index("volume_host", "host"),
@@ -103,6 +105,7 @@ backup = Table(
     Column("fail_reason", Text),
     Column("volume", Text, nullable=False, server_default="{}"),  # what a restore gives back
     Column("zone", Text, nullable=False, server_default="nova"),
+    Column("parent_id", Text),  # of an incremental one: what it adds to
     Index("backup_project", "project_id", "created_at", "id"),
 )
 volume_type = Table(

@@ -13,6 +13,7 @@ from kilonova.volume.embedded.routes.common import HIGH, LOW
 from kilonova.volume.embedded.routes.connections import ConnectionRoutes
 from kilonova.volume.embedded.routes.info import Info
 from kilonova.volume.embedded.routes.messages import MessageRoutes
+from kilonova.volume.embedded.routes.migrations import MigrationRoutes
 from kilonova.volume.embedded.routes.pairs import Pairs
 from kilonova.volume.embedded.routes.quotas import QuotaRoutes
 from kilonova.volume.embedded.routes.services import ServiceRoutes
@@ -41,6 +42,7 @@ def service(volumes: EmbeddedVolumes, overrides: Mapping[str, str] | None = None
             "volume:delete_volume_metadata",
         ),
         ActionRoutes(volumes),
+        MigrationRoutes(volumes),
         ConnectionRoutes(volumes),
         SnapshotRoutes(volumes),
         AttachmentRoutes(volumes),

@@ -70,9 +70,9 @@ def volume(req: Request, row: Row, held: Sequence[Row], type_name: str) -> dict[
     v = req.version
     if admin:
         out["os-vol-host-attr:host"] = placing.address(row["host"]) or None
-        out["os-vol-mig-status-attr:migstat"] = None
+        out["os-vol-mig-status-attr:migstat"] = row["migration_status"]
         out["os-vol-mig-status-attr:name_id"] = None
-        out["migration_status"] = None
+        out["migration_status"] = row["migration_status"]
         if v >= V(3, 21):
             out["provider_id"] = None
         if v >= V(3, 61):

@@ -41,6 +41,7 @@ from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.schema import metadata
 from kilonova.volume.embedded.snapshotting import NewSnapshot
 from kilonova.volume.embedded.store import attachments, quotas, snapshots, types, volumes
+from kilonova.volume.embedded.upgrades import UPGRADES
 from kilonova.volume.interface import Key, ReimageFailed, VolumeService
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class EmbeddedVolumes:
         rooms: Callable[[], Sequence[HostRoom]] = tuple,
         nudge: Nudge = lambda database, operation: None,
     ) -> None:
-        ensure(database, metadata)
+        ensure(database, metadata, UPGRADES)
         self.db = database
         self.bus = bus
         self.images = images
@@ -220,8 +221,9 @@ class EmbeddedVolumes:
             if live["kind"] == volume_delete.SAGA.kind:
                 return str(live["id"])
             journal.request_cancel(tx, live["id"], now=now, nudge=self.nudge)
-        for held in attachments.of_volume(tx, row["id"]):
-            attaching.end(tx, self.exports, held, now)
+        held = [*attachments.of_volume(tx, row["id"]), *attachments.copies_of(tx, row["id"])]
+        for each in held:
+            attaching.end(tx, self.exports, each, now)
         volumes.change(tx, row["id"], now, status="deleting", previous_status=row["status"])
         params = VolumeParams(volume_id=row["id"], project_id=row["project_id"])
         return asking.accept(tx, ctx, self, volume_delete.SAGA, params)

@@ -16,7 +16,8 @@ from kilonova.objects.order import Direction, Order, pack
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
 from kilonova.saga.definition import Run, Saga
-from kilonova.volume.embedded import cleanups
+from kilonova.volume.embedded import attaching, cleanups
+from kilonova.volume.embedded.faults import invalid_volume
 from kilonova.volume.embedded.schema import volume
 from kilonova.volume.embedded.store import attachments, messages, snapshots, volumes
 
@@ -49,6 +50,7 @@ def accept(
     """
     operation = operation or new_uuid()
     if not first:
+        check_still(volumes.get(tx, params.volume_id), saga)
         tx.run(_NEXT_EPOCH, the_id=params.volume_id)
     row = volumes.get(tx, params.volume_id)
     journal.accept(
@@ -65,6 +67,13 @@ def accept(
         nudge=of.nudge,
     )
     return operation
+
+
+def check_still(row: Row, saga: Saga | None = None) -> None:
+    """Raise BadRequest while a volume migrates: nothing but its delete is accepted. saga: what is asked for."""
+    deletes = saga is not None and saga.kind == "volume_delete"
+    if row["migration_status"] in attaching.MIGRATES and not deletes:
+        raise invalid_volume(f"Volume {row['id']} is migrating: try again when it has.")
 
 
 def row_of(run: Run) -> Row:

@@ -361,6 +361,9 @@ class ActionRoutes:
         def write(tx: Tx) -> None:
             row = self._at(tx, req, _A + "reset_status")
             now = self.of.clock.now()
+            if body.get("migration_status"):
+                asking.check_still(row)
+                volumes.change(tx, row["id"], now, migration_status=body["migration_status"])
             if body.get("status"):
                 volumes.change(tx, row["id"], now, status=body["status"])
             if body.get("attach_status") == "detached":

@@ -36,6 +36,7 @@ NOUN = listing.Noun(
     },
     sorts={"status": _c.status, "volume_id": _c.volume_id, "updated_at": _c.updated_at},
 )
+_SEEN = [_c.status != attachments.COPYING]
 _CONNECTOR: Json = {"type": ["object", "null"]}
 _CREATE = {
     "volume_uuid": ID,
@@ -131,7 +132,7 @@ class AttachmentRoutes:
         """List attachments, briefly."""
 
         def read(tx: Tx) -> dict[str, Any]:
-            found = listing.page(tx, req, NOUN)
+            found = listing.page(tx, req, NOUN, more=_SEEN)
             return listing.answer(NOUN, found, [view.attachment_brief(r) for r in found.rows])
 
         return self.of.db.read(read)
@@ -140,7 +141,7 @@ class AttachmentRoutes:
         """List attachments, in full; how a host reaches a volume is for administrators and services."""
 
         def read(tx: Tx) -> dict[str, Any]:
-            found = listing.page(tx, req, NOUN)
+            found = listing.page(tx, req, NOUN, more=_SEEN)
             items = [view.attachment(r, self._shown(tx, req, r)) for r in found.rows]
             return listing.answer(NOUN, found, items)
 

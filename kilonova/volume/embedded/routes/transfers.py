@@ -20,6 +20,7 @@ from kilonova.http.routing import Route
 from kilonova.http.schema import Schema
 from kilonova.volume.embedded import listing, view
 from kilonova.volume.embedded.faults import invalid_volume, missing
+from kilonova.volume.embedded.operations import asking
 from kilonova.volume.embedded.routes.common import (
     FLAG,
     ID,
@@ -107,6 +108,7 @@ class TransferRoutes:
             req.authorize("volume:create_transfer", target(row))
             if row["status"] != "available":
                 raise invalid_volume("status must be available")
+            asking.check_still(row)
             made, now = new_uuid(), self.of.clock.now()
             tx.run(
                 _ADD,

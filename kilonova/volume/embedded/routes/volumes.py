@@ -14,6 +14,7 @@ from kilonova.http.routing import Route
 from kilonova.volume.embedded import listing, snapshotting, view
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.faults import invalid_input, invalid_volume
+from kilonova.volume.embedded.operations import asking
 from kilonova.volume.embedded.routes.common import (
     ID,
     METADATA,
@@ -277,6 +278,8 @@ class VolumeRoutes:
                 f"Volume status must be {' or '.join(DELETABLE)} and must not be migrating, attached, belong to a "
                 "group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer."
             )
+        if not force:
+            asking.check_still(row)
         taken = snapshots.of_volume(tx, row["id"])
         if taken and not cascade:
             raise invalid_volume(f"Volume still has {len(taken)} dependent snapshots.")

@@ -16,7 +16,15 @@ from kilonova.volume.embedded.schema import attachment
 a = attachment
 _FIND = Q(sa.select(a).where(a.c.id == P("id")))
 _BY_KEY = Q(sa.select(a).where(a.c.operation == P("operation"), a.c.item == P("item")))
-_OF_VOLUME = Q(sa.select(a).where(a.c.volume_id == P("volume")).order_by(a.c.created_at, a.c.id))
+COPYING = "copying"
+"""The status of what is no server's: a host copies the volume by it, and nobody sees it."""
+
+_OF_VOLUME = Q(
+    sa.select(a)
+    .where(a.c.volume_id == P("volume"), a.c.status != COPYING)
+    .order_by(a.c.created_at, a.c.id)
+)
+_COPIES = Q(sa.select(a).where(a.c.volume_id == P("volume"), a.c.status == COPYING))
 _ADD = insert(a)
 _DROP = Q(sa.delete(a).where(a.c.id == P("id")))
 _ALL = Q(sa.select(a).where(a.c.server_id != "").order_by(a.c.created_at, a.c.id))
@@ -24,7 +32,11 @@ _CLAIMS = Q(sa.select(a).where(a.c.operation != "", a.c.created_at <= P("before"
 
 
 _OF_SERVERS = Q(sa.select(a).where(among(a.c.server_id, "ids")).order_by(a.c.created_at, a.c.id))
-_OF_VOLUMES = Q(sa.select(a).where(among(a.c.volume_id, "ids")).order_by(a.c.created_at, a.c.id))
+_OF_VOLUMES = Q(
+    sa.select(a)
+    .where(among(a.c.volume_id, "ids"), a.c.status != COPYING)
+    .order_by(a.c.created_at, a.c.id)
+)
 
 
 def find(tx: Tx, attachment_id: str) -> Row | None:
@@ -48,6 +60,11 @@ def of_key(tx: Tx, key: tuple[str, str]) -> list[Row]:
 def of_volume(tx: Tx, volume_id: str) -> list[Row]:
     """Return a volume's attachments, oldest first."""
     return tx.all(_OF_VOLUME, volume=volume_id)
+
+
+def copies_of(tx: Tx, volume_id: str) -> list[Row]:
+    """Return what hosts copy a volume by."""
+    return tx.all(_COPIES, volume=volume_id)
 
 
 def of_volumes(tx: Tx, volume_ids: Iterable[str]) -> dict[str, list[Row]]:

@@ -35,6 +35,11 @@ _KEPT = Q(
     .where(volume.c.host != "")
     .group_by(volume.c.host)
 )
+_KEPT_MIGRATIONS = Q(
+    sa.select(volume.c.migration_host, sa.func.sum(_SIZE))
+    .where(volume.c.migration_host != "")
+    .group_by(volume.c.migration_host)
+)
 _KEPT_SNAPSHOTS = Q(
     sa.select(snapshot.c.host, sa.func.sum(snapshot.c.size_gib)).group_by(snapshot.c.host)
 )
@@ -99,9 +104,9 @@ def claims(tx: Tx, before: float) -> list[Row]:
 
 
 def kept(tx: Tx) -> dict[str, int]:
-    """Return host -> GiB that it keeps or still has to remove: volumes, snapshots, cleanup records."""
+    """Return host -> GiB that it keeps, gets, or still has to remove: volumes, snapshots, cleanup records."""
     out: dict[str, int] = {}
-    for question in (_KEPT, _KEPT_SNAPSHOTS, _KEPT_CLEANUPS):
+    for question in (_KEPT, _KEPT_MIGRATIONS, _KEPT_SNAPSHOTS, _KEPT_CLEANUPS):
         for row in tx.all(question):
             out[row[0]] = out.get(row[0], 0) + int(row[1] or 0)
     return out

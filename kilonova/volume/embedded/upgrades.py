@@ -1,0 +1,16 @@
+"""How files of the embedded volume service of earlier schema versions become what schema.py says."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+
+def add_migration(op: Any) -> None:
+    """Version 2: volumes that move between hosts, backups that add to others."""
+    op.add_column("volume", sa.Column("migration_status", sa.Text))
+    room = sa.Column("migration_host", sa.Text, nullable=False, server_default="")
+    op.add_column("volume", room)
+    op.add_column("backup", sa.Column("parent_id", sa.Text))
+
+
+UPGRADES = (add_migration,)
