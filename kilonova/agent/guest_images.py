@@ -26,7 +26,6 @@ class CopyFiles:
     def __init__(self, bench: Bench, files: HostFiles) -> None:
         self._driver = bench.driver
         self._files = files
-        files.copies.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def copy(
         self, what: GuestSnapshot, progress: Progress, *, first: bool, begun: set[str]
@@ -37,6 +36,7 @@ class CopyFiles:
         """
         done, part = self._path(what.file), self._path(what.file).with_suffix(".part")
         if first:
+            self._files.copies.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.drop(what.server_id, what.file)  # of a life of this agent that ended in between
             begun.add(what.serial)
         try:

@@ -33,7 +33,7 @@ class Taker:
         self.words = tuple(subject.split("."))
         self.handler = handler
         self.group = group
-        self.box: collections.deque[tuple[str, bytes]] = collections.deque(maxlen=BACKLOG)
+        self.box: collections.deque[tuple[str, bytes]] | None = None  # made by the first message
         self.busy = False
         self.closed = False
         self.lock = threading.Lock()
@@ -43,7 +43,8 @@ class Taker:
         if not self.closed:
             self.closed = True
             self._forget(self)
-            self.box.clear()
+            with self.lock:
+                self.box = None
 
     def takes(self, subject: str) -> bool:
         """Tell whether messages of a subject are for it."""
@@ -88,6 +89,8 @@ class Delivery:
     def put(self, taker: Taker, subject: str, body: bytes) -> None:
         """Lay a message into a subscriber's box; returns at once."""
         with taker.lock:
+            if taker.box is None:
+                taker.box = collections.deque(maxlen=BACKLOG)
             taker.box.append((subject, body))
             if taker.busy:
                 return

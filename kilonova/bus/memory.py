@@ -6,6 +6,7 @@ Like the network one it promises nothing: what nobody takes is dropped, and a su
 
 import itertools
 import threading
+from typing import Any
 
 from kilonova.bus.delivery import Call, Delivery, Taker
 from kilonova.bus.interface import Handler, NobodyListens
@@ -19,7 +20,7 @@ class _Route:
 
     __slots__ = ("groups", "singles")
 
-    def __init__(self, members: list[Taker]) -> None:
+    def __init__(self, members: tuple[Taker, ...]) -> None:
         self.singles = [s for s in members if s.group is None]
         groups: dict[str, list[Taker]] = {}
         for s in members:
@@ -31,6 +32,46 @@ class _Route:
         if not self.groups:
             return self.singles
         return self.singles + [g[next(n) % len(g)] for g, n in self.groups]
+
+
+class _Takers:
+    """All subscribers, found by subject without looking at each: a host has several, and hosts are thousands."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, list[Taker]] = {}
+        self._patterns: dict[tuple[int, str], list[Taker]] = {}  # by number of words, and the first
+
+    def _box(self, taker: Taker) -> tuple[dict[Any, list[Taker]], object]:
+        if "*" in taker.words:
+            return self._patterns, (len(taker.words), taker.words[0])
+        return self._exact, taker.subject
+
+    def add(self, taker: Taker) -> None:
+        table, key = self._box(taker)
+        table.setdefault(key, []).append(taker)
+
+    def drop(self, taker: Taker) -> None:
+        table, key = self._box(taker)
+        found = table.get(key, [])
+        if taker in found:
+            found.remove(taker)
+            if not found:
+                del table[key]
+
+    def of(self, subject: str) -> tuple[Taker, ...]:
+        many = subject.count(".") + 1
+        found = list(self._exact.get(subject, ()))
+        for first in (subject.partition(".")[0], "*"):
+            found += [t for t in self._patterns.get((many, first), ()) if t.takes(subject)]
+        return tuple(found)
+
+    def all(self) -> list[Taker]:
+        found = [t for takers in self._exact.values() for t in takers]
+        return found + [t for takers in self._patterns.values() for t in takers]
+
+    def clear(self) -> None:
+        self._exact.clear()
+        self._patterns.clear()
 
 
 class _Reply:
@@ -54,8 +95,9 @@ class MemoryBus:
 
     def __init__(self, workers: int = 4) -> None:
         self._lock = threading.Lock()
-        self._takers: list[Taker] = []
+        self._takers = _Takers()
         self._routes: dict[str, _Route] = {}
+        self._alike: dict[tuple[Taker, ...], _Route] = {}  # of subjects that only patterns take
         self._closed = False
         self._delivery = Delivery(workers)
 
@@ -75,8 +117,8 @@ class MemoryBus:
         with self._lock:
             if self._closed:
                 raise Unavailable("The bus is closed.")
-            self._takers.append(taker)
-            self._routes = {}
+            self._takers.add(taker)
+            self._changed(taker)
         return taker
 
     def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
@@ -103,7 +145,7 @@ class MemoryBus:
                 return
             self._closed = True
             self._takers.clear()
-            self._routes = {}
+            self._routes, self._alike = {}, {}
         self._delivery.close()
 
     # -- for tests and decorators
@@ -114,7 +156,7 @@ class MemoryBus:
 
     def drain(self, timeout_s: float = 30.0) -> None:
         """Wait until no message waits and no handler of one runs; TimeoutError after ``timeout_s`` seconds."""
-        self._delivery.drain(lambda: list(self._takers), timeout_s)
+        self._delivery.drain(self._all, timeout_s)
 
     # -- inside
 
@@ -122,14 +164,28 @@ class MemoryBus:
         with self._lock:
             route = self._routes.get(subject)
             if route is None:
-                route = _Route([t for t in self._takers if t.takes(subject)])
+                members = self._takers.of(subject)
+                if any(t.subject == subject for t in members):
+                    route = _Route(members)
+                else:
+                    route = self._alike.setdefault(members, _Route(members))
                 if len(self._routes) >= ROUTES:
                     self._routes = {}
                 self._routes[subject] = route
         return route
 
+    def _all(self) -> list[Taker]:
+        with self._lock:
+            return self._takers.all()
+
+    def _changed(self, taker: Taker) -> None:
+        """Forget the ways that a subscriber which came or went is part of. The lock is held."""
+        if "*" in taker.words:
+            self._routes, self._alike = {}, {}
+        else:
+            self._routes.pop(taker.subject, None)
+
     def _forget(self, taker: Taker) -> None:
         with self._lock:
-            if taker in self._takers:
-                self._takers.remove(taker)
-            self._routes = {}
+            self._takers.drop(taker)
+            self._changed(taker)

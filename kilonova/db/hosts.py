@@ -27,6 +27,12 @@ _VERSIONS = Q(
 _NEXT = Q(sa.select(sa.func.coalesce(sa.func.max(h.c.id), 0) + 1))
 _ADD = Q(sa.insert(h).values({c.name: P(c.name) for c in h.columns}))
 _SEEN = Q(sa.update(h).where(h.c.host == P("host_")).values(seen_at=P("seen_at")))
+_SAID = ("boot_id", "journal_id", "driver", "release", "versions", "inventory", "digest")
+_REGISTER = Q(
+    sa.update(h)
+    .where(h.c.host == P("host_"))
+    .values({c: P(c) for c in (*_SAID, "seen_at", "updated_at")})
+)
 _MAP = insert_or_replace(hm, "host", "cell", "host_id")
 _MAPPING = Q(sa.select(hm).where(hm.c.host == P("host")))
 _MAPPINGS = Q(sa.select(hm))
@@ -67,6 +73,11 @@ def add(tx: Tx, **values: Any) -> None:
 def update(tx: Tx, host: str, **values: Any) -> bool:
     """Set columns of a host (off the hot path)."""
     return tx.change(sa.update(h).where(h.c.host == host).values(**values)) == 1
+
+
+def register(tx: Tx, host: str, **values: Any) -> None:
+    """Write what a host that is known says of itself, and that it was heard."""
+    tx.run(_REGISTER, host_=host, **values)
 
 
 def seen(tx: Tx, when: dict[str, float]) -> None:

@@ -9,11 +9,8 @@ import threading
 from dataclasses import replace
 from typing import TypeGuard
 
-import msgspec
-
 from kilonova.bus.interface import Subscription
 from kilonova.common.errors import KilonovaError, NotFound, Unavailable
-from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
 from kilonova.db import hosts as db
 from kilonova.db import servers
@@ -30,10 +27,9 @@ from kilonova.objects.host import (
     Report,
 )
 from kilonova.objects.query import GuestPresence, GuestStateQuery, Query, QueryReply
-from kilonova.operations import notices, states
+from kilonova.operations import host_records, notices, states
 from kilonova.operations.hosts_elsewhere import CHANGED, HostsElsewhere, HostState, state_of
 from kilonova.operations.services import Services
-from kilonova.placement import providers
 from kilonova.saga import journal
 
 log = get_logger(__name__)
@@ -211,23 +207,35 @@ class Hosts(HostsElsewhere):
             return Registered(
                 servers=(), accepted=False, reason="The host belongs to another cell."
             )
-        row = cell.write(lambda tx: _record(tx, r, now))
+        row = cell.read(lambda tx: host_records.find_same(tx, r))
+        known = row is not None and self._needs_no_word(r.host)
+        if row is None or not known:
+            row = cell.write(lambda tx: host_records.record(tx, r, now))
         if row is None:
             reason = "Another host is registered under this name."
             log.error("a host was refused: %s", reason, extra={"host": r.host})
             return Registered(servers=(), accepted=False, reason=reason)
-
-        def put_world(tx: Tx) -> None:
-            db.map_host(tx, host=r.host, cell=r.cell, host_id=r.host_id)
-            providers.ensure_reported(
-                tx, uuid=row["uuid"], name=r.host, report=r.inventory, now=now
-            )
-
-        services.world.write(put_world)
-        self._put(state_of(row, r.cell))
-        services.host_is_back(r.host)
+        uuid = row["uuid"]
+        if not services.world.read(lambda tx: host_records.is_in_world(tx, r, uuid, mapped)):
+            services.world.write(lambda tx: host_records.put_in_world(tx, r, uuid, now))
+            known = False
+        self._registered(replace(state_of(row, r.cell), seen_at=now), known=known)
+        services.host_is_back(r.host, r.cell)
         speak = {} if pin is None else pin.for_host(r.versions)
         return Registered(servers=self._owned(r.cell, r.host), speak=speak)
+
+    def _needs_no_word(self, host: str) -> bool:
+        """Tell whether nobody else has to hear at once of a host that is what it was: it was up all the time."""
+        return host in self._hosts and (not self._shared or self.is_up(host))
+
+    def _registered(self, state: HostState, *, known: bool) -> None:
+        """Take over a record. known: it is as it was; that the host was heard is written with the next batch."""
+        if known:
+            with self._lock:
+                self._dirty[state.host] = state.seen_at
+            self._keep(state)
+        else:
+            self._put(state)
 
     def _owned(self, cell: str, host: str) -> tuple[OwnedServer, ...]:
         rows = self._services.cell(cell).read(lambda tx: servers.on_host(tx, host))
@@ -342,40 +350,6 @@ class Hosts(HostsElsewhere):
                 self._services.cell(cell).write(lambda tx, when=when: db.seen(tx, when))  # type: ignore[misc]
             except Unavailable as exc:  # the other cells' hosts were heard all the same
                 log.warning("hosts could not be written", extra={"cell": cell, "why": exc.message})
-
-
-def _record(tx: Tx, r: HostRegister, now: float) -> Row | None:
-    """Write what a host says of itself; None when another host has its name."""
-    row = db.find(tx, r.host)
-    if row is not None and row["host_id"] != r.host_id:
-        return None
-    values = {
-        "boot_id": r.boot_id,
-        "journal_id": r.journal_id,
-        "driver": r.driver,
-        "release": r.release,
-        "versions": msgspec.json.encode(r.versions).decode(),
-        "inventory": msgspec.json.encode(r.inventory).decode(),
-        "digest": "",
-        "seen_at": now,
-        "updated_at": now,
-    }
-    if row is not None:
-        db.update(tx, r.host, **values)
-    else:
-        db.add(
-            tx,
-            host=r.host,
-            uuid=new_uuid(),
-            host_id=r.host_id,
-            disabled=0,
-            disabled_reason=None,
-            forced_down=0,
-            created_at=now,
-            **values,
-        )
-        notices.service(tx, "service.create", db.find(tx, r.host), now)
-    return db.find(tx, r.host)
 
 
 def _wanted_power(row: Row) -> PowerState:

@@ -1,6 +1,6 @@
 """What a process without an engine has in its place: it accepts operations and says so to the conductors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kilonova.bus.interface import Bus
 from kilonova.db.engine import Database
@@ -21,5 +21,5 @@ class Nudges:
         """What only one conductor may do is not for this process."""
         return False
 
-    def hurry(self, host: str) -> None:
+    def hurry(self, host: str, homes: Collection[str]) -> None:
         """Only engines send again."""

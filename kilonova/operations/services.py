@@ -118,10 +118,10 @@ class Services:
         """Tell whether a host is down, or silent for 60 s; the engine asks before it waits on."""
         return "hosts" in self._late and not self.hosts.is_up(host)
 
-    def host_is_back(self, host: str) -> None:
-        """A host registered: the engine sends again what it may have missed."""
+    def host_is_back(self, host: str, cell: str) -> None:
+        """A host of a cell registered: the engine sends again what it may have missed."""
         if "engine" in self._late:
-            self.engine.hurry(host)
+            self.engine.hurry(host, {cell, *self.homes()} - (self.cells.keys() - {cell}))
 
     def leads(self) -> bool:
         """Tell whether this process does what only one conductor may do; without an engine nobody else is there."""

@@ -1,5 +1,6 @@
 """What a provider has to give, per resource class."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -146,27 +147,31 @@ def check(resource_class: str, record: Inventory, may_reserve_all: bool = True) 
 
 def report(tx: Tx, provider_id: int, records: Mapping[str, Inventory]) -> bool:
     """Take over what a host reports, keeping ratios that are there; tell whether anything changed."""
-    have = of(tx, provider_id)
-    taken: dict[str, int] | None = None
-    changed = False
+    news, gone = _news(of(tx, provider_id), records)
+    for resource_class, record in news.items():
+        write(tx, provider_id, resource_class, record)
+    taken = used(tx, provider_id) if gone else {}
+    gone = [c for c in gone if not taken.get(c)]
+    for resource_class in gone:
+        remove(tx, provider_id, resource_class, taken)
+    return bool(news or gone)
+
+
+def is_reported(tx: Tx, provider_id: int, records: Mapping[str, Inventory]) -> bool:
+    """Tell whether ``report`` would change nothing; of a class that is used and not reported it says no."""
+    return _news(of(tx, provider_id), records) == ({}, [])
+
+
+def _news(
+    have: Mapping[str, Inventory], records: Mapping[str, Inventory]
+) -> tuple[dict[str, Inventory], list[str]]:
+    """Return the classes to write, with the ratios that are there, and those that are not reported any more."""
+    news = {}
     for resource_class, record in records.items():
         old = have.get(resource_class)
         if old is not None:
-            record = Inventory(
-                record.total,
-                record.reserved,
-                record.min_unit,
-                record.max_unit,
-                record.step_size,
-                old.allocation_ratio,
-            )
+            record = dataclasses.replace(record, allocation_ratio=old.allocation_ratio)
         if record != old:
-            write(tx, provider_id, resource_class, record)
-            changed = True
-    for gone in have.keys() - records.keys():
-        if gone in (names.VCPU, names.PCPU, names.MEMORY_MB, names.DISK_GB):
-            taken = used(tx, provider_id) if taken is None else taken
-            if not taken.get(gone):
-                remove(tx, provider_id, gone, taken)
-                changed = True
-    return changed
+            news[resource_class] = record
+    of_hosts = (names.VCPU, names.PCPU, names.MEMORY_MB, names.DISK_GB)
+    return news, [c for c in have.keys() - records.keys() if c in of_hosts]

@@ -275,6 +275,17 @@ def ensure_reported(
     )
 
 
+def is_reported(tx: Tx, *, uuid: str, name: str, report: host_objects.Inventory) -> bool:
+    """Tell whether ``ensure_reported`` would change nothing: most hosts register as what they were."""
+    provider = find(tx, uuid)
+    return (
+        provider is not None
+        and provider.name == name
+        and inventories.is_reported(tx, provider.id, inventories.of_host(report))
+        and traits.is_reported(tx, provider.id, frozenset(report.traits))
+    )
+
+
 def disable(tx: Tx, uuid: str, disabled: bool = True, *, now: float) -> None:
     """Set or clear COMPUTE_STATUS_DISABLED; no new server goes to such a host. Fine when the provider is not there."""
     provider = find(tx, uuid)
@@ -299,6 +310,7 @@ __all__ = [
     "from_row",
     "get",
     "inventory",
+    "is_reported",
     "provider_aggregate",
     "provider_trait",
     "shown",

@@ -99,8 +99,18 @@ def report(tx: Tx, provider_id: int, reported: frozenset[str], now: float) -> bo
             known.add(name)
         elif name in names.standard_traits():
             known.add(name)
-    kept = {n for n in of(tx, provider_id) if n in _KEPT or n.startswith("CUSTOM_")}
-    return replace(tx, provider_id, frozenset(known | kept))
+    return replace(tx, provider_id, frozenset(known | _kept(of(tx, provider_id))))
+
+
+def is_reported(tx: Tx, provider_id: int, reported: frozenset[str]) -> bool:
+    """Tell whether ``report`` would change nothing."""
+    have = of(tx, provider_id)
+    known = {n for n in reported if n in names.standard_traits() or names.CUSTOM.fullmatch(n)}
+    return known | _kept(have) == have
+
+
+def _kept(have: frozenset[str]) -> set[str]:
+    return {n for n in have if n in _KEPT or n.startswith("CUSTOM_")}
 
 
 def mark(tx: Tx, provider_id: int, name: str, wanted: bool) -> bool:

@@ -7,7 +7,7 @@ answer, by its time, or, when all of these were lost, by the sweep. Each is run 
 import heapq
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -204,10 +204,15 @@ class Engine(Tending, Stepping):
         self._ready.put(key, urgent=urgent)
         return True
 
-    def hurry(self, host: str) -> None:
-        """A host listens again: orders that it may have missed are sent soon, not after the growing delay."""
+    def hurry(self, host: str, homes: Collection[str]) -> None:
+        """A host listens again: orders that it may have missed are sent soon, not after the growing delay.
+
+        homes: the databases in which operations may wait for it.
+        """
         at = self.now() + HURRY_S
         for name, db in list(self.databases.items()):
+            if name not in homes or not db.ask(partial(journal.waits_for, host=host, at=at)):
+                continue
             for operation in db.write(partial(journal.hurry, host=host, at=at)):
                 self.nudge(name, operation)
 

@@ -439,6 +439,11 @@ def due(tx: Tx, now: float, limit: int = 500) -> list[str]:
     return [r[0] for r in tx.all(_DUE, now=now, the_limit=limit)]
 
 
+def waits_for(tx: Tx, host: str, at: float) -> bool:
+    """Tell whether ``hurry`` would find anything: one question."""
+    return tx.one(_WAITING_FOR, the_host=host, at=at) is not None
+
+
 def hurry(tx: Tx, host: str, at: float) -> list[str]:
     """Have what waits for a host that listens again send its order at ``at``; return the ids.
 

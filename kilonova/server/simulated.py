@@ -1,6 +1,5 @@
 """Simulated hosts of this process: many agents over one world of guests, one pool of threads."""
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -79,12 +78,9 @@ class FakeHosts:
 
     def start(self, wait_s: float = 30.0) -> None:
         """Start every agent and wait until all are registered (at most ``wait_s`` each)."""
-        for network in self.networks.values():
-            if wait_s:
-                network.resync()
-            else:
-                threading.Thread(target=network.resync, name="resync", daemon=True).start()
         for agent in self.agents:
+            host = agent.identity.host  # its network state first: the key is that of registering
+            self.workers.submit((host, "register"), self.networks[host].resync)
             agent.start()
         for agent in self.agents:
             agent.registered.wait(wait_s)

@@ -85,12 +85,18 @@ class Files:
 
     def put_exports(self, host: str, exports: FakeExports) -> None:
         """Export these and no others."""
+        if self._exports.get(host) == exports:
+            return
         self._exports[host] = exports
         self._write(host, "exports", "", exports)
 
     def all_exports(self) -> list[tuple[str, VolumeExport]]:
         """Return (host, export) of everything that is exported."""
         return [(host, e) for host, known in self._exports.items() for e in known.exports]
+
+    def first_exports(self, host: str) -> None:
+        """A host that was never told exports nothing; there is nothing to keep of that."""
+        self._exports.setdefault(host, FakeExports())
 
     def ledger(self) -> Iterator[tuple[str, str, str, str]]:
         """Give (kind, host, volume or snapshot, name) of everything."""

@@ -31,8 +31,7 @@ class FakeVolumes:
         self._host = host
         self._send = send
         with world.lock:
-            if world.files.exports(host) is None:
-                world.files.put_exports(host, FakeExports())
+            world.files.first_exports(host)
 
     def make(self, make: VolumeMake, progress: Progress, copy: Copy | None = None) -> VolumeMade:
         """Make a record."""

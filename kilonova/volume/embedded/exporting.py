@@ -177,13 +177,17 @@ class Exports:
                 "a report on another host's subject was dropped", extra={"subject": subject}
             )
             return
+        said = {
+            "applied": report.generation,
+            "address": report.address,
+            "port": report.port,
+            "failed": msgspec.json.encode(report.failed).decode(),
+        }
+        known = self.database.ask(lambda tx: tx.one(_FIND, host=report.host))
+        if known is None or all(known[k] == v for k, v in said.items()):
+            return  # a host of no exports, or nothing new
         self.database.write(
             lambda tx: tx.run(
-                _APPLIED,
-                the_host=report.host,
-                applied_=report.generation,
-                address_=report.address,
-                port_=report.port,
-                failed_=msgspec.json.encode(report.failed).decode(),
+                _APPLIED, the_host=report.host, **{f"{k}_": v for k, v in said.items()}
             )
         )
