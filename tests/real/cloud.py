@@ -43,13 +43,17 @@ BOOT_S = 120.0  # a guest by software emulation, on a machine that does other th
 
 @dataclass
 class RealCloud:
-    """One cloud. ``directory``: its state. ``env``: what ``up`` is started with. hosts: on this machine."""
+    """One cloud. ``directory``: its state. ``env``: what ``up`` is started with. hosts: on this machine.
+
+    program: what is run as ``kilonova`` (tests/real/dying.py kills itself).
+    """
 
     directory: Path
     image: Path
     env: dict[str, str]
     hosts: int = 1
     cells: int = 1
+    program: str = "kilonova.cli.main"
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -64,7 +68,7 @@ class RealCloud:
 
     def kilonova(self, *words: str, check: bool = True) -> str:
         """Run one command of ours on this cloud."""
-        command = [sys.executable, "-m", "kilonova.cli.main", *words, "--state-dir"]
+        command = [sys.executable, "-m", self.program, *words, "--state-dir"]
         done = subprocess.run(
             [*command, str(self.directory)],
             env={**os.environ, **self.env},
@@ -460,7 +464,7 @@ def new_key(directory: Path, *clouds: RealCloud, name: str = "test") -> Path:
 
 @contextlib.contextmanager
 def running_cloud(
-    outside: bool = False, hosts: int = 1, cells: int = 1
+    outside: bool = False, hosts: int = 1, cells: int = 1, program: str = "kilonova.cli.main"
 ) -> Iterator[tuple[RealCloud, Outside | None]]:
     """A cloud that answers; afterwards it is purged, and nothing of it may be left."""
     image = build_image("build", "tiny-linux.qcow2")
@@ -474,7 +478,7 @@ def running_cloud(
     }
     if world is not None:
         env["KILONOVA_RESOLV_CONF"] = str(world.resolv_conf)
-    cloud = RealCloud(base / "s", image, env, hosts, cells)
+    cloud = RealCloud(base / "s", image, env, hosts, cells, program)
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     try:
         cloud.up()

@@ -237,11 +237,11 @@ class Disks:
         else:
             source = _source(images, disk.image_id)
             base = file.path.with_name(f"{disk.name}{mark}{BASE}")
+            fresh = not base.exists()
             virtual = self._images.link(source, base, _nobody).virtual_size
-            if size and size < virtual:
-                raise DriverError(
-                    f"The disk of {size // MIB} MiB is too small for the image of {-(-virtual // MIB)} MiB."
-                )
+            if fresh and 0 < size < virtual:
+                base.unlink()
+            _fits(size, virtual)
             self._create(part, max(size, virtual), base)
         os.replace(part, file.path)
 
@@ -251,8 +251,9 @@ class Disks:
         """Make a raw file of an image: an ephemeral disk that comes from another host."""
         base = part.with_name(f"{disk.name}{BASE}")
         base.unlink(missing_ok=True)
-        self._images.link(_source(images, disk.image_id), base, _nobody)
+        virtual = self._images.link(_source(images, disk.image_id), base, _nobody).virtual_size
         try:
+            _fits(size, virtual)
             run_tool(
                 *("qemu-img", "convert", "-q", "-f", "qcow2", "-O", "raw"),
                 *("--", base.name, part.name),
@@ -285,6 +286,14 @@ def _source(images: dict[str, ImageSource], image_id: str | None) -> ImageSource
     if source is None:
         raise DriverError("The order names no source of the image.", image=image_id)
     return source
+
+
+def _fits(size: int, virtual: int) -> None:
+    """Refuse an image that is larger than its disk. size: bytes; 0: the disk is as large as the image."""
+    if size and size < virtual:
+        raise DriverError(
+            f"The disk of {size // MIB} MiB is too small for the image of {-(-virtual // MIB)} MiB."
+        )
 
 
 def _backing(path: Path) -> str:
