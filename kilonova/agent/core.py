@@ -28,6 +28,7 @@ from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
+from kilonova.console.gate import ConsoleGate
 from kilonova.objects.base import decode, manifest, speak, type_of
 from kilonova.objects.guest import MetadataPush
 from kilonova.objects.host import HostAsk, HostRegister, Registered
@@ -68,6 +69,7 @@ class Agent:
         clock: Clock = SYSTEM,
         heartbeat_s: float = 10.0,
         files: HostFiles | None = None,
+        gate: ConsoleGate | None = None,
     ) -> None:
         self.identity = identity
         self.registered = threading.Event()
@@ -86,7 +88,9 @@ class Agent:
         guests = Guests(bench, parts_of(bench))
         self.orders = Orders(host, boot, guests, journal, workers, bus.publish, clock)
         self.pulse = Pulse(host, boot, driver, known, workers, bus.publish, clock, heartbeat_s)
-        self._queries = Queries(host, boot, driver, guests.verbs, self._metadata.password)
+        self._queries = Queries(
+            host, boot, driver, guests.verbs, self._metadata.password, gate=gate
+        )
         self._registration = Registration(
             self._introduction, bus, driver, guests, journal, known, workers, clock, self._replied
         )

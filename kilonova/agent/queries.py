@@ -9,6 +9,7 @@ from kilonova import __version__
 from kilonova.agent.heartbeat import list_guests
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
+from kilonova.console.gate import ConsoleGate
 from kilonova.objects import query as q
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.virt.consoles import ConsoleDriver
@@ -34,6 +35,7 @@ class Queries:
         verbs: tuple[str, ...],
         password: Callable[[str], str] = lambda server_id: "",
         uptime: Callable[[], float | None] = machine_uptime,
+        gate: ConsoleGate | None = None,
     ) -> None:
         self._host = host
         self._boot = boot_id
@@ -41,6 +43,7 @@ class Queries:
         self._verbs = verbs
         self._password = password
         self._uptime = uptime
+        self._gate = gate
 
     def reply(self, body: bytes) -> bytes:
         """Return the encoded QueryReply to an encoded Query; every fault is a QueryFailed."""
@@ -69,6 +72,8 @@ class Queries:
                 if not isinstance(driver, ConsoleDriver):
                     return q.QueryFailed(code="driver", message="This host has no consoles.")
                 return q.ConsoleReady(boot=driver.console_boot(what.server_id, what.kind))
+            case q.ConsoleOpenQuery():
+                return self._hold_console(what)
             case q.GuestStateQuery():
                 return q.GuestPresence(power_state=driver.guests().get(what.server_id))
             case q.LiveMoveQuery():
@@ -93,6 +98,15 @@ class Queries:
                     uptime_s=self._uptime(),
                 )
         return q.QueryFailed(code="unknown_query", message="This host does not know that question.")
+
+    def _hold_console(self, what: q.ConsoleOpenQuery) -> Versioned:
+        driver, gate = self._driver, self._gate
+        if gate is None or not isinstance(driver, ConsoleDriver):
+            return q.QueryFailed(code="driver", message="This host has no consoles.")
+        server, kind, boot = what.server_id, what.kind, what.boot
+        if driver.console_boot(server, kind) != boot:
+            return q.QueryFailed(code="driver", message="The server was started again since.")
+        return gate.offer(lambda: driver.open_console(server, kind, boot))
 
     def _parts(self) -> Versioned:
         driver = self._driver

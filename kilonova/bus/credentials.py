@@ -123,11 +123,20 @@ class Permissions:
 
 EVERYTHING = Permissions((">",), (">",))
 """Of the roles of the control plane."""
+CONSOLE = Permissions(("console.admit",), ("_INBOX.console.>",))
+"""Of a console proxy: it faces browsers, so it may ask what a token stands for, and hear nothing of others."""
+ROLES: Mapping[str, Permissions] = {
+    "api": EVERYTHING,
+    "conductor": EVERYTHING,
+    "console": CONSOLE,
+}
 
 
 def of_host(host: str) -> Permissions:
     """Return what a host may say: its own reports and answers, and questions about itself. Raises BadCredentials."""
     check_word(host)
+    if host in ROLES:  # their inboxes are named after them
+        raise BadCredentials(f"a host cannot be called {host}: a role is")
     return Permissions(
         publish=(
             f"report.{host}",

@@ -7,6 +7,7 @@ Subjects (dots separate words):
     agent.<host>.state        control plane -> agent   desired state of ports, routers, metadata documents
     answer.<host>.<database>  agent -> conductors  an encoded Answer; of another host than its subject's it is dropped
     answer.<host>.<database>.<incarnation>   the same to the one that asked, where there are several conductors
+    console.admit             console proxy -> api the way to what a token stands for; replied at once
     nudge.<database>          anyone -> conductors an operation id that is ready
     nudge.<database>.<incarnation>   conductor -> the one that owns the operation
     event.<project>.<name>    conductor -> anyone   an event, when a webhook says so (docs/events.md)

@@ -2,7 +2,7 @@
 
 kilonova bus init --directory DIR --listen ADDRESS:PORT --cert CERT --key KEY
     writes DIR/account.seed (0600; keep it: it signs all credentials) and DIR/nats.conf for nats-server
-kilonova bus credentials --account-seed FILE --role api|conductor --out FILE
+kilonova bus credentials --account-seed FILE --role api|conductor|console --out FILE
 kilonova bus credentials --account-seed FILE --host NAME --out FILE
 """
 
@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--cert", metavar="FILE", help="certificate of nats-server, PEM")
     add("--key", metavar="FILE", help="its key")
     add("--account-seed", metavar="FILE", help="who signs")
-    add("--role", choices=("api", "conductor"), help="whose credentials")
+    add("--role", choices=("api", "conductor", "console"), help="whose credentials")
     add("--host", metavar="NAME", help="whose credentials")
     add("--out", metavar="FILE", help="where to write them (0600)")
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "api": "one API of a deployment of several processes",
     "conductor": "one conductor of it",
     "agent": "the agent of a host of it",
+    "console": "one console proxy of it",
     "config": "check or show the configuration",
     "db": "bring the databases to this release",
     "backup": "copy the state directory while the cloud runs",

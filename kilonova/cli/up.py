@@ -172,6 +172,8 @@ def _decide(args: argparse.Namespace, directory: Path) -> launch.Start:
     deployment = _deployment(args, made, directory)
     libvirt = deployment.driver == "libvirt"
     if deployment.split:
+        if deployment.port == 0:
+            settings = dataclasses.replace(settings, console_port=0)
         deployment = _split(deployment, args)
     settings = _networks(args, made, settings, libvirt=libvirt)
     deployment = dataclasses.replace(

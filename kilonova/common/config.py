@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from kilonova.common.errors import KilonovaError
 
-TABLES = ("deployment", "bus", "database", "cells", "api", "agent")
+TABLES = ("deployment", "bus", "database", "cells", "api", "agent", "console")
 """Tables of a deployment of several processes, which deployment.py reads."""
 
 

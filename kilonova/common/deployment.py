@@ -59,7 +59,8 @@ class ApiTable:
 class AgentTable:
     """[agent]. driver: libvirt or fake. name: of the host, default the machine's. hosts, name_prefix: simulated hosts
     <name_prefix>1 … of this process. credentials_dir: one file <host>.creds per host; else [bus] credentials. ca: PEM
-    file for https URLs of images."""
+    file for https URLs of images. console_listen, console_port (0: any): where the console role fetches guests'
+    consoles; console_address: what it is told, default console_listen."""
 
     driver: str = "libvirt"
     cell: str = "cell1"
@@ -68,6 +69,19 @@ class AgentTable:
     name_prefix: str = "host"
     credentials_dir: str | None = None
     ca: str | None = None
+    console_listen: str = "127.0.0.1"
+    console_port: int = 0
+    console_address: str | None = None
+
+
+@dataclass(frozen=True)
+class ConsoleTable:
+    """[console]: where browsers' websockets end. cert, key: PEM files; without them a proxy in front does TLS."""
+
+    listen: str = "127.0.0.1"
+    port: int = 6080
+    cert: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +92,14 @@ class Tables:
     bus: BusTable = field(default_factory=BusTable)
     api: ApiTable = field(default_factory=ApiTable)
     agent: AgentTable = field(default_factory=AgentTable)
+    console: ConsoleTable = field(default_factory=ConsoleTable)
     databases: Mapping[str, str] = field(default_factory=dict)
     cells: tuple[str, ...] = ()
 
 
 NEIGHBOURS = ("identity", "image", "network", "volume")
+WITHOUT_DATABASES = ("agent", "console")
+"""Roles that know none."""
 
 
 def load(path: Path) -> Tables:
@@ -100,6 +117,7 @@ def load(path: Path) -> Tables:
         bus=_read(path, "bus", _listed(tables["bus"]), BusTable),
         api=_read(path, "api", tables["api"], ApiTable),
         agent=_read(path, "agent", tables["agent"], AgentTable),
+        console=_read(path, "console", tables["console"], ConsoleTable),
         databases={**_databases(path, tables["database"]), **cells},
         cells=tuple(cells),
     )
@@ -176,12 +194,23 @@ def _check(path: Path, made: Tables) -> None:
             _check_url(f"{path}: [deployment] {name}", url, ("http", "https"))
     if made.agent.driver not in ("libvirt", "fake"):
         raise BadConfig(f"{path}: [agent] driver must be libvirt or fake")
-    if not 0 <= made.api.port <= 65535:
-        raise BadConfig(f"{path}: [api] port must be from 0 to 65535")
+    ports = {
+        "[api] port": made.api.port,
+        "[console] port": made.console.port,
+        "[agent] console_port": made.agent.console_port,
+    }
+    for key, port in ports.items():
+        if not 0 <= port <= 65535:
+            raise BadConfig(f"{path}: {key} must be from 0 to 65535")
     if not 1 <= made.agent.hosts <= 10_000:
         raise BadConfig(f"{path}: [agent] hosts must be from 1 to 10000")
-    if (made.api.cert is None) != (made.api.key is None):
-        raise BadConfig(f"{path}: [api] cert and key go together")
+    for name, pair in (("api", made.api), ("console", made.console)):
+        if (pair.cert is None) != (pair.key is None):
+            raise BadConfig(f"{path}: [{name}] cert and key go together")
+    if made.agent.console_listen in ("0.0.0.0", "::") and made.agent.console_address is None:  # noqa: S104
+        raise BadConfig(
+            f"{path}: [agent] console_address is needed: where others reach this host's consoles"
+        )
     shared = [u for u in made.databases.values() if list(made.databases.values()).count(u) > 1]
     if shared:
         raise BadConfig(f"{path}: two databases have the same URL")
@@ -194,14 +223,18 @@ def needed(path: Path, tables: Tables, role: str) -> None:
         missing.append("[deployment] state_dir")
     if not tables.bus.url:
         missing.append("[bus] url")
-    if role != "agent":
-        if not tables.deployment.public_url:
-            missing.append("[deployment] public_url")
+    if role != "agent" and not tables.deployment.public_url:
+        missing.append("[deployment] public_url")
+    if role in WITHOUT_DATABASES:
+        if tables.databases:
+            article = "an" if role == "agent" else "a"
+            raise BadConfig(
+                f"{path}: {article} {role}'s configuration holds no database: take those lines out"
+            )
+    else:
         missing += [f"[database] {n}" for n in ("global", "cell0") if n not in tables.databases]
         missing += [f"[database] {n}" for n in NEIGHBOURS if n not in tables.databases]
         if not tables.cells:
             missing.append("[cells.NAME] database")
-    elif tables.databases:
-        raise BadConfig(f"{path}: an agent's configuration holds no database: take those lines out")
     if missing:
         raise BadConfig(f"{path}: {role} needs {', '.join(missing)}")

@@ -43,9 +43,9 @@ def add(
     )
 
 
-def is_known(tx: Tx, token: str, now: float) -> bool:
-    """Tell whether a token may be taken; writes nothing, so that guessing costs no write."""
-    return tx.one(_GET, digest=digest_of(token), now=now) is not None
+def find(tx: Tx, token: str, now: float) -> Row | None:
+    """Return the row of a token that may be taken; writes nothing, so that guessing costs no write."""
+    return tx.one(_GET, digest=digest_of(token), now=now)
 
 
 def take(tx: Tx, token: str, now: float) -> Row | None:

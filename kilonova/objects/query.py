@@ -29,6 +29,14 @@ class ConsoleQuery(Versioned, frozen=True, kw_only=True, tag="console", tag_fiel
     kind: str
 
 
+class ConsoleOpenQuery(Versioned, frozen=True, kw_only=True, tag="console_open", tag_field="type"):
+    """Hold a console of one run of a guest (boot: of ConsoleReady) for one caller, for seconds. Answer: ConsoleWay."""
+
+    server_id: str
+    kind: str
+    boot: str
+
+
 class GuestStateQuery(Versioned, frozen=True, kw_only=True, tag="guest_state", tag_field="type"):
     """Is it there, and what is its power state? Answer: GuestPresence."""
 
@@ -68,7 +76,7 @@ class ConfigDriveQuery(Versioned, frozen=True, kw_only=True, tag="config_drive",
 class Query(Versioned, frozen=True, kw_only=True):
     """Envelope of every question. The reply is a QueryReply."""
 
-    VERSION: ClassVar[Version] = (1, 5)
+    VERSION: ClassVar[Version] = (1, 6)
 
     host: str
     body: Union[  # noqa: UP007 - msgspec reads the union as tagged
@@ -82,6 +90,7 @@ class Query(Versioned, frozen=True, kw_only=True):
         GuestPartsQuery,
         LiveMoveQuery,
         ConfigDriveQuery,
+        ConsoleOpenQuery,
     ]
 
 
@@ -99,6 +108,18 @@ class ConsoleReady(Versioned, frozen=True, kw_only=True, tag="console", tag_fiel
     """boot: names this run of the guest; a console is of one run only."""
 
     boot: str
+
+
+class ConsoleWay(Versioned, frozen=True, kw_only=True, tag="console_way", tag_field="type"):
+    """Where a console waits: a TCP port that speaks TLS. ticket: the first bytes to say there, good once, for seconds.
+
+    certificate: PEM, the host's own of this start; whoever connects trusts it and nothing else.
+    """
+
+    address: str
+    port: int
+    ticket: str
+    certificate: str
 
 
 class GuestPresence(Versioned, frozen=True, kw_only=True, tag="guest_state", tag_field="type"):
@@ -160,7 +181,7 @@ class QueryFailed(Versioned, frozen=True, kw_only=True, tag="failed", tag_field=
 class QueryReply(Versioned, frozen=True, kw_only=True):
     """Envelope of every answer."""
 
-    VERSION: ClassVar[Version] = (1, 5)
+    VERSION: ClassVar[Version] = (1, 6)
 
     host: str
     body: Union[  # noqa: UP007
@@ -175,4 +196,5 @@ class QueryReply(Versioned, frozen=True, kw_only=True):
         ConfigDrive,
         QueryFailed,
         GuestParts,
+        ConsoleWay,
     ]

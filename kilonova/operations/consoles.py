@@ -1,7 +1,7 @@
 """Remote consoles: a token for one console of one run of a guest, and what it opens.
 
 No operation and no journal: a token is a row that expires. Where the websockets end is the console proxy's business
-(kilonova/console/proxy.py), which asks ``admit`` here.
+(kilonova/console/proxy.py): in one process it asks ``admit`` here, else over the bus, which ``serve`` answers.
 """
 
 import secrets
@@ -9,22 +9,40 @@ import socket
 from collections.abc import Callable
 from urllib.parse import quote
 
-from kilonova.common.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
+from kilonova.bus.interface import Subscription
+from kilonova.cells.asking import CellDown
+from kilonova.common.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    KilonovaError,
+    NotFound,
+    Unavailable,
+)
 from kilonova.db import console_tokens, servers
 from kilonova.db.engine import Row
 from kilonova.objects import query as q
+from kilonova.objects.base import decode, encode
+from kilonova.objects.console import ConsoleAdmit, ConsoleAdmitted
 from kilonova.operations.ask import ask
 from kilonova.operations.services import Services
 
 TOKEN_LIFE_S = 600.0
+ADMIT = "console.admit"
+NO_TOKEN = "The token has expired or is invalid."  # noqa: S105 - words for whom it is refused
 KINDS = {"novnc": "vnc", "serial": "serial"}
 Open = Callable[[str, str, str, str], socket.socket]  # (host, server, kind, boot)
 
 
 class Consoles:
-    """The consoles of this cloud. address: returns where the proxy listens, starting it if need be."""
+    """The consoles of this cloud. address: returns where the proxy is, starting it if need be.
 
-    def __init__(self, services: Services, address: Callable[[], str], open_: Open) -> None:
+    open_: how this very process reaches guests; None: a proxy elsewhere does.
+    """
+
+    def __init__(
+        self, services: Services, address: Callable[[], str], open_: Open | None = None
+    ) -> None:
         self._services = services
         self._address = address
         self._open = open_
@@ -74,17 +92,61 @@ class Consoles:
 
         The guest must be the same run on the same host: a token dies with a stop, a move, a delete.
         """
-        services = self._services
+        if self._open is None:
+            raise Unavailable("Consoles are opened by the console proxy.")
+        found = self._find(token)
+        self._take(token, found)
+        return self._open(found["host"], found["server"], found["kind"], found["boot"])
+
+    def serve(self) -> Subscription:
+        """Answer console proxies in other processes; several that answer share the questions."""
+        return self._services.bus.subscribe(ADMIT, self._answer, queue="consoles")
+
+    def _answer(self, subject: str, body: bytes) -> bytes:
+        answer: q.ConsoleWay | q.QueryFailed
+        try:
+            answer = self._way(decode(body, ConsoleAdmit).token)
+        except KilonovaError as exc:
+            answer = q.QueryFailed(code=exc.code, message=exc.message)
+        return encode(ConsoleAdmitted(body=answer))
+
+    def _way(self, token: str) -> q.ConsoleWay:
+        """Return the way to what a token stands for, and make it useless; as ``admit``.
+
+        A host that does not answer now spends no token; one that says no does.
+        """
+        found = self._find(token)
+        question = q.ConsoleOpenQuery(
+            server_id=found["server"], kind=found["kind"], boot=found["boot"]
+        )
+        answer = ask(self._services, found["host"], question)
+        if isinstance(answer, q.ConsoleWay):
+            self._take(token, found)
+            return answer
+        if isinstance(answer, q.QueryFailed) and answer.code in ("driver", "guest_missing"):
+            self._take(token, found)
+            raise Conflict(answer.message)
+        raise Unavailable("The host gave no answer about the console.")
+
+    def _find(self, token: str) -> Row:
+        """Return a token's row. Forbidden; Unavailable when it may be in a cell that does not answer."""
+        services, now = self._services, self._services.now()
+        silent: CellDown | None = None
         for name in services.real_cells():
-            cell = services.cell(name)
-            if not cell.read(lambda tx: console_tokens.is_known(tx, token, services.now())):
+            try:
+                found = services.ask_cell(name, lambda tx: console_tokens.find(tx, token, now))
+            except CellDown as exc:
+                silent = exc
                 continue
-            found = cell.write(lambda tx: console_tokens.take(tx, token, services.now()))
-            if found is None:
-                continue
-            server = found["server"]
-            row = cell.read(lambda tx, s=server: servers.find(tx, s))  # type: ignore[misc]
-            if row is None or row["deleted"] or row["host"] != found["host"]:
-                break
-            return self._open(found["host"], server, found["kind"], found["boot"])
-        raise Forbidden("The token has expired or is invalid.")
+            if found is not None:
+                return found
+        raise silent or Forbidden(NO_TOKEN)
+
+    def _take(self, token: str, found: Row) -> None:
+        """Forget a token. Forbidden when another one was faster, or the server is gone, or elsewhere."""
+        services, server = self._services, found["server"]
+        cell = services.cell(services.hosts.cell_of(found["host"]))
+        taken = cell.write(lambda tx: console_tokens.take(tx, token, services.now()))
+        row = cell.read(lambda tx: servers.find(tx, server))
+        if taken is None or row is None or row["deleted"] or row["host"] != found["host"]:
+            raise Forbidden(NO_TOKEN)

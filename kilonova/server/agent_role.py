@@ -7,6 +7,7 @@ from kilonova.bus.nats import NatsBus
 from kilonova.common import memory
 from kilonova.common.config import BadConfig
 from kilonova.common.deployment import Tables
+from kilonova.console.gate import ConsoleGate, GateAddress
 from kilonova.objects import base
 from kilonova.server.access import ImageAccess
 from kilonova.server.configured import connect, path_of
@@ -20,6 +21,10 @@ class AgentProcess:
         self.plan = plan
         self._tables = tables
         self._buses: list[NatsBus] = []
+        table = tables.agent
+        self._gate = ConsoleGate(
+            GateAddress(table.console_listen, table.console_port, table.console_address)
+        )
         self.fleet: Any = None
 
     def start(self) -> None:
@@ -35,7 +40,7 @@ class AgentProcess:
                 if table.name is not None and table.hosts == 1:
                     names = [table.name]
                 hosts = [(table.cell, name) for name in names]
-                self.fleet = FakeHosts(self.plan, hosts, self._bus_of, access)
+                self.fleet = FakeHosts(self.plan, hosts, self._bus_of, access, self._gate)
             else:
                 raise BadConfig(
                     "real guests under 'kilonova agent' are not built yet, since the root helper runs in 'kilonova up' "
@@ -66,6 +71,7 @@ class AgentProcess:
         """Let go; guests go on."""
         if self.fleet is not None:
             self.fleet.close()
+        self._gate.close()
         for bus in self._buses:
             bus.close()
         self._buses = []

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from kilonova.bus.credentials import ACCOUNT, EVERYTHING, Authority, Key, of_host
+from kilonova.bus.credentials import ACCOUNT, ROLES, Authority, Key, of_host
 from kilonova.common.errors import Conflict
 from kilonova.server.nats_server import Listen, configuration
 from kilonova.server.state import write_text
@@ -27,7 +27,7 @@ def authority_of(seed: Path) -> Authority:
 
 def credentials_of_role(seed: Path, role: str, out: Path) -> None:
     """Write a role's credentials (0600). Conflict when the file is there already."""
-    _write(out, authority_of(seed).credentials(role, EVERYTHING, time.time()).reveal())
+    _write(out, authority_of(seed).credentials(role, ROLES[role], time.time()).reveal())
 
 
 def credentials_of_host(seed: Path, host: str, out: Path) -> None:

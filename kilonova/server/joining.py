@@ -38,7 +38,7 @@ def join(asked: Asked) -> str:
         raise Conflict(
             f"{asked.config} is there already: this machine has joined; start it without --join"
         )
-    got = _ask(asked)
+    got, own_address = _ask(asked)
     host, folder = str(got["host"]), asked.config.absolute().parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_text(folder / f"{host}.creds", got["credentials"])
@@ -47,13 +47,15 @@ def join(asked: Asked) -> str:
         write_text(folder / "bus-ca.pem", got["ca"])
         bus["ca"] = str(folder / "bus-ca.pem")
     agent = {"driver": asked.driver, "cell": got["cell"], "name": host}
+    agent["console_listen"] = own_address
     if asked.ca is not None:
         agent["ca"] = str(asked.ca.absolute())
     write_text(asked.config, _toml(deployment={"state_dir": asked.state_dir}, bus=bus, agent=agent))
     return host
 
 
-def _ask(asked: Asked) -> dict[str, Any]:
+def _ask(asked: Asked) -> tuple[dict[str, Any], str]:
+    """Return what the deployment gave, and by which of its addresses this machine reached it."""
     at = urlsplit(asked.url)
     local = at.hostname in ("127.0.0.1", "::1", "localhost")
     if at.scheme not in ("http", "https") or at.hostname is None:
@@ -71,6 +73,8 @@ def _ask(asked: Asked) -> dict[str, Any]:
     try:
         body = json.dumps({"token": asked.token})
         path = at.path.rstrip("/") + "/join/hosts"
+        connection.connect()
+        own_address = str(connection.sock.getsockname()[0])
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         value = json.loads(answer.read() or b"null")
@@ -82,7 +86,7 @@ def _ask(asked: Asked) -> dict[str, Any]:
         words: Any = next(iter(value.values()), {}) if isinstance(value, dict) else {}
         said = words.get("message") if isinstance(words, dict) else None
         raise NotJoined(said or f"{asked.url} takes no hosts: HTTP {answer.status}")
-    return value
+    return value, own_address
 
 
 def _toml(**tables: dict[str, Any]) -> str:

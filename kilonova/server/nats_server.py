@@ -85,6 +85,14 @@ def free_port(address: str = "127.0.0.1") -> int:
         return port
 
 
+def usable_port(wanted: int, address: str) -> int:
+    """Return the wanted port, or any that nobody uses where somebody has it (or 0 is wanted)."""
+    with contextlib.suppress(OSError), socket.create_server((address, wanted)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+    return free_port(address)
+
+
 class NatsServer:
     """One server process in a directory of its own. It keeps nothing: a restart is a wipe."""
 

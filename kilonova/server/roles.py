@@ -2,6 +2,7 @@
 
 from kilonova.common import memory
 from kilonova.objects import base
+from kilonova.server import console_role
 from kilonova.server.process import Process
 
 
@@ -19,6 +20,7 @@ class Api(Process):
             self.open_services(self.open_socket())
             self.open_nudges()
             self.open_picture(hears=False)
+            self.later(console_role.serve(self.services, self.plan.settings.console_url))
             self.open_http()
         except BaseException:
             self.stop()

@@ -10,6 +10,7 @@ from kilonova.agent.uploads import HostFiles
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
 from kilonova.common.ids import new_uuid
+from kilonova.console.gate import ConsoleGate
 from kilonova.objects.host import Inventory
 from kilonova.server.access import ImageAccess
 from kilonova.server.plan import Plan
@@ -20,7 +21,7 @@ from kilonova.virt.fake.world import World
 class FakeHosts:
     """One agent per host; guests survive in one file of the state directory.
 
-    hosts: (cell, name) of each. bus_of(host): its connection.
+    hosts: (cell, name) of each. bus_of(host): its connection. gate: where consoles of another process are fetched.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class FakeHosts:
         hosts: Sequence[tuple[str, str]],
         bus_of: Callable[[str], Bus],
         access: ImageAccess,
+        gate: ConsoleGate | None = None,
     ) -> None:
         self.plan = plan
         s = plan.settings
@@ -65,6 +67,7 @@ class FakeHosts:
                     clock=plan.clock,
                     heartbeat_s=s.heartbeat_s,
                     files=HostFiles(plan.state_dir / "copies" / host, send),
+                    gate=gate,
                 )
             )
 

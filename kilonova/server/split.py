@@ -9,14 +9,23 @@ tls/                 certificate authority and the servers' certificate
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from kilonova.bus.credentials import ACCOUNT, EVERYTHING, Authority, Key, Permissions, of_host
+from kilonova.bus.credentials import (
+    ACCOUNT,
+    EVERYTHING,
+    ROLES,
+    Authority,
+    Key,
+    Permissions,
+    of_host,
+)
 from kilonova.common.config import Settings
 from kilonova.common.deployment import NEIGHBOURS
 from kilonova.server import tls
-from kilonova.server.nats_server import Listen, NatsServer, free_port
+from kilonova.server.nats_server import Listen, NatsServer, free_port, usable_port
 from kilonova.server.postgresql_server import PostgresqlServer
 from kilonova.server.simulated import named
 from kilonova.server.state import write_text
@@ -52,6 +61,7 @@ class Layout:
         self.asked = asked
         self.directory = asked.directory / "split"
         self.hosts = named(asked.cells, asked.hosts)
+        self.console_port = usable_port(asked.settings.console_port, asked.listen)
         self.nats = NatsServer(self.directory / "nats", self._listen())
         self.postgresql = (
             PostgresqlServer(self.directory / "postgresql")
@@ -64,8 +74,6 @@ class Layout:
         return Listen("127.0.0.1", free_port(), (Path(cert), Path(key)))
 
     def _names(self) -> list[str]:
-        from urllib.parse import urlsplit
-
         public = urlsplit(self.asked.public_url).hostname
         return [self.asked.listen, *([public] if public else [])]
 
@@ -80,8 +88,8 @@ class Layout:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         authority = Authority(self._account())
         self.nats.configure(authority, time.time())
-        for role in ("api", "conductor"):
-            self._credentials(authority, role, EVERYTHING)
+        for role, permissions in ROLES.items():
+            self._credentials(authority, role, permissions)
         if len(self.hosts) <= OWN_CREDENTIALS:
             for _, host in self.hosts:
                 self._credentials(authority, host, of_host(host))
@@ -91,6 +99,7 @@ class Layout:
             write_text(self.config(f"agent-{cell}"), self._agent(cell))
         for role in ("api", "conductor"):
             write_text(self.config(role), self._control(role))
+        write_text(self.config("console"), self._console())
 
     def cells(self) -> list[str]:
         """Return the names of the cells."""
@@ -120,7 +129,7 @@ class Layout:
         asked = self.asked
         databases = {n: self.database_url(n) for n in ("global", "cell0", *NEIGHBOURS)}
         parts = [
-            _settings(asked.settings),
+            _settings(self._told()),
             _table(
                 "deployment",
                 state_dir=str(asked.directory),
@@ -132,9 +141,35 @@ class Layout:
             *(_table(f"cells.{c}", database=self.database_url(c)) for c in self.cells()),
         ]
         if role == "api":
-            cert = dict(zip(("cert", "key"), asked.cert, strict=True)) if asked.cert else {}
-            parts.append(_table("api", listen=asked.listen, port=asked.port, **cert))
+            parts.append(_table("api", listen=asked.listen, port=asked.port, **self._cert()))
         return "\n".join(parts)
+
+    def _console(self) -> str:
+        asked = self.asked
+        parts = [
+            _settings(self._told()),
+            _table(
+                "deployment",
+                state_dir=str(self.directory / "console"),
+                public_url=asked.public_url,
+            ),
+            self._bus("console"),
+            _table("console", listen=asked.listen, port=self.console_port, **self._cert()),
+        ]
+        return "\n".join(parts)
+
+    def _cert(self) -> dict[str, str]:
+        cert = self.asked.cert
+        return {} if cert is None else {"cert": cert[0], "key": cert[1]}
+
+    def _told(self) -> Settings:
+        """Return the settings with how browsers reach the console proxy."""
+        if self.asked.settings.console_url is not None:
+            return self.asked.settings
+        at = urlsplit(self.asked.public_url)
+        host = f"[{at.hostname}]" if ":" in (at.hostname or "") else at.hostname
+        scheme = "https" if self.asked.cert else "http"
+        return replace(self.asked.settings, console_url=f"{scheme}://{host}:{self.console_port}")
 
     def _agent(self, cell: str) -> str:
         own = len(self.hosts) <= OWN_CREDENTIALS

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import re
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ def running(asked: Asked, step: Callable[[str], None]) -> Iterator[dict[str, str
         supervisor.start(_roles(layout, logs))
         step(f"{len(supervisor.members)} processes started")
         wait_until_ready(asked, hosts=len(layout.hosts))
+        _wait_for_port(asked, layout.console_port)
         step("the API answers, and hosts are up")
         yield projects
     finally:
@@ -72,6 +74,8 @@ def _roles(layout: Layout, logs: Path) -> list[Member]:
         role = name.partition("-")[0]
         command = program(role, "--config", str(layout.config(role)))
         members.append(Member(name, command, logs / f"{name}.log"))
+    command = program("console", "--config", str(layout.config("console")))
+    members.append(Member("console", command, logs / "console.log"))
     for cell in layout.cells():
         name = f"agent-{cell}"
         command = program("agent", "--config", str(layout.config(name)))
@@ -108,6 +112,21 @@ def wait_until_ready(asked: Asked, hosts: int) -> None:
                 f"{asked.directory / 'logs'} may say why"
             )
         time.sleep(0.05)
+
+
+def _wait_for_port(asked: Asked, port: int) -> None:
+    """Wait until the console proxy listens. Raises StartFailed."""
+    end = time.monotonic() + READY_S
+    while True:
+        try:
+            socket.create_connection((_reached_at(asked.listen).strip("[]"), port), 5).close()
+            return
+        except OSError as exc:
+            if time.monotonic() > end:
+                raise StartFailed(
+                    f"the console proxy does not listen: {exc}; see {asked.directory / 'logs'}"
+                ) from exc
+            time.sleep(0.05)
 
 
 def _reached_at(listen: str) -> str:

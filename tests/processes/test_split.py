@@ -131,7 +131,7 @@ def gone(client: Client, server: str) -> None:
 
 def test_each_role_is_a_process(split: Split) -> None:
     pids = split.pids()
-    assert set(pids) - {"postgresql"} == {"nats", "conductor", "api", "agent-cell1"}
+    assert set(pids) - {"postgresql"} == {"nats", "conductor", "api", "console", "agent-cell1"}
     assert len({*pids.values(), split.what["pid"]}) == len(pids) + 1
     environment = Path(f"/proc/{pids['agent-cell1']}/environ").read_text()
     config = (split.directory / "split" / "agent-cell1.toml").read_text()
@@ -454,7 +454,7 @@ def test_two_conductors_share(tmp_path: Path) -> None:
 
 
 def test_what_the_api_answers_without_an_engine(split: Split) -> None:
-    """Explanations, zones, operations and status are read from the databases; consoles say that they are not there."""
+    """Explanations, zones, operations and status are read from the databases."""
     admin, demo = split.admin, split.demo
     server = demo.boot("asked-about")
     wait(demo, server, "ACTIVE")
@@ -473,8 +473,6 @@ def test_what_the_api_answers_without_an_engine(split: Split) -> None:
     there = demo.boot("in-zone", availability_zone="far")
     wait(demo, there, "ACTIVE")  # the conductor knows at once what an api changed
     assert admin.show(there)["OS-EXT-SRV-ATTR:host"] == add["add_host"]["host"]
-    body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
-    assert demo.call("POST", f"{V}/{there}/remote-consoles", body).status == 503
     for one in (server, there):
         demo.delete(f"{V}/{one}")
         gone(demo, one)

@@ -69,6 +69,25 @@ def test_a_host_says_what_is_its_own(deployment: Deployment) -> None:
     assert {b.decode() for b in box.bodies(4)} == {s for s, _ in box.got}
 
 
+def test_a_console_proxy_asks_one_thing(deployment: Deployment) -> None:
+    """It faces browsers: what it could say if it were taken over is a token that somebody showed it."""
+    box = Box()
+    for subject in ("agent.h1.query", "agent.h1.order", "console.admit"):
+        deployment.control.subscribe(subject, box)
+    proxy = deployment.bus("console", credentials.CONSOLE)
+    deployment.control.subscribe("console.admit", lambda s, b: b + b" admitted")
+    for subject in ("agent.h1.query", "agent.h1.order", "report.h1"):
+        proxy.publish(subject, b"a lie")
+    heard = Box()
+    proxy.subscribe("agent.h1.query", heard)
+    assert proxy.request("console.admit", b"token", GUARD_S)
+    assert [s for s, _ in box.got] == ["console.admit"]
+    assert heard.got == []
+    for role in credentials.ROLES:
+        with pytest.raises(BadCredentials):
+            credentials.of_host(role)
+
+
 def test_a_host_hears_what_is_for_it_and_answers(deployment: Deployment) -> None:
     box, host = Box(), deployment.host("h2")
     host.subscribe("agent.h2.order", box)

@@ -52,8 +52,10 @@ def test_what_is_right_is_read(tmp_path: Path) -> None:
     assert tables.api.port == 443
     for role in ("api", "conductor"):
         deployment.needed(file, tables, role)
-    with pytest.raises(BadConfig, match="holds no database"):
-        deployment.needed(file, tables, "agent")
+    for role in ("agent", "console"):
+        with pytest.raises(BadConfig, match="holds no database"):
+            deployment.needed(file, tables, role)
+    assert tables.console.port == 6080
 
 
 def test_no_tables_are_fine(tmp_path: Path) -> None:
@@ -67,6 +69,10 @@ def test_no_tables_are_fine(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("port = 443", "port = 70000", r"\[api\] port must be from 0 to 65535"),
+        ("[api]", "[console]\nport = -1\n[api]", r"\[console\] port must be from 0 to 65535"),
+        ("[api]", '[console]\nkey = "/k"\n[api]', r"\[console\] cert and key go together"),
+        ("[api]", "[agent]\nconsole_port = 70000\n[api]", r"\[agent\] console_port must be from 0"),
+        ("[api]", '[agent]\nconsole_listen = "::"\n[api]', r"\[agent\] console_address is needed"),
         ("port = 443", 'port = "x"', r"\[api\]: port must be int"),
         ("port = 443", 'cert = "/c"', r"\[api\] cert and key go together"),
         ("port = 443", "prot = 443", r"\[api\] prot is not a setting; known are listen"),
