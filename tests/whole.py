@@ -1,6 +1,7 @@
 """A whole simulated cloud in this process, and the people who use it.
 
-People: ``admin``; ``demo`` (member) and ``reader`` of project demo; ``other``, a member of project other; ``service``.
+People: ``admin``; ``demo`` (member), ``reader`` and ``manager`` of project demo; ``other``, a member of project other;
+``service``.
 Speak with it as one of them by ``whole.call(…, who="reader")``, or by a client of one: ``whole.demo.boot("web")``.
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ __all__ = ["LATEST", "Answer", "Client", "Whole", "running", "until"]
 PASSWORD = "correct-horse-battery-7"
 ROLES = {
     "reader": ("demo", "reader"),
+    "manager": ("demo", "manager"),
     "other": ("other", "member"),
     "service": ("other", "service"),
 }

@@ -20,6 +20,11 @@ _SWAP = Q(
     .where(m.c.server == P("server_"), m.c.epoch == P("epoch_"), m.c.cell == P("cell_"))
     .values(cell=P("cell"), host=P("host"), updated_at=P("updated_at"))
 )
+_FOLLOW = Q(
+    sa.update(m)
+    .where(m.c.server == P("server_"), m.c.cell == P("cell_"))
+    .values(cell=P("cell"), host=P("host"), updated_at=P("updated_at"))
+)
 _EPOCH = Q(
     sa.update(m)
     .where(m.c.server == P("server_"), m.c.epoch == P("epoch_"))
@@ -142,6 +147,12 @@ def swap(
     """Let a server be seen in another cell; False when another operation (a delete) was accepted since ``epoch``."""
     values = {"server_": server, "epoch_": epoch, "cell_": source, "cell": target, "host": host}
     return tx.run(_SWAP, **values, updated_at=now) == 1
+
+
+def follow(tx: Tx, server: str, *, source: str, target: str, host: str, now: float) -> bool:
+    """Let a server whose guest has gone to another cell be seen there, whatever (a delete) was accepted since."""
+    values = {"server_": server, "cell_": source, "cell": target, "host": host}
+    return tx.run(_FOLLOW, **values, updated_at=now) == 1
 
 
 def take_epoch(tx: Tx, server: str, epoch: int, now: float) -> bool:

@@ -180,6 +180,12 @@ class UnshelveAway(CrossCellParams, frozen=True, kw_only=True):
     unpin: bool = False
 
 
+class LiveAway(CrossCellParams, frozen=True, kw_only=True):
+    """Parameters of a live migration to another cell. block: whether local disks are copied; None: if there are any."""
+
+    block: bool | None = None
+
+
 class RescueParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of a rescue. image: what the guest boots from. password: reference of a secret, "" in an older one."""
 

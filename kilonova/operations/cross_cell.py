@@ -242,7 +242,7 @@ class Beginning:
     def _migration(self, tx: Tx, row: Row) -> None:
         """Write the migration, marked as one to another cell before anything else is done (CC-3.1)."""
         p = self.params
-        kind = "migration" if self.kind == "server_migrate_cross_cell" else "resize"
+        kind, status = _MOVES.get(self.kind, ("resize", "pre-migrating"))
         migrations.add(
             tx,
             uuid=p.migration,
@@ -251,7 +251,7 @@ class Beginning:
             user_id=row["user_id"],
             operation=self.operation,
             kind=kind,
-            status="pre-migrating",
+            status=status,
             source_host=row["host"],
             source_node=row["node"] or row["host"],
             old_flavor=row["flavor"],
@@ -264,10 +264,15 @@ class Beginning:
         migrations.mark_cross_cell(tx, p.migration)
 
 
+_MOVES = {  # kind -> as the API calls its migration, how that stands at first
+    "server_migrate_cross_cell": ("migration", "pre-migrating"),
+    "live_migrate_cross_cell": ("live-migration", "accepted"),
+}
 _STATUS = {"confirm_resize_cross_cell": "confirming", "revert_resize_cross_cell": "reverting"}
 
 
 _CONDUCTOR = {
+    "live_migrate_cross_cell": "compute_live_migration",
     "confirm_resize_cross_cell": "conductor_confirm_snapshot_based_resize",
     "revert_resize_cross_cell": "conductor_revert_snapshot_based_resize",
 }

@@ -3,13 +3,13 @@
 Nothing here touches the guest or the source's records but the migration, so that another host can be tried (CC-5.12).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
 
 from kilonova.cells import move
-from kilonova.common.errors import KilonovaError, NotFound, Unavailable
+from kilonova.common.errors import Conflict, KilonovaError, NotFound, Unavailable
 from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.network.interface import PortBindingFailed
@@ -33,6 +33,19 @@ TRIES = 5
 THERE = "there"
 PRE_CHECK = "Migration pre-check error: "
 _decode, _encode = msgspec.json.decode, msgspec.json.encode
+
+
+def begin(run: Run) -> Output:
+    """Take the server, unless the accept did. Raises Conflict when something else came first."""
+    cross_cell.in_cell(run, run.params.source_cell, cross_cell.Beginning.of(run).write)
+    return {}
+
+
+def erase_source(run: Run) -> Output:
+    """Take every record of the server out of the cell that it left."""
+    cell = run.params.source_cell
+    cross_cell.in_cell(run, cell, lambda tx: move.remove(tx, run.resource))
+    return {}
 
 
 def source_row(run: Run) -> Row:
@@ -100,6 +113,19 @@ def place(run: Run) -> Output:
     raise refused or StepFailed("No valid host was found.")
 
 
+def cell_of_choice(
+    services: Services, asked: RequestedServer, cell: str, avoid: Set[str]
+) -> str | None:
+    """Return the cell that the scheduler would take, rather ``cell``; None when there is no host at all."""
+    if asked.requested_host is not None:
+        state = services.hosts.find(asked.requested_host)
+        return None if state is None else state.cell
+    try:
+        return str(services.scheduling.prefer(asked, cell, avoid)["cell"])
+    except (NoValidHost, Conflict):
+        return None
+
+
 def wanted(services: Services, params: CrossCellParams, row: Row) -> RequestedServer:
     """Return what the scheduler is asked: the server as it was asked for, in its new size."""
     mapping = services.world.read(lambda tx: mappings.find(tx, params.server_id))
@@ -108,10 +134,10 @@ def wanted(services: Services, params: CrossCellParams, row: Row) -> RequestedSe
     return decode(mapping["requested"], RequestedServer).replace(
         flavor=moving.new_flavor(params),
         image=guest_orders.system_of(row).image,
-        availability_zone=row["requested_zone"],
+        availability_zone=None if params.force else row["requested_zone"],
         requested_host=params.to_host,
         requested_node=None,
-        force_host=False,
+        force_host=params.force,
     )
 
 
@@ -144,20 +170,25 @@ def copy_records(run: Run) -> Output:
         cross_cell.event(tx, run, "conductor_migrate_server", None)
 
     cross_cell.in_cell(run, run.params.source_cell, going)
-    records = services.cell(run.params.source_cell).read(lambda tx: move.read(tx, run.resource))
     row = source_row(run)
     system = guest_orders.system_of(row)
     kept = msgspec.structs.replace(system, old_vm_state=row["vm_state"])
-    columns = {
-        "host": where["host"],
-        "node": where["node"],
-        "availability_zone": where["zone"],
-        "system_metadata": _encode(kept).decode(),
-    }
-    cross_cell.in_cell(
-        run, where["cell"], lambda tx: move.write(tx, run.resource, records, **columns)
-    )
+    put_copy(run, system_metadata=_encode(kept).decode())
     return {}
+
+
+def put_copy(run: Run, **columns: Any) -> None:
+    """Put all records of the server into the target cell, in one transaction, in place of what is there. Repeatable.
+
+    columns: of its row, that differ there; hidden unless they say otherwise.
+    """
+    services: Services = run.services
+    where = run.outputs["place"]
+    records = services.cell(run.params.source_cell).read(lambda tx: move.read(tx, run.resource))
+    at = {"host": where["host"], "node": where["node"], "availability_zone": where["zone"]}
+    cross_cell.in_cell(
+        run, where["cell"], lambda tx: move.write(tx, run.resource, records, **at, **columns)
+    )
 
 
 def remove_copy(run: Run) -> None:

@@ -8,7 +8,13 @@ from kilonova.common.errors import NotFound
 from kilonova.db import mappings, migrations
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode
-from kilonova.objects.server import DiskRequest, FlavorRecord, LiveMigrateParams, RequestedServer
+from kilonova.objects.server import (
+    CrossCellParams,
+    DiskRequest,
+    FlavorRecord,
+    LiveMigrateParams,
+    RequestedServer,
+)
 from kilonova.operations import guest_orders, server_disks, server_volumes
 from kilonova.operations.services import Services
 from kilonova.placement import allocations
@@ -25,6 +31,18 @@ def source_of(run: Run) -> str:
 def target_of(run: Run) -> str:
     """Return the host that was chosen."""
     return str(run.outputs["place"]["host"])
+
+
+def cell_of(run: Run) -> str:
+    """Return the cell that has the server's record at this step: home, unless it moves to another cell."""
+    if not isinstance(run.params, CrossCellParams):
+        return run.home
+    return str(run.outputs["place"]["cell"] if "migrate" in run.outputs else run.params.source_cell)
+
+
+def row_of(run: Run) -> Row:
+    """Return the server's record."""
+    return guest_orders.server_row(run.services, cell_of(run), run.resource)
 
 
 def wanted(mapping: Row, row: Row, params: LiveMigrateParams) -> RequestedServer:
@@ -110,7 +128,7 @@ def unplace(run: Run) -> None:
 def reach(run: Run) -> Output:
     """Let the destination have the ports, inactive, and reach the volumes. Raises NotYet while that is prepared."""
     services: Services = run.services
-    target, row = target_of(run), guest_orders.server_row(services, run.home, run.resource)
+    target, row = target_of(run), row_of(run)
     if services.network.binding_extended:
         services.network.add_bindings(run.resource, target)
     made: dict[str, str] = {}
@@ -144,7 +162,7 @@ def unreach(run: Run) -> None:
     where = run.outputs.get("place")
     if where is not None and services.network.binding_extended:
         services.network.delete_bindings(run.resource, str(where["host"]))
-    row = guest_orders.server_row(services, run.home, run.resource)
+    row = row_of(run)
     for disk in server_disks.of_row(row):
         services.volumes.remove_attachment(key=_key(run, disk))
 

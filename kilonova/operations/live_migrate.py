@@ -56,12 +56,14 @@ from kilonova.operations import (
 from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.live_ends import (
+    cell_of,
     decide,
     disks_there,
     place,
     placed,
     ports_of,
     reach,
+    row_of,
     source_of,
     target_of,
     unplace,
@@ -109,7 +111,7 @@ def start(
     """
     check_lock(ctx, found)
     row = accept.startable(found, TRANSITION)
-    _check_hosts(services, found.id, row["host"], host)
+    check_hosts(services, found.id, row["host"], host)
     if dry:
         params = LiveMigrateParams(server_id=found.id, to_host=host, force=force)
         decide(services, found.mapping["cell"], wanted(found.mapping, row, params), {row["host"]})
@@ -133,7 +135,7 @@ def start(
     )
 
 
-def _check_hosts(services: Services, server_id: str, source: str, target: str | None) -> None:
+def check_hosts(services: Services, server_id: str, source: str, target: str | None) -> None:
     """Refuse a source that does not answer, and a target that cannot be one. source of the words: Nova's exceptions."""
     if not services.hosts.is_up(source):
         raise Conflict("Service is unavailable at this time.", host=source)
@@ -192,18 +194,14 @@ def refused(run: Run, answer: Answer) -> None:
 
 def _build_here(run: Run) -> GuestBuild:
     """Return the guest as it runs at the source."""
-    services: Services = run.services
-    return guest_orders.build_of(
-        services, guest_orders.server_row(services, run.home, run.resource)
-    )
+    return guest_orders.build_of(run.services, row_of(run))
 
 
 def _build_there(run: Run) -> GuestBuild:
     """Return the guest as it is at the destination: its volumes are reached from there."""
-    services: Services = run.services
-    row = guest_orders.server_row(services, run.home, run.resource)
+    row = row_of(run)
     return guest_orders.build_of(
-        services, {**dict(row), "host": target_of(run), "disks": disks_there(run, row)}
+        run.services, {**dict(row), "host": target_of(run), "disks": disks_there(run, row)}
     )
 
 
@@ -269,7 +267,7 @@ def _show_line(run: Run) -> None:
     inside = services.engine.queues.enter(QUEUE, source_of(run), (run.home, run.operation))
     if inside:
         now = services.now()
-        services.cell(run.home).write(
+        services.cell(cell_of(run)).write(
             lambda tx: migrations.advance(tx, run.params.migration, "queued", "running", now)
         )
 
@@ -356,11 +354,9 @@ def order_leave(run: Run) -> Order:
 
 def order_arrive(run: Run) -> Order:
     """Have the destination keep the guest."""
-    services: Services = run.services
-    row = guest_orders.server_row(services, run.home, run.resource)
     payload = GuestLiveArrive(
         server_id=run.resource,
-        build=guest_orders.build_of(services, row),
+        build=guest_orders.build_of(run.services, row_of(run)),
         plug=not run.outputs["reach"]["plugged"],
     )
     return guest_orders.order(run, target_of(run), "guest_live_arrive", payload, TIDY_S)
@@ -397,22 +393,27 @@ def release(run: Run) -> Output:
 
 def settle(tx: Tx, run: Run, output: Output) -> None:
     """As before, on another host."""
+    end(tx, run, TRANSITION)
+
+
+def end(tx: Tx, run: Run, transition: states.Transition) -> None:
+    """Say that it worked, in the cell that has the server's record."""
     result = run.outputs["arrive"]
     columns = {"devices": result["devices"]} if "devices" in result else {}
     power = result.get("power_state") or run.outputs["migrate"]["power_state"] or None
-    settling.succeed(tx, run, TRANSITION, power_state=power, step="release", **columns)
+    settling.succeed(tx, run, transition, power_state=power, step="release", **columns)
     migrations.set_status(tx, run.params.migration, "completed", run.services.now())
+
+
+def status_of(run: Run) -> str:
+    """Return how a migration that was unwound stands; failed: nothing had begun to move."""
+    return "cancelled" if run.cancelled else "error" if "prepare" in run.outputs else "failed"
 
 
 def fail(tx: Tx, run: Run) -> None:
     """As before, where it was."""
-    status = "cancelled" if run.cancelled else "failed" if _never_began(run) else "error"
-    migrations.set_status(tx, run.params.migration, status, run.services.now())
+    migrations.set_status(tx, run.params.migration, status_of(run), run.services.now())
     settling.fail(tx, run, TRANSITION, step="migrate")
-
-
-def _never_began(run: Run) -> bool:
-    return "prepare" not in run.outputs
 
 
 SAGA = register(

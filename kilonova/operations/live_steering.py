@@ -62,7 +62,8 @@ def abort(services: Services, found: Found, number: str, *, early: bool) -> None
     def cancel(tx: Tx) -> None:
         journal.request_cancel(tx, row["operation"], now=now, nudge=nudge)
 
-    services.cell(found.mapping["cell"]).write(cancel)
+    home = services.world if row["cross_cell"] else services.cell(found.mapping["cell"])
+    home.write(cancel)
     live_moves.steer(services, row["source_host"], found.id, LiveWish.ABORT)
 
 

@@ -39,6 +39,7 @@ OPERATIONS = (
     "revert_resize_cross_cell",
     "server_unshelve_cross_cell",
     "live_migrate",
+    "live_migrate_cross_cell",
     "interface_attach",
     "interface_detach",
     "volume_attach",

@@ -290,7 +290,11 @@ def _end_row(tx: Tx, run: Run, now: float, kept: Sequence[str], *, fenced: bool)
 def end_row(tx: Tx, run: Run, output: Output) -> None:
     """Make the row a compact record, in the transaction that ends the operation."""
     services: Services = run.services
-    if run.home != services.world.name:
+    if run.home == services.world.name:
+        return
+    if output["cell"] != run.home and servers.find(tx, run.resource) is None:
+        actions.erase(tx, run.operation)  # it moved to another cell, and its history with it
+    else:
         _end_row(tx, run, services.now(), output["kept"], fenced=False)
 
 

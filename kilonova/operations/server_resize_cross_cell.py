@@ -29,7 +29,7 @@ import msgspec
 
 from kilonova.cells import move
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, Conflict
+from kilonova.common.errors import BadRequest
 from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, migrations, quotas, servers
 from kilonova.db.engine import Row, Tx
@@ -64,16 +64,9 @@ from kilonova.saga.definition import (
     Step,
     register,
 )
-from kilonova.scheduler.select import NoValidHost
 
 BACK = "back"
 _encode = msgspec.json.encode
-
-
-def begin(run: Run) -> Output:
-    """Take the server, unless the accept did. Raises Conflict when something else came first."""
-    cross_cell.in_cell(run, run.params.source_cell, cross_cell.Beginning.of(run).write)
-    return {}
 
 
 # -- the source
@@ -306,7 +299,7 @@ def unwound_record(tx: Tx, run: Run) -> None:
 _WITH_COPY = NoUndo("goes with the copy, or is set at the end of the unwind")
 _ONLY_ON = NoUndo("past the point of no return")
 STEPS: tuple[Step | Ask, ...] = (
-    Step("begin", begin, _WITH_COPY, 30.0),
+    Step("begin", there.begin, _WITH_COPY, 30.0),
     Step("check", there.check, NoUndo("only looks"), 30.0),
     Step(
         "place",
@@ -440,17 +433,10 @@ def start(
 
 def _cell_of_choice(services: Services, params: CrossCellParams, row: Row, cell: str) -> str | None:
     """Return the cell that the scheduler would take, None when there is no host at all."""
-    if params.to_host is not None:
-        state = services.hosts.find(params.to_host)
-        return None if state is None else state.cell
     same = services.setting("allow_resize_to_same_host", True)
     stays = same and params.new_flavor != params.old_flavor
     asked = there.wanted(services, params, row)
-    try:
-        chosen = services.scheduling.prefer(asked, cell, set() if stays else {row["host"]})
-    except (NoValidHost, Conflict):
-        return None
-    return str(chosen["cell"])
+    return there.cell_of_choice(services, asked, cell, set() if stays else {row["host"]})
 
 
 def _check_disk(row: Row, old: FlavorRecord, new: FlavorRecord) -> None:

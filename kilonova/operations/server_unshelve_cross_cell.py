@@ -52,15 +52,8 @@ from kilonova.saga.definition import (
     StepFailed,
     register,
 )
-from kilonova.scheduler.select import NoValidHost
 
 KIND = "server_unshelve_cross_cell"
-
-
-def begin(run: Run) -> Output:
-    """Take the server, unless the accept did. Raises Conflict when something else came first."""
-    cross_cell.in_cell(run, run.params.source_cell, cross_cell.Beginning.of(run).write)
-    return {}
 
 
 def wanted(services: Services, p: UnshelveAway, row: Row) -> RequestedServer:
@@ -101,12 +94,7 @@ def unclaim(tx: Tx, run: Run) -> None:
 
 def copy_records(run: Run) -> Output:
     """Put a complete hidden copy into the other cell, in one transaction."""
-    where, source = run.outputs["place"], run.params.source_cell
-    records = run.services.cell(source).read(lambda tx: move.read(tx, run.resource))
-    columns = {"host": where["host"], "node": where["node"], "availability_zone": where["zone"]}
-    cross_cell.in_cell(
-        run, where["cell"], lambda tx: move.write(tx, run.resource, records, **columns)
-    )
+    there.put_copy(run)
     return {}
 
 
@@ -160,13 +148,6 @@ def show(run: Run) -> Output:
     return {"image": shelving.shelved_image(source)}
 
 
-def erase(run: Run) -> Output:
-    """Take every record of the server out of the cell that it left."""
-    cell = run.params.source_cell
-    cross_cell.in_cell(run, cell, lambda tx: move.remove(tx, run.resource))
-    return {}
-
-
 def finish(run: Run) -> Output:
     """Delete the image; what was written to it is on the host now."""
     now, image = run.services.now(), run.outputs["show"]["image"]
@@ -202,7 +183,7 @@ SAGA = register(
         version=1,
         params=UnshelveAway,
         steps=(
-            Step("begin", begin, NoUndo("the end of the unwind does it"), 30.0),
+            Step("begin", there.begin, NoUndo("the end of the unwind does it"), 30.0),
             Step(
                 "place",
                 place,
@@ -226,7 +207,7 @@ SAGA = register(
             ),
             Step("show", show, there.unshow, 60.0),
             there.SWAP,
-            Step("source", erase, _ONLY_ON, 60.0),
+            Step("source", there.erase_source, _ONLY_ON, 60.0),
             Step("finish", finish, _ONLY_ON, 60.0),
         ),
         unwound=unwound,
@@ -255,7 +236,7 @@ def start(
     accept.startable(found, states.TRANSITIONS[KIND])
     asked: dict[str, Any] = {"zone": zone, "unpin": unpin, "to_host": host}
     params = UnshelveAway(server_id=found.id, **asked)
-    target = _cell_of_choice(services, params, row, cell)
+    target = there.cell_of_choice(services, wanted(services, params, row), cell, set())
     if target in (None, cell):
         return None
     more = {**asked, "source_cell": cell, "target_cell": target}
@@ -263,13 +244,3 @@ def start(
     return cross_cell.take(
         services, ctx, cross_cell.Wanted(SAGA, found, more, cross_cell.nothing_more)
     )
-
-
-def _cell_of_choice(services: Services, p: UnshelveAway, row: Row, cell: str) -> str | None:
-    if p.to_host is not None:
-        state = services.hosts.find(p.to_host)
-        return None if state is None else state.cell
-    try:
-        return str(services.scheduling.prefer(wanted(services, p, row), cell, set())["cell"])
-    except NoValidHost:
-        return None

@@ -11,6 +11,7 @@ from kilonova.objects.server import DiskRequest, RequestedServer
 from kilonova.operations import (
     accept,
     confirm_resize_cross_cell,
+    live_migrate_cross_cell,
     resizing,
     revert_resize_cross_cell,
     server_resize_cross_cell,
@@ -25,13 +26,14 @@ from tests.operations.server_world import BIGGER, CONTEXT, ONE, ServerWorld, Sha
 RESIZE, MIGRATE = "server_resize_cross_cell", "server_migrate_cross_cell"
 CONFIRM, REVERT = "confirm_resize_cross_cell", "revert_resize_cross_cell"
 KINDS = (RESIZE, MIGRATE, CONFIRM, REVERT)
-UNSHELVE = "server_unshelve_cross_cell"
+UNSHELVE, LIVE = "server_unshelve_cross_cell", "live_migrate_cross_cell"
 OWN = {
     RESIZE: (),
     MIGRATE: (),
     CONFIRM: (RESIZE,),
     REVERT: (RESIZE,),
     UNSHELVE: ("server_shelve",),
+    LIVE: (),
 }
 
 
@@ -57,13 +59,17 @@ class TwoCells(ServerWorld):
 
     def accept(self, kind: str) -> tuple[str, str]:
         """Accept an operation; those over cells have the global database as their home."""
-        if kind not in (*KINDS, UNSHELVE):
+        if kind not in OWN:
             return super().accept(kind)
         if not self.engines:
             self.engine().open()
         found = accept.find_server(self.services, CONTEXT, self.server)
         if kind == UNSHELVE:
             operation = server_unshelve_cross_cell.start(
+                self.services, CONTEXT, found, host=self.to_host
+            )
+        elif kind == LIVE:
+            operation = live_migrate_cross_cell.start(
                 self.services, CONTEXT, found, host=self.to_host
             )
         elif kind in (RESIZE, MIGRATE):
@@ -130,22 +136,25 @@ class TwoCells(ServerWorld):
 
     def changes(self, state: str) -> dict[str, int]:
         """Return what one operation changes, by how it ended."""
-        action, conductor, cell = TELLS[self.kind]
+        action, teller, cell = TELLS[self.kind]
         if state != "done":
             out = {
                 f"action:{action}:Error": 1,
-                f"event:conductor_{conductor}:Error": 1,
+                f"event:{teller}:Error": 1,
                 f"fault:{cell}": 1 if state == "failed" else 0,
                 f"operation:{self.kind}:{state}": 1,
             }
             if self.kind in (RESIZE, MIGRATE):
                 out["migration:error"] = 1
+            if self.kind == LIVE:
+                out["migration:error" if state == "failed" else "migration:cancelled"] = 1
             return out
         out = {
             RESIZE: self._moved,
             MIGRATE: self._moved,
             CONFIRM: self._confirmed,
             UNSHELVE: self._unshelved,
+            LIVE: self._went_live,
         }.get(self.kind, self._reverted)()
         return {**out, f"operation:{self.kind}:done": 1}
 
@@ -237,6 +246,23 @@ class TwoCells(ServerWorld):
             "attachment:reserved": -(self.shape.own + self.shape.made),
         }
 
+    def _went_live(self) -> dict[str, int]:
+        data, tags = (1 if self.shape.user_data else 0), self.shape.tags
+        state = self._state()
+        return {
+            "mapping:cell1": -1,
+            "mapping:cell2": 1,
+            f"server:cell1:{state}:None": -1,
+            f"server:cell2:{state}:None": 1,
+            "secret:cell1": -data,
+            "secret:cell2": data,
+            "tag:cell1": -tags,
+            "tag:cell2": tags,
+            "action:live-migration:ok": 1,
+            "event:compute_live_migration:Success": 1,
+            "migration:completed": 1,
+        }
+
     def _confirmed(self) -> dict[str, int]:
         local = 0 if self.shape.boot else 1
         return {
@@ -280,10 +306,11 @@ class TwoCells(ServerWorld):
         }
 
 
-TELLS = {  # kind -> its action, the conductor's event, the cell where a failure is told
-    RESIZE: ("resize", "migrate_server", "cell1"),
-    MIGRATE: ("migrate", "migrate_server", "cell1"),
-    CONFIRM: ("confirmResize", "confirm_snapshot_based_resize", "cell2"),
-    REVERT: ("revertResize", "revert_snapshot_based_resize", "cell2"),
-    UNSHELVE: ("unshelve", "migrate_server", "cell1"),
+TELLS = {  # kind -> its action, the event of a failure, the cell where that is told
+    RESIZE: ("resize", "conductor_migrate_server", "cell1"),
+    MIGRATE: ("migrate", "conductor_migrate_server", "cell1"),
+    CONFIRM: ("confirmResize", "conductor_confirm_snapshot_based_resize", "cell2"),
+    REVERT: ("revertResize", "conductor_revert_snapshot_based_resize", "cell2"),
+    UNSHELVE: ("unshelve", "conductor_migrate_server", "cell1"),
+    LIVE: ("live-migration", "compute_live_migration", "cell1"),
 }

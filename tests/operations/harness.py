@@ -135,15 +135,20 @@ def points_of(
     return cases
 
 
-def zombies_of(saga: Saga, skip: frozenset[str] = frozenset()) -> list[Case]:
-    """Return a case per point where a conductor sleeps beyond its lease, wakes up, and goes on (R8)."""
+def zombies_of(
+    saga: Saga, skip: frozenset[str] = frozenset(), trigger: Fault | None = None
+) -> list[Case]:
+    """Return a case per point where a conductor sleeps beyond its lease, wakes up, and goes on (R8).
+
+    trigger: as of ``points_of``.
+    """
     steps = [s for s in saga.steps if s.name not in skip]
     whens = (BEFORE, AFTER, RECORDED)
     cases: list[Case] = [(Fault(s.name, DO, when, PAUSE),) for s in steps for when in whens]
     if saga.forward_only:
         return cases
     last = last_reversible(saga)
-    trigger = Fault(last, DO, AFTER, ERROR)
+    trigger = trigger or Fault(last, DO, AFTER, ERROR)
     for step in steps:
         if _undoable(step):
             cases += [(trigger, Fault(step.name, UNDO, when, PAUSE)) for when in whens]

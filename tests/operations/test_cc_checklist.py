@@ -15,6 +15,7 @@ STORY = "tests/operations/test_cross_cell.py::"
 STATES = "tests/operations/test_cross_cell_states.py::"
 COPY = "tests/unit/test_cell_moves.py::"
 HTTP = "tests/functional/compute/test_cross_cell.py::"
+LIVE = "tests/operations/test_live_cross_cell.py::"
 MATRIX = FAULTS + "test_one_fault_with_local_disks"
 
 CHECKLIST: dict[str, tuple[str, ...]] = {
@@ -125,11 +126,11 @@ CHECKLIST: dict[str, tuple[str, ...]] = {
     # an evacuation stays in its cell
     "12.5": ("tests/operations/test_cross_cell_unshelve.py::test_all_of_it_is_there",),
     "12.6": (STATES + "test_subscribers_are_told_once",),
+    "12.3": (LIVE + "test_one_fault", LIVE + "test_all_of_it_goes_along"),
     "12.2": (STATES + "test_devices_are_claimed_and_released",),
 }
 NOT_HERE = {
     "12.1": "no port of the embedded network asks for bandwidth",
-    "12.3": "no live move between cells",
     "12.4": "disks go by temporary images, not from host to host",
 }
 LINES = {0: 2, 1: 6, 2: 4, 3: 9, 4: 8, 5: 13, 6: 8, 7: 10, 8: 3, 9: 1, 10: 9, 11: 14, 12: 6}

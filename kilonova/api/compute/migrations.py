@@ -1,6 +1,7 @@
 """Migrations: every move of a server, newest first. Those that can be steered: server_live.py."""
 
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.json import decode
@@ -45,16 +46,26 @@ def index(req: Request) -> Any:
     answers, _ = req.cloud.lists.ask_cells(
         lambda tx: migrations.listed(tx, asked, limit + 1, after)
     )
-    found: dict[str, Row] = {}
-    for row in (r for part in answers.values() for r in part):
-        other = found.get(row["uuid"])  # one to another cell has a record in both
-        if other is None or row["updated_at"] > other["updated_at"]:
-            found[row["uuid"]] = row
-    rows = sorted(found.values(), key=lambda r: (r["created_at"], r["uuid"]), reverse=True)
+    rows = sorted(
+        _each_once(req, answers).values(), key=lambda r: (r["created_at"], r["uuid"]), reverse=True
+    )
     out: dict[str, Any] = {"migrations": [_view(req, r) for r in rows[:limit]]}
     if req.version >= V(2, 59) and len(rows) > limit:
         out["migrations_links"] = next_link(req, "/os-migrations", rows[limit - 1]["uuid"])
     return out
+
+
+def _each_once(req: Request, answers: Mapping[str, Sequence[Row]]) -> dict[str, Row]:
+    """Return migration -> its record: of one to another cell, which has one in both, the newer; else the source's."""
+    found: dict[str, tuple[float, bool, Row]] = {}
+    for cell, part in answers.items():
+        for row in part:
+            source = req.cloud.hosts.find(row["source_host"])
+            here = (row["updated_at"], source is not None and source.cell == cell, row)
+            other = found.get(row["uuid"])
+            if other is None or here[:2] > other[:2]:
+                found[row["uuid"]] = here
+    return {uuid: row for uuid, (_, _, row) in found.items()}
 
 
 def _filters(req: Request) -> dict[str, Any]:

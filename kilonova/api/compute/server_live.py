@@ -5,6 +5,7 @@ from typing import Any
 from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas.common import BOOLEAN, Json, true, wrap
+from kilonova.api.compute.server_resize import may_leave_cell
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, query, versioned
 from kilonova.common.clock import iso_micro
@@ -14,7 +15,7 @@ from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.http.schema import extend
 from kilonova.objects.live_orders import LiveProgress
-from kilonova.operations import live_migrate, live_moves, live_steering
+from kilonova.operations import live_migrate, live_migrate_cross_cell, live_moves, live_steering
 from kilonova.scheduler.select import NoValidHost
 
 _MIGRATE = R + "os-migrate-server:migrate_live"
@@ -36,16 +37,14 @@ def migrate(req: Request) -> None:
     if req.version < V(2, 30):
         force = host is not None
     wish = asked["block_migration"]
+    how: dict[str, Any] = {"host": host, "force": force}
+    how["block"] = None if wish == "auto" else true(wish)
+    if may_leave_cell(req, server, live_migrate_cross_cell.POLICY):
+        moved = live_migrate_cross_cell.start(req.cloud, req.ctx, server, **how)
+        if moved is not None:
+            return
     try:
-        live_migrate.start(
-            req.cloud,
-            req.ctx,
-            server,
-            host=host,
-            force=force,
-            block=None if wish == "auto" else true(wish),
-            dry=req.version < V(2, 34),
-        )
+        live_migrate.start(req.cloud, req.ctx, server, **how, dry=req.version < V(2, 34))
     except NoValidHost as exc:
         raise BadRequest(exc.message) from exc
 
@@ -193,6 +192,7 @@ ROUTES = [
 RULES = {
     _MIGRATE: _MANAGER,
     _MIGRATE + ":host": ADMIN,
+    live_migrate_cross_cell.POLICY: ADMIN,
     _OF + "index": _MANAGER,
     _OF + "index:host": ADMIN,
     _OF + "show": ADMIN,

@@ -32,10 +32,10 @@ def resize(req: Request) -> None:
     keep_disk_config(req, server, asked)
 
 
-def may_leave_cell(req: Request, server: Found) -> bool:
-    """Tell whether the caller may have a server moved to another cell, and there is one."""
+def may_leave_cell(req: Request, server: Found, rule: str = cross_cell.POLICY) -> bool:
+    """Tell whether the caller may have a server moved to another cell, by this rule, and there is one."""
     owner = {"project_id": server.mapping["project_id"], "user_id": server.mapping["user_id"]}
-    return len(req.cloud.real_cells()) > 1 and req.may(cross_cell.POLICY, owner)
+    return len(req.cloud.real_cells()) > 1 and req.may(rule, owner)
 
 
 def _across(req: Request, server: Found, flavor_id: str) -> bool:

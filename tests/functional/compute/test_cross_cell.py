@@ -175,7 +175,7 @@ class Poller(threading.Thread):
     def _one(self) -> str:
         got = self.cloud.call("GET", f"{V}/servers/{self.server}", who="admin")
         status = got.json["server"]["status"] if got.status == 200 else ""
-        right = ("ACTIVE", "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE")
+        right = ("ACTIVE", "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE", "MIGRATING")
         return "" if status in right else f"one: {got.status} {status}"
 
 
