@@ -41,7 +41,7 @@ def _moves(server: Server, **asked: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _session(server: Server, log: Path) -> Iterator[Any]:
+def session(server: Server, log: Path) -> Iterator[Any]:
     """One SSH session that counts aloud; yields what tells the newest number."""
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"]
     words = ["ssh", "-i", str(server.key), *(w for o in options for w in ("-o", o))]
@@ -71,7 +71,7 @@ def test_a_session_survives(cloud: RealCloud, tmp_path: Path) -> None:
     server.answers_ssh()
     server.tell("echo kept >/root/marker; sync; echo memory >/dev/shm/marker || true")
     first = _host(server)
-    with _session(server, tmp_path / "ticks") as newest:
+    with session(server, tmp_path / "ticks") as newest:
         until(lambda: newest() > 3, "the session counts")
         for _ in range(2):
             before = _host(server)
