@@ -186,6 +186,12 @@ class LiveAway(CrossCellParams, frozen=True, kw_only=True):
     block: bool | None = None
 
 
+class EvacuateAway(CrossCellParams, frozen=True, kw_only=True):
+    """Parameters of an evacuation into another cell. stay_off: SHUTOFF afterwards."""
+
+    stay_off: bool = False
+
+
 class RescueParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of a rescue. image: what the guest boots from. password: reference of a secret, "" in an older one."""
 

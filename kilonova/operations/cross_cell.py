@@ -267,12 +267,14 @@ class Beginning:
 _MOVES = {  # kind -> as the API calls its migration, how that stands at first
     "server_migrate_cross_cell": ("migration", "pre-migrating"),
     "live_migrate_cross_cell": ("live-migration", "accepted"),
+    "server_evacuate_cross_cell": ("evacuation", "accepted"),
 }
 _STATUS = {"confirm_resize_cross_cell": "confirming", "revert_resize_cross_cell": "reverting"}
 
 
 _CONDUCTOR = {
     "live_migrate_cross_cell": "compute_live_migration",
+    "server_evacuate_cross_cell": "compute_evacuate_instance",
     "confirm_resize_cross_cell": "conductor_confirm_snapshot_based_resize",
     "revert_resize_cross_cell": "conductor_revert_snapshot_based_resize",
 }

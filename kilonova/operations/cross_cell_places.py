@@ -10,13 +10,14 @@ import msgspec
 
 from kilonova.cells import move
 from kilonova.common.errors import Conflict, KilonovaError, NotFound, Unavailable
+from kilonova.common.ids import new_uuid
 from kilonova.db import mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.network.interface import PortBindingFailed
 from kilonova.objects.base import decode
 from kilonova.objects.guest import GuestBuild
 from kilonova.objects.order import Answer, Order
-from kilonova.objects.server import CrossCellParams, RequestedServer
+from kilonova.objects.server import CrossCellParams, FlavorRecord, RequestedServer
 from kilonova.operations import (
     cleanup,
     cross_cell,
@@ -124,6 +125,17 @@ def cell_of_choice(
         return str(services.scheduling.prefer(asked, cell, avoid)["cell"])
     except (NoValidHost, Conflict):
         return None
+
+
+def same_size(flavor: FlavorRecord, cell: str, target: str) -> dict[str, Any]:
+    """Return the parameters of a move that leaves a server's size as it is: its migration, from where, to where."""
+    return {
+        "migration": new_uuid(),
+        "new_flavor": flavor,
+        "old_flavor": flavor,
+        "source_cell": cell,
+        "target_cell": target,
+    }
 
 
 def wanted(services: Services, params: CrossCellParams, row: Row) -> RequestedServer:

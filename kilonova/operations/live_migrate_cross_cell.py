@@ -25,7 +25,6 @@ from typing import Any
 
 from kilonova.cells import move
 from kilonova.common.context import Context
-from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, migrations
 from kilonova.db.engine import Tx
 from kilonova.network.interface import PortBindingFailed
@@ -296,17 +295,10 @@ def start(
     target = there.cell_of_choice(
         services, there.wanted(services, params, row), cell, {row["host"]}
     )
-    if target in (None, cell):
+    if target is None or target == cell:
         return None
     live.check_hosts(services, found.id, row["host"], host)
-    more = {
-        **asked,
-        "migration": new_uuid(),
-        "new_flavor": flavor,
-        "old_flavor": flavor,
-        "source_cell": cell,
-        "target_cell": target,
-    }
+    more = {**asked, **there.same_size(flavor, cell, target)}
     return cross_cell.take(
         services, ctx, cross_cell.Wanted(SAGA, found, more, cross_cell.nothing_more)
     )

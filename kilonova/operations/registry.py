@@ -38,6 +38,7 @@ OPERATIONS = (
     "confirm_resize_cross_cell",
     "revert_resize_cross_cell",
     "server_unshelve_cross_cell",
+    "server_evacuate_cross_cell",
     "live_migrate",
     "live_migrate_cross_cell",
     "interface_attach",

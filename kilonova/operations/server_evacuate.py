@@ -70,7 +70,7 @@ def start(
     """
     check_lock(ctx, found)
     row = accept.startable(found, TRANSITION)
-    _check_hosts(services, row["host"], host)
+    check_hosts(services, row["host"], host)
     migration = new_uuid()
     move = resizing.Move(migration, "evacuation", status="accepted")
 
@@ -91,7 +91,7 @@ def start(
     )
 
 
-def _check_hosts(services: Services, source: str, target: str | None) -> None:
+def check_hosts(services: Services, source: str, target: str | None) -> None:
     """Refuse a host that may still run the server, and a target that cannot be one."""
     if services.hosts.is_up(source):
         raise BadRequest(f"Compute service of {source} is still in use.")
@@ -175,20 +175,33 @@ def unplace(run: Run) -> None:
 def unbind(run: Run) -> None:
     """Bind the ports to the old host again, and let that one reach the volumes when it is back."""
     services: Services = run.services
+    bind_back(run, guest_orders.server_row(services, run.home, run.resource))
+
+
+def bind_back(run: Run, row: Row) -> None:
+    """Let the old host have the ports and volumes of a server's record."""
     source = str(run.params.host)
-    services.network.bind_ports(run.resource, source)
-    row = guest_orders.server_row(services, run.home, run.resource)
-    server_volumes.connect_back(services, row, source)
+    run.services.network.bind_ports(run.resource, source)
+    server_volumes.connect_back(run.services, row, source)
 
 
 def order_guest(run: Run) -> Order:
     """Have the new host make the guest."""
     services: Services = run.services
-    row = guest_orders.server_row(services, run.home, run.resource)
-    host = run.outputs["place"]["host"]
-    off = run.params.stay_off or run.params.previous_vm_state == states.STOPPED
-    build = guest_orders.build_of(services, {**dict(row), "host": host}, start=not off)
+    return order_of(run, guest_orders.server_row(services, run.home, run.resource))
+
+
+def order_of(run: Run, row: Row) -> Order:
+    """Return the order to make the guest of a record on the host that was chosen."""
+    host, start = run.outputs["place"]["host"], end_state(run) == states.ACTIVE
+    build = guest_orders.build_of(run.services, {**dict(row), "host": host}, start=start)
     return guest_orders.order(run, host, "guest_build", build, BUILD_S)
+
+
+def end_state(run: Run) -> str:
+    """Return the vm_state that the server has afterwards."""
+    off = run.params.stay_off or run.params.previous_vm_state == states.STOPPED
+    return states.STOPPED if off else states.ACTIVE
 
 
 def failed(run: Run, answer: Answer) -> None:
@@ -209,12 +222,11 @@ def settle(tx: Tx, run: Run, output: Output) -> None:
     """The server is on its new host; what the old one has of it is to be removed when it returns."""
     params: EvacuateParams = run.params
     where, result = run.outputs["place"], run.outputs["guest"]
-    off = params.stay_off or params.previous_vm_state == states.STOPPED
     settling.succeed(
         tx,
         run,
         TRANSITION,
-        vm_state=states.STOPPED if off else states.ACTIVE,
+        vm_state=end_state(run),
         power_state=result["power_state"],
         step="moved",
         host=where["host"],
@@ -226,12 +238,17 @@ def settle(tx: Tx, run: Run, output: Output) -> None:
     now = run.services.now()
     migrations.set_dest(tx, params.migration, where["host"], where["node"], now)
     migrations.set_status(tx, params.migration, "done", now)
-    source = str(params.host)
+    owe(tx, run)
+
+
+def owe(tx: Tx, run: Run) -> None:
+    """Have the old host, when it returns, remove what it has; what is held of it is held until then."""
+    source = str(run.params.host)
     order = guest_orders.order(
         run, source, "guest_delete", GuestDelete(server_id=run.resource), 300.0
     )
     keeper = cleanup.hold_of(run.operation, source)
-    cleanup.put_record(tx, run.operation, order, now, holds=(keeper,))
+    cleanup.put_record(tx, run.operation, order, run.services.now(), holds=(keeper,))
 
 
 def fail(tx: Tx, run: Run) -> None:

@@ -146,6 +146,9 @@ TRANSITIONS: Mapping[str, Transition] = {
     "volume_detach": _q("detach_volume", _WITH_DISKS, "", None, "detach_volume"),
     "server_evacuate": _t("evacuate", {ACTIVE, STOPPED, ERROR}, "rebuilding", ACTIVE, "evacuate"),
     "live_migrate": _t("live-migration", {ACTIVE, PAUSED}, "migrating", None, "os-migrateLive"),
+    "server_evacuate_cross_cell": _t(
+        "evacuate", {ACTIVE, STOPPED, ERROR}, "rebuilding", ACTIVE, "evacuate"
+    ),
     "live_migrate_cross_cell": _t(
         "live-migration", {ACTIVE, PAUSED}, "migrating", None, "os-migrateLive"
     ),

@@ -1,6 +1,7 @@
 """A cloud of two or three cells, and a server in the first one: what cross-cell moves are tested in."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kilonova.operations import (
     live_migrate_cross_cell,
     resizing,
     revert_resize_cross_cell,
+    server_evacuate_cross_cell,
     server_resize_cross_cell,
     server_unshelve_cross_cell,
 )
@@ -27,6 +29,7 @@ RESIZE, MIGRATE = "server_resize_cross_cell", "server_migrate_cross_cell"
 CONFIRM, REVERT = "confirm_resize_cross_cell", "revert_resize_cross_cell"
 KINDS = (RESIZE, MIGRATE, CONFIRM, REVERT)
 UNSHELVE, LIVE = "server_unshelve_cross_cell", "live_migrate_cross_cell"
+EVACUATE = "server_evacuate_cross_cell"
 OWN = {
     RESIZE: (),
     MIGRATE: (),
@@ -34,6 +37,7 @@ OWN = {
     REVERT: (RESIZE,),
     UNSHELVE: ("server_shelve",),
     LIVE: (),
+    EVACUATE: (),
 }
 
 
@@ -68,16 +72,15 @@ class TwoCells(ServerWorld):
             operation = server_unshelve_cross_cell.start(
                 self.services, CONTEXT, found, host=self.to_host
             )
-        elif kind == LIVE:
-            operation = live_migrate_cross_cell.start(
-                self.services, CONTEXT, found, host=self.to_host
-            )
+        elif kind in (LIVE, EVACUATE):
+            of = live_migrate_cross_cell if kind == LIVE else server_evacuate_cross_cell
+            operation = of.start(self.services, CONTEXT, found, host=self.to_host)
         elif kind in (RESIZE, MIGRATE):
             operation = self._move(found, kind)
         else:
             waiting = resizing.waiting_migration(self.services, found)
-            of = confirm_resize_cross_cell if kind == CONFIRM else revert_resize_cross_cell
-            operation = of.start(self.services, CONTEXT, found, waiting)
+            end = confirm_resize_cross_cell if kind == CONFIRM else revert_resize_cross_cell
+            operation = end.start(self.services, CONTEXT, found, waiting)
         assert operation is not None
         return "global", operation
 
@@ -146,6 +149,8 @@ class TwoCells(ServerWorld):
             }
             if self.kind in (RESIZE, MIGRATE):
                 out["migration:error"] = 1
+            if self.kind == EVACUATE:
+                out["migration:failed"] = 1
             if self.kind == LIVE:
                 out["migration:error" if state == "failed" else "migration:cancelled"] = 1
             return out
@@ -154,7 +159,12 @@ class TwoCells(ServerWorld):
             MIGRATE: self._moved,
             CONFIRM: self._confirmed,
             UNSHELVE: self._unshelved,
-            LIVE: self._went_live,
+            LIVE: partial(
+                self._went, "live-migration", "compute_live_migration", migration="completed"
+            ),
+            EVACUATE: partial(
+                self._went, "evacuate", "compute_evacuate_instance", migration="done"
+            ),
         }.get(self.kind, self._reverted)()
         return {**out, f"operation:{self.kind}:done": 1}
 
@@ -246,7 +256,7 @@ class TwoCells(ServerWorld):
             "attachment:reserved": -(self.shape.own + self.shape.made),
         }
 
-    def _went_live(self) -> dict[str, int]:
+    def _went(self, action: str, event: str, migration: str) -> dict[str, int]:
         data, tags = (1 if self.shape.user_data else 0), self.shape.tags
         state = self._state()
         return {
@@ -258,9 +268,9 @@ class TwoCells(ServerWorld):
             "secret:cell2": data,
             "tag:cell1": -tags,
             "tag:cell2": tags,
-            "action:live-migration:ok": 1,
-            "event:compute_live_migration:Success": 1,
-            "migration:completed": 1,
+            f"action:{action}:ok": 1,
+            f"event:{event}:Success": 1,
+            f"migration:{migration}": 1,
         }
 
     def _confirmed(self) -> dict[str, int]:
@@ -313,4 +323,5 @@ TELLS = {  # kind -> its action, the event of a failure, the cell where that is 
     REVERT: ("revertResize", "conductor_revert_snapshot_based_resize", "cell2"),
     UNSHELVE: ("unshelve", "conductor_migrate_server", "cell1"),
     LIVE: ("live-migration", "compute_live_migration", "cell1"),
+    EVACUATE: ("evacuate", "compute_evacuate_instance", "cell1"),
 }

@@ -16,6 +16,7 @@ STATES = "tests/operations/test_cross_cell_states.py::"
 COPY = "tests/unit/test_cell_moves.py::"
 HTTP = "tests/functional/compute/test_cross_cell.py::"
 LIVE = "tests/operations/test_live_cross_cell.py::"
+EVACUATE = "tests/operations/test_evacuate_cross_cell.py::"
 MATRIX = FAULTS + "test_one_fault_with_local_disks"
 
 CHECKLIST: dict[str, tuple[str, ...]] = {
@@ -123,8 +124,11 @@ CHECKLIST: dict[str, tuple[str, ...]] = {
     ),
     "11.13": (STORY + "test_a_destination_that_dies_in_a_revert_owes_it", MATRIX),
     "11.14": (STORY + "test_confirmed_by_itself_after_a_while",),
-    # an evacuation stays in its cell
-    "12.5": ("tests/operations/test_cross_cell_unshelve.py::test_all_of_it_is_there",),
+    "12.5": (
+        "tests/operations/test_cross_cell_unshelve.py::test_all_of_it_is_there",
+        EVACUATE + "test_one_fault",
+        EVACUATE + "test_never_two_guests",
+    ),
     "12.6": (STATES + "test_subscribers_are_told_once",),
     "12.3": (LIVE + "test_one_fault", LIVE + "test_all_of_it_goes_along"),
     "12.2": (STATES + "test_devices_are_claimed_and_released",),

@@ -16,7 +16,15 @@ from kilonova.placement import allocations, classes, inventories, providers
 from kilonova.reconcile import cleanups, guests
 from kilonova.saga import journal
 from kilonova.saga.faults import Fault, Faults, Killed
-from tests.operations.cross_cell_world import CONFIRM, MIGRATE, RESIZE, REVERT, TwoCells
+from tests.operations.cross_cell_world import (
+    CONFIRM,
+    EVACUATE,
+    LIVE,
+    MIGRATE,
+    RESIZE,
+    REVERT,
+    TwoCells,
+)
 from tests.operations.server_world import CONTEXT, Shape
 from tests.operations.test_cross_cell import fault_of, migration, moved
 
@@ -219,6 +227,24 @@ def test_subscribers_are_told_once(tmp_path: Path) -> None:
             *(("confirmResize:start", there), ("confirmResize:end", there)),
         ]
     )
+
+
+@pytest.mark.parametrize(("kind", "name"), [(LIVE, "live-migration"), (EVACUATE, "evacuate")])
+def test_subscribers_are_told_once_of_one_that_is_not_confirmed(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    """CC-12.3, 12.5, 12.6: one start where it was, one end where it is."""
+    world = TwoCells(tmp_path, kind)
+    if kind == EVACUATE:
+        world.fall_silent("cell1-host1")
+    assert world.run(*world.accept(kind)) == "done"
+    n, told = cell.notification, []
+    for db in ("cell1", "cell2"):
+        stmt = sa.select(n.c.event, n.c.host).where(n.c.resource == world.server)
+        told += [tuple(r) for r in world.databases[db].read(partial(_select, stmt))]
+    world.close()
+    mine = [t for t in told if t[0].startswith(name)]
+    assert mine == [(f"{name}:start", "cell1-host1"), (f"{name}:end", "cell2-host1")]
 
 
 def _select(stmt: sa.Select[Any], tx: Tx) -> list[Any]:

@@ -6,13 +6,14 @@ from typing import Any
 from kilonova.api.compute.answers import server_parts as a
 from kilonova.api.compute.rules import ADMIN
 from kilonova.api.compute.schemas.common import BOOLEAN, Json, wrap
+from kilonova.api.compute.server_resize import may_leave_cell
 from kilonova.api.compute.servers.finding import found
 from kilonova.api.compute.shared import R, versioned
 from kilonova.common.errors import BadRequest
 from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.http.schema import extend
-from kilonova.operations import server_evacuate
+from kilonova.operations import server_evacuate, server_evacuate_cross_cell
 
 _RULE = R + "os-evacuate"
 
@@ -28,14 +29,13 @@ def evacuate(req: Request) -> Any:
     if force and host is None:
         raise BadRequest("Can't force to a non-provided destination")
     before_29 = req.version < V(2, 29) and host is not None
-    server_evacuate.start(
-        req.cloud,
-        req.ctx,
-        server,
-        host=host,
-        force=force or before_29,
-        stay_off=req.version >= V(2, 95),
-    )
+    how: dict[str, Any] = {"host": host, "force": force or before_29}
+    how["stay_off"] = req.version >= V(2, 95)
+    away = None
+    if may_leave_cell(req, server, server_evacuate_cross_cell.POLICY):
+        away = server_evacuate_cross_cell.start(req.cloud, req.ctx, server, **how)
+    if away is None:
+        server_evacuate.start(req.cloud, req.ctx, server, **how)
     if req.version < V(2, 14):
         return {"adminPass": asked.get("adminPass") or secrets.token_urlsafe(9)}
     return None
@@ -78,4 +78,4 @@ ROUTES = [
         **_E14,
     ),
 ]
-RULES = {_RULE: ADMIN}
+RULES = {_RULE: ADMIN, server_evacuate_cross_cell.POLICY: ADMIN}
