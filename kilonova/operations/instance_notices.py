@@ -14,6 +14,7 @@ from kilonova.db import actions, servers
 from kilonova.db import notifications as log
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.server import FlavorRecord, NicRecord
+from kilonova.operations import server_disks
 from kilonova.operations.notices import nova_object
 
 _NAMES = {
@@ -88,7 +89,7 @@ def _data(server: Row, row: Row, *, admin: bool) -> dict[str, Any]:
         "architecture": system.get("image_hw_architecture"),
         "auto_disk_config": system.get("disk_config", "MANUAL"),
         "availability_zone": server["availability_zone"],
-        "block_devices": [],
+        "block_devices": _volumes(server),
         "created_at": iso(server["created_at"]),
         "deleted_at": _time(server["terminated_at"]),
         "display_description": server["description"],
@@ -168,6 +169,25 @@ def _addresses(server: Row) -> list[dict[str, Any]]:
             }
             found.append(nova_object("IpPayload", "1.0", data))
     return found
+
+
+def _volumes(server: Row) -> list[dict[str, Any]]:
+    """Return the disks that are volumes, as Nova does: local ones are of the flavor and the image."""
+    return [
+        nova_object(
+            "BlockDevicePayload",
+            "1.0",
+            {
+                "boot_index": disk.boot_index,
+                "delete_on_termination": disk.delete_on_termination,
+                "device_name": server_disks.path_of(disk),
+                "tag": disk.tag,
+                "volume_id": disk.volume_id,
+            },
+        )
+        for disk in server_disks.read(server)
+        if disk.destination == "volume" and disk.volume_id is not None
+    ]
 
 
 def _keys(server: Row) -> list[dict[str, Any]]:

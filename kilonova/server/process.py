@@ -258,7 +258,7 @@ class Process:
             image_api.service(self.images),
             network_api.service(self.network, self.url),
             volume_api.service(self.volumes),
-            *optional_services(self.services),
+            *optional_services(self._policy()),
         ]
         if self.plan.shares:
             mounts.append(HostRoutes(self.images, self.signer).service())
@@ -312,9 +312,9 @@ def catalog_of(url: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def optional_services(services: Services) -> list[Service]:
-    """Return the APIs beside the big four: placement and our own."""
+def optional_services(overrides: dict[str, str]) -> list[Service]:
+    """Return the APIs beside the big four: placement and our own. overrides: a policy file's content."""
     from kilonova.api import placement
     from kilonova.api.operations import service as operations
 
-    return [placement.service(), operations.service()]
+    return [placement.service(), operations.service(overrides)]

@@ -117,6 +117,24 @@ def test_a_server_s_life_is_told_in_order(x: Whole) -> None:
     assert all(d["request_id"].startswith("req-") for d in data)
 
 
+def test_volumes_are_told_of(x: Whole) -> None:
+    """NOTE-1: block_devices are the disks that are volumes."""
+    disk = {"boot_index": 0, "source_type": "image", "destination_type": "volume"}
+    disk |= {"uuid": x.image(), "volume_size": 1, "tag": "system", "delete_on_termination": True}
+    server = x.demo.boot("backed", block_device_mapping_v2=[disk], imageRef="")
+    x.demo.wait(server, "ACTIVE")
+    (last,) = page(x.demo, f"?server={server}&event=instance.create.end")
+    (told,) = last["payload"]["nova_object.data"]["block_devices"]
+    assert told["nova_object.name"] == "BlockDevicePayload"
+    data = told["nova_object.data"]
+    shown = x.demo.get(f"/compute/v2.1/servers/{server}")["server"]
+    (volume,) = shown["os-extended-volumes:volumes_attached"]
+    assert data["volume_id"] == volume["id"] and data["device_name"].startswith("/dev/")
+    assert (data["boot_index"], data["tag"]) == (0, "system")
+    assert data["delete_on_termination"] is True
+    x.demo.delete(f"/compute/v2.1/servers/{server}")
+
+
 def test_a_failed_create_is_an_error_that_names_no_host(x: Whole) -> None:
     """NOTE-2: priority ERROR, with the fault that the tenant may read."""
     server = x.demo.boot("bad", metadata={"kilonova:fault": "build_fail_everywhere"})

@@ -99,18 +99,24 @@ NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES
 )
 
 
+def defaults() -> dict[str, str]:
+    """Return every rule of the compute API."""
+    texts = {**rules.BASE, **rules.SERVERS}
+    for noun in NOUNS:
+        texts.update(noun.RULES)
+    return texts
+
+
 def service(overrides: Mapping[str, str] | None = None) -> Service:
     """Return the compute API. overrides: a policy file's content."""
     routes = [*versions.ROUTES]
-    texts = {**rules.BASE, **rules.SERVERS}
     for noun in NOUNS:
         routes += noun.ROUTES
-        texts.update(noun.RULES)
     return Service(
         name="compute",
         mount=MOUNT,
         routes=tuple(routes),
-        policy=Policy(texts, overrides),
+        policy=Policy(defaults(), overrides),
         render=forms.compute,
         once=idempotency.once,
         exact=True,

@@ -1,5 +1,6 @@
 """Our own API at /kilonova/v1: operations, explanations, audit. What has no counterpart in OpenStack's APIs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kilonova.api.operations import cells, drains
@@ -118,8 +119,13 @@ def explain(req: Request) -> Any:
     return dry_run(req, services)
 
 
-def service() -> Service:
-    """Return the service."""
+def service(overrides: Mapping[str, str] | None = None) -> Service:
+    """Return the service. overrides: a policy file's content.
+
+    What asks for a server without making one (explain) answers by the rules of the compute API.
+    """
+    from kilonova.api.compute.service import defaults
+
     return Service(
         name="kilonova",
         mount="/kilonova",
@@ -144,6 +150,6 @@ def service() -> Service:
             *drains.ROUTES,
             *cells.ROUTES,
         ),
-        policy=Policy(_RULES),
+        policy=Policy({**defaults(), **_RULES}, overrides),
         render=forms.compute,
     )
