@@ -6,6 +6,7 @@ kilonova agent --config FILE --join URL --token TOKEN [--ca FILE]     as 'kilono
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 from kilonova.cli import role
@@ -40,7 +41,19 @@ def run(args: argparse.Namespace) -> int:
         agent = dataclasses.replace(tables.agent, **asked)
         return AgentProcess(plan, dataclasses.replace(tables, agent=agent))
 
-    return role.serve("agent", args, make)
+    path = Path(args.config)
+    settings, tables = role.read(path)
+    if tables.agent.driver != "libvirt" or tables.agent.helper is not None:
+        return role.serve_as("agent", path, settings, tables, make)
+    from kilonova.server import real_agent
+
+    return real_agent.run(
+        path,
+        settings,
+        tables,
+        lambda t: role.serve_as("agent", path, settings, t, make),
+        lambda text: print(f"kilonova: {text}", file=sys.stderr),
+    )
 
 
 def _join(args: argparse.Namespace) -> None:

@@ -44,10 +44,15 @@ def read(path: Path) -> tuple[Settings, Tables]:
 
 def serve(name: str, args: argparse.Namespace, make: Make) -> int:
     """Run a role until SIGTERM or SIGINT. It starts in any order with the others: what is away is waited for."""
-    from kilonova.server import configured
-
     path = Path(args.config)
     settings, tables = read(path)
+    return serve_as(name, path, settings, tables, make)
+
+
+def serve_as(name: str, path: Path, settings: Settings, tables: Tables, make: Make) -> int:
+    """The same of what was read from ``path``."""
+    from kilonova.server import configured
+
     plan = configured.plan_of(path, name, settings, tables)
     plan.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     stop = threading.Event()

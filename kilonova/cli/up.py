@@ -47,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="simulated hosts per cell, default 3; with libvirt: hosts on this machine",
     )
     add("--driver", choices=("libvirt", "fake"), help="default: libvirt where real guests can run")
-    add("--split", action="store_true", help="each role a process of its own, on NATS (simulated)")
+    add("--split", action="store_true", help="each role a process of its own, on NATS")
     add(
         "--database",
         choices=("postgresql", "sqlite"),
@@ -254,8 +254,6 @@ def _split(deployment: state.Deployment, args: argparse.Namespace) -> state.Depl
     """Return the deployment with what its processes must be told: which port."""
     from kilonova.server.split_launch import port_of
 
-    if deployment.driver != "fake":
-        raise Failed("--split is for simulated clouds here: --driver fake", 2)
     port = port_of(deployment.port, deployment.listen)
     return dataclasses.replace(deployment, port=port)
 

@@ -58,15 +58,21 @@ class ApiTable:
 @dataclass(frozen=True)
 class AgentTable:
     """[agent]. driver: libvirt or fake. name: of the host, default the machine's. hosts, name_prefix: simulated hosts
-    <name_prefix>1 … of this process. credentials_dir: one file <host>.creds per host; else [bus] credentials. ca: PEM
-    file for https URLs of images. console_listen, console_port (0: any): where the console role fetches guests'
-    consoles; console_address: what it is told, default console_listen."""
+    <name_prefix>1 … of this process; libvirt: real hosts on this machine, <name>, <name>-2 …, in ``cells`` in turn
+    (default: all in ``cell``). helper: socket of a root helper that runs already; without it the agent, which then root
+    starts, has its own. virt_type: qemu or kvm, default: what a guest was seen to run by. credentials_dir: one file
+    <host>.creds per host; else [bus] credentials. ca: PEM file for https URLs of images. console_listen, console_port
+    (0: any): where the console role fetches guests' consoles; console_address: what it is told, default
+    console_listen."""
 
     driver: str = "libvirt"
     cell: str = "cell1"
     name: str | None = None
     hosts: int = 1
     name_prefix: str = "host"
+    cells: tuple[str, ...] = ()
+    helper: str | None = None
+    virt_type: str | None = None
     credentials_dir: str | None = None
     ca: str | None = None
     console_listen: str = "127.0.0.1"
@@ -98,6 +104,7 @@ class Tables:
 
 
 NEIGHBOURS = ("identity", "image", "network", "volume")
+MOST_REAL_HOSTS = 4
 WITHOUT_DATABASES = ("agent", "console")
 """Roles that know none."""
 
@@ -202,6 +209,10 @@ def _check(path: Path, made: Tables) -> None:
     for key, port in ports.items():
         if not 0 <= port <= 65535:
             raise BadConfig(f"{path}: {key} must be from 0 to 65535")
+    if made.agent.virt_type not in (None, "qemu", "kvm"):
+        raise BadConfig(f"{path}: [agent] virt_type must be qemu or kvm")
+    if made.agent.driver == "libvirt" and made.agent.hosts > MOST_REAL_HOSTS:
+        raise BadConfig(f"{path}: [agent] hosts: a machine has at most {MOST_REAL_HOSTS} real ones")
     if not 1 <= made.agent.hosts <= 10_000:
         raise BadConfig(f"{path}: [agent] hosts must be from 1 to 10000")
     for name, pair in (("api", made.api), ("console", made.console)):

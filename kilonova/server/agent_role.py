@@ -1,5 +1,6 @@
 """The role that runs on hosts: agents, with a bus and signed URLs, and no database of the cloud's."""
 
+from pathlib import Path
 from typing import Any
 
 from kilonova.bus.interface import Bus
@@ -11,7 +12,14 @@ from kilonova.console.gate import ConsoleGate, GateAddress
 from kilonova.objects import base
 from kilonova.server.access import ImageAccess
 from kilonova.server.configured import connect, path_of
+from kilonova.server.own_hosts import own_hosts
 from kilonova.server.plan import Plan
+
+
+def hosts_of(tables: Tables) -> list[tuple[str, str]]:
+    """Return (cell, name) of the real hosts of a configuration."""
+    table = tables.agent
+    return own_hosts(table.cells or (table.cell,), table.hosts, table.name)
 
 
 class AgentProcess:
@@ -34,23 +42,36 @@ class AgentProcess:
         access = ImageAccess.by_url(path_of(table.ca))
         try:
             if table.driver == "fake":
-                from kilonova.server.simulated import FakeHosts
-
-                names = [f"{table.name_prefix}{k + 1}" for k in range(table.hosts)]
-                if table.name is not None and table.hosts == 1:
-                    names = [table.name]
-                hosts = [(table.cell, name) for name in names]
-                self.fleet = FakeHosts(self.plan, hosts, self._bus_of, access, self._gate)
+                self.fleet = self._simulated(access)
             else:
-                raise BadConfig(
-                    "real guests under 'kilonova agent' are not built yet, since the root helper runs in 'kilonova up' "
-                    'only: driver = "fake", or "kilonova up" on that machine'
-                )
+                self.fleet = self._real(access)
             base.prepare()
             self.fleet.start(wait_s=0.0)
         except BaseException:
             self.stop()
             raise
+
+    def _simulated(self, access: ImageAccess) -> Any:
+        from kilonova.server.simulated import FakeHosts
+
+        table = self._tables.agent
+        names = [f"{table.name_prefix}{k + 1}" for k in range(table.hosts)]
+        if table.name is not None and table.hosts == 1:
+            names = [table.name]
+        hosts = [(table.cell, name) for name in names]
+        return FakeHosts(self.plan, hosts, self._bus_of, access, self._gate)
+
+    def _real(self, access: ImageAccess) -> Any:
+        from kilonova.agent.helper import names
+        from kilonova.server.real_host import RealHosts
+
+        table, plan = self._tables.agent, self.plan
+        if table.helper is None:
+            raise BadConfig("real guests need the root helper: start 'kilonova agent' as root")
+        plan.helper_socket = Path(table.helper)
+        plan.tag = names.tag_of(plan.state_dir)
+        plan.virt_type = table.virt_type or plan.virt_type
+        return RealHosts(plan, hosts_of(self._tables), self._bus_of, access, self._gate)
 
     def _bus_of(self, host: str) -> Bus:
         """Return the connection of a host: its own where it has credentials of its own."""

@@ -36,9 +36,12 @@ class Cloud(Process):
             hosts = named(self.plan.cells, self.plan.hosts)
             self.fleet: Any = FakeHosts(self.plan, hosts, lambda _: self.bus, access)
         else:
+            from kilonova.server.own_hosts import own_hosts
             from kilonova.server.real_host import RealHosts
 
-            self.fleet = RealHosts(self.plan, self.bus, access)
+            cells = [f"cell{n + 1}" for n in range(self.plan.cells)]
+            mine = own_hosts(cells, self.plan.hosts)
+            self.fleet = RealHosts(self.plan, mine, lambda _: self.bus, access)
         base.prepare()
         self.later(self.fleet.close)
         self.fleet.start()

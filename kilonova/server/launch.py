@@ -21,9 +21,11 @@ from typing import Any, Protocol
 from kilonova.common import cores, memory
 from kilonova.common.config import Settings
 from kilonova.common.errors import KilonovaError
-from kilonova.server import kvm, privileges, state
-from kilonova.server.ground import CLOUD_USER, QEMU_USER, StartFailed
+from kilonova.server import helper_beside, kvm, privileges, state
+from kilonova.server.ground import StartFailed
+from kilonova.server.helper_beside import helper_settings, helper_socket
 
+__all__ = ["helper_settings", "helper_socket"]  # the command line asks here
 _OPEN_FILES = 4096
 _LOG_LIMIT_BYTES = 64 << 20
 
@@ -131,7 +133,7 @@ def _daemon(start: Start, writer: int) -> None:
     except KilonovaError as exc:
         pipe.failed(exc.message)
     finally:
-        _end(code, pipe)
+        helper_beside.end(code, pipe.failed)
 
 
 class _PipeTell:
@@ -185,105 +187,22 @@ def _as_root(start: Start, tell: Tell, name: str) -> int:
         privileges.reveal(_needed(start), user)
         privileges.become(user)
         return _serve(start, tell)
-    helper = _open_helper(start)
+    helper = helper_beside.open_(start.directory, start.settings.resolv_conf)
     start.virt_type = kvm.virt_type(start.directory / "host" / "kvm.json")
     tell.step(f"guests run by {start.virt_type}")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            helper.abandon()
-            privileges.reveal(_needed(start), user)
-            privileges.become(user)
-            privileges.end_with_parent()
-            code = _serve(start, tell)
-        except KilonovaError as exc:
-            tell.failed(exc.message)
-        finally:
-            _end(code, tell)
-    if isinstance(tell, _PipeTell):
-        tell._close()  # the child's end alone speaks
-    return _parent(child, helper)
+
+    def quiet() -> None:
+        if isinstance(tell, _PipeTell):
+            tell._close()  # the child's end alone speaks
+
+    body = helper_beside.Body(lambda: _serve(start, tell), tell.failed, quiet)
+    return helper_beside.run(helper, user, _needed(start), body)
 
 
 def _needed(start: Start) -> list[Path]:
     """Return the directories that the cloud's process must reach."""
     images = [start.tiny_image.parent] if start.tiny_image is not None else []
     return [*privileges.code_directories(), start.directory, *images]
-
-
-def _end(code: int, tell: Tell) -> None:
-    """End a forked process at its outermost frame, inside ``finally``: what nobody expected is told and shown."""
-    kind, exc, trace = sys.exc_info()
-    if kind is not None and exc is not None:
-        tell.failed(f"{kind.__name__}: {exc}; logs/crash.log of the state directory may say more")
-        sys.excepthook(kind, exc, trace)
-    sys.stdout.flush()
-    os._exit(code)
-
-
-class _Helper:
-    """The root helper inside this process. It listens before the cloud's process is made, so nobody waits for it."""
-
-    def __init__(self, start: Start) -> None:
-        from kilonova.agent.helper.server import HelperServer
-
-        known = helper_settings(start.directory, start.settings.resolv_conf)
-        self.server = HelperServer(known, helper_socket(start.directory))
-        self.server.listen()
-
-    def abandon(self) -> None:
-        """In the child: the socket is the parent's."""
-        listener = self.server._listener
-        if listener is not None:
-            listener.close()
-
-
-def _open_helper(start: Start) -> _Helper:
-    from kilonova.common import log
-
-    path = start.directory / "host"
-    path.mkdir(mode=0o755, exist_ok=True)
-    log.set_up((path / "helper.log").open("a"))
-    return _Helper(start)
-
-
-def helper_settings(directory: Path, resolv_conf: str = "/etc/resolv.conf") -> Any:
-    """Return what the root helper of a state directory knows."""
-    from kilonova.agent.helper import names
-    from kilonova.agent.helper.settings import Settings as HelperSettings
-
-    return HelperSettings(
-        tag=names.tag_of(directory),
-        directory_root=directory / "host",
-        owner=CLOUD_USER,
-        qemu_user=QEMU_USER,
-        qemu_group=QEMU_USER,
-        resolv_conf=resolv_conf,
-    )
-
-
-def helper_socket(directory: Path) -> Path:
-    """Return where the root helper listens; a path of at most 100 characters."""
-    from kilonova.agent.helper import names
-
-    path = directory / "helper.sock"
-    return path if len(str(path)) <= 100 else Path(f"/run/kilonova-{names.tag_of(directory)}.sock")
-
-
-def _parent(child: int, helper: _Helper) -> int:
-    """Serve as helper until the cloud's process ends; hand our signals on to it. Return its exit code."""
-
-    def hand_on(number: int, frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, hand_on)
-    threading.Thread(target=helper.server.serve, name="helper", daemon=True).start()
-    _, status = os.waitpid(child, 0)
-    helper.server.stop()
-    return os.waitstatus_to_exitcode(status) & 0xFF
 
 
 # -- the cloud -------------------------------------------------------------------------------------------------------
@@ -374,6 +293,8 @@ def _split(start: Start, tell: Tell) -> Iterator[state.Run]:
         cacert=start.cacert,
         database=split_launch.database_of(made.database),
         conductors=made.conductors,
+        tiny_image=start.tiny_image,
+        real=_real(start),
     )
     made = replace(made, database=asked.database)
     state.save_deployment(start.directory, made)
@@ -385,6 +306,15 @@ def _split(start: Start, tell: Tell) -> Iterator[state.Run]:
             yield run
     finally:
         state.forget_run(start.directory)
+
+
+def _real(start: Start) -> Any:
+    """Return what the agent of a split deployment needs to know of its root helper; None for simulated hosts."""
+    from kilonova.server.split import Real
+
+    if not start.with_helper:
+        return None
+    return Real(helper_socket(start.directory), start.virt_type)
 
 
 def _run_of(start: Start, url: str, projects: dict[str, str]) -> state.Run:

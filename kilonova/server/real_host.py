@@ -2,8 +2,8 @@
 
 import grp
 import os
-import platform
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from kilonova.agent.network.applier import RealHostNetwork
 from kilonova.agent.uploads import HostFiles
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
+from kilonova.common.config import Settings
 from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.common.ids import new_uuid
 from kilonova.common.log import get_logger
+from kilonova.console.gate import ConsoleGate
 from kilonova.image.safe_convert import convert_to_qcow2
 from kilonova.server.access import ImageAccess
 from kilonova.server.plan import Plan
@@ -33,6 +35,7 @@ from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 
 log = get_logger(__name__)
 GIB = 1 << 30
+RESYNC_S = 2.0
 
 
 class NetworkWatch(threading.Thread):
@@ -78,7 +81,14 @@ class Place:
 class LibvirtHost:
     """The parts of one real host. ``start`` registers it; ``close`` leaves guests and networks running."""
 
-    def __init__(self, place: Place, plan: Plan, bus: Bus, access: ImageAccess) -> None:
+    def __init__(
+        self,
+        place: Place,
+        plan: Plan,
+        bus: Bus,
+        access: ImageAccess,
+        gate: ConsoleGate | None = None,
+    ) -> None:
         clock = plan.clock
         s, base = plan.settings, place.directory
         base.mkdir(mode=0o710, exist_ok=True)
@@ -86,15 +96,7 @@ class LibvirtHost:
         self.host = place.host
         alive = bool(self.helper.guest_processes()) or libvirtd_runs(place.tag)
         boot = bootid.boot_id(base / "boot", lambda: alive)
-        gateway = s.public_gateway or _first_address(s.public_cidr)
-        self.changes = self.helper.host_up(
-            s.public_cidr,
-            gateway,
-            public_interface=place.public_interface or s.public_interface,
-            public_pool=s.public_range,
-            underlay=place.underlay or None,
-            underlay_port=s.underlay_port,
-        )
+        self.changes = self._host_up(place, s)
         group = _group()
         self.network = RealHostNetwork(self.helper, self.host, bus, place.underlay)
         self.store = FileMetadataStore(base / "metadata")
@@ -138,16 +140,43 @@ class LibvirtHost:
             clock=clock,
             heartbeat_s=s.heartbeat_s,
             files=HostFiles(_shared(base / "copies", group), access.send),
+            gate=gate,
+        )
+        self._stopped = threading.Event()
+
+    def _host_up(self, place: Place, s: Settings) -> list[str]:
+        """Have the helper make the host's namespace and public network; return what was changed on the machine."""
+        return self.helper.host_up(
+            s.public_cidr,
+            s.public_gateway or _first_address(s.public_cidr),
+            public_interface=place.public_interface or s.public_interface,
+            public_pool=s.public_range,
+            underlay=place.underlay or None,
+            underlay_port=s.underlay_port,
         )
 
     def start(self, wait_s: float = 60.0) -> None:
-        """Bring networks and exports back, serve metadata, register; wait at most so long for the registration."""
-        self.network.resync()
+        """Bring networks and exports back, serve metadata, register; wait at most so long for the registration.
+
+        wait_s 0: somebody will answer later, perhaps.
+        """
+        if wait_s:
+            self.network.resync()
+        else:
+            threading.Thread(target=self._until_told, name="resync", daemon=True).start()
         self._export_again()
         self.watch.start()
         self.agent.start()
-        if not self.agent.registered.wait(wait_s):
+        if not self.agent.registered.wait(wait_s) and wait_s:
             log.error("this host is not registered yet; the agent goes on trying")
+
+    def _until_told(self) -> None:
+        """Ask for the networks of this host until somebody says them."""
+        while not self._stopped.is_set():
+            self.network.resync()
+            if self.network.told.is_set():
+                return
+            self._stopped.wait(RESYNC_S)
 
     def _export_again(self) -> None:
         """After a boot guests find what was exported before, also when nobody tells us yet."""
@@ -160,6 +189,7 @@ class LibvirtHost:
 
     def close(self) -> None:
         """Let go; guests, networks and libvirtd go on."""
+        self._stopped.set()
         self.agent.close()
         self.workers.close()
         self.watch.close()
@@ -169,31 +199,36 @@ class LibvirtHost:
 
 
 class RealHosts:
-    """The real hosts of a cloud: this machine, and others on it when it was asked for them."""
+    """The real hosts of a process: this machine, and others on it when it was asked for them."""
 
     def __init__(
-        self, plan: Plan, bus: Bus, access: ImageAccess, where: tuple[str, str] | None = None
+        self,
+        plan: Plan,
+        hosts: Sequence[tuple[str, str]],
+        bus_of: Callable[[str], Bus],
+        access: ImageAccess,
+        gate: ConsoleGate | None = None,
     ) -> None:
-        """where: (cell, name of the host); None: this machine's name, hosts over the cells in turn, from cell1 on."""
+        """hosts: (cell, name) of each (own_hosts.py). bus_of(host): its connection. gate: as in simulated.py."""
         if plan.helper_socket is None:
             raise Unavailable("real guests need the root helper: start the cloud as root")
-        cell, name = where or ("cell1", own_name())
-        base, tag, alone = plan.state_dir / "agent", plan.tag, plan.hosts == 1
+        base, tag, alone = plan.state_dir / "agent", plan.tag, len(hosts) == 1
         underlay = plan.settings.underlay_ip if alone else machine.underlay_address(tag, 1)
+        cell, name = hosts[0]
         first = Place(name, base, plan.helper_socket, tag, underlay, cell)
-        self.hosts = [LibvirtHost(first, plan, bus, access)]
-        for number in range(2, plan.hosts + 1):
+        self.hosts = [LibvirtHost(first, plan, bus_of(name), access, gate)]
+        for number, (cell, name) in enumerate(hosts[1:], 2):
             made = self.hosts[0].helper.machine_up(number)
             place = Place(
-                f"{name}-{number}",
+                name,
                 base.with_name(f"agent-{number}"),
                 Path(made.socket),
                 made.tag,
                 made.underlay,
-                cell if where else f"cell{(number - 1) % plan.cells + 1}",
+                cell,
                 made.public_interface,
             )
-            self.hosts.append(LibvirtHost(place, plan, bus, access))
+            self.hosts.append(LibvirtHost(place, plan, bus_of(name), access, gate))
 
     def start(self, wait_s: float = 60.0) -> None:
         """Register every host."""
@@ -208,11 +243,6 @@ class RealHosts:
         """Let go of every host."""
         for host in self.hosts:
             host.close()
-
-
-def own_name() -> str:
-    """Return what this machine is called as a host: one word."""
-    return platform.node().partition(".")[0] or "host1"
 
 
 def libvirtd_runs(tag: str) -> bool:

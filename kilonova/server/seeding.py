@@ -1,5 +1,6 @@
 """The databases of a deployment: made, brought to this release, and filled with first content, before roles start."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from kilonova.bus.memory import MemoryBus
@@ -19,8 +20,16 @@ class _Seeder(Process):
         self.open_services(self.plan.public_url or "")
 
 
+@dataclass(frozen=True)
+class First:
+    """cacert: of the API, for clouds.yaml. tiny_image: a qcow2 file to seed, None: none (simulated: an empty disk)."""
+
+    cacert: str | None = None
+    tiny_image: Path | None = None
+
+
 def prepare(
-    path: Path, settings: Settings, tables: Tables, cacert: str | None = None
+    path: Path, settings: Settings, tables: Tables, first: First = First()
 ) -> dict[str, str]:
     """Make what is missing; return the first projects: name -> id. Safe to repeat."""
     from kilonova import __version__
@@ -36,6 +45,6 @@ def prepare(
     seeder = _Seeder(plan)
     try:
         seeder.open()
-        return first_content.ensure(seeder, None, cacert).projects
+        return first_content.ensure(seeder, first.tiny_image, first.cacert).projects
     finally:
         seeder.stop()

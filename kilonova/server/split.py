@@ -26,6 +26,7 @@ from kilonova.common.config import Settings
 from kilonova.common.deployment import NEIGHBOURS
 from kilonova.server import tls
 from kilonova.server.nats_server import Listen, NatsServer, free_port, usable_port
+from kilonova.server.own_hosts import own_hosts
 from kilonova.server.postgresql_server import PostgresqlServer
 from kilonova.server.simulated import named
 from kilonova.server.state import write_text
@@ -35,10 +36,18 @@ OWN_CREDENTIALS = 50
 
 
 @dataclass(frozen=True)
+class Real:
+    """This machine has the hosts. helper: socket of the root helper that runs already. virt_type: qemu or kvm."""
+
+    helper: Path
+    virt_type: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """What ``up --split`` was asked for. port: of the API, never 0. cert: certificate and key of the API.
 
-    database: sqlite or postgresql.
+    database: sqlite or postgresql. hosts: per cell; with ``real`` all of them. tiny_image: to seed, real hosts only.
     """
 
     directory: Path
@@ -52,6 +61,8 @@ class Asked:
     cacert: str | None = None
     database: str = "sqlite"
     conductors: int = 1
+    tiny_image: Path | None = None
+    real: Real | None = None
 
 
 class Layout:
@@ -60,7 +71,11 @@ class Layout:
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.directory = asked.directory / "split"
-        self.hosts = named(asked.cells, asked.hosts)
+        self.hosts = (
+            named(asked.cells, asked.hosts)
+            if asked.real is None
+            else own_hosts(self.cells(), asked.hosts)
+        )
         self.console_port = usable_port(asked.settings.console_port, asked.listen)
         self.nats = NatsServer(self.directory / "nats", self._listen())
         self.postgresql = (
@@ -95,11 +110,18 @@ class Layout:
                 self._credentials(authority, host, of_host(host))
         else:
             self._credentials(authority, "agent", EVERYTHING)
-        for cell in self.cells():
-            write_text(self.config(f"agent-{cell}"), self._agent(cell))
+        if asked_real := self.asked.real:
+            write_text(self.config("agent"), self._real_agent(asked_real))
+        else:
+            for cell in self.cells():
+                write_text(self.config(f"agent-{cell}"), self._agent(cell))
         for role in ("api", "conductor"):
             write_text(self.config(role), self._control(role))
         write_text(self.config("console"), self._console())
+
+    def agents(self) -> list[str]:
+        """Return the names of the processes with the hosts."""
+        return ["agent"] if self.asked.real else [f"agent-{cell}" for cell in self.cells()]
 
     def cells(self) -> list[str]:
         """Return the names of the cells."""
@@ -134,7 +156,7 @@ class Layout:
                 "deployment",
                 state_dir=str(asked.directory),
                 public_url=asked.public_url,
-                simulated=True,
+                simulated=asked.real is None,
             ),
             self._bus(role),
             _table("database", **databases),
@@ -171,11 +193,32 @@ class Layout:
         scheme = "https" if self.asked.cert else "http"
         return replace(self.asked.settings, console_url=f"{scheme}://{host}:{self.console_port}")
 
+    def _real_agent(self, real: Real) -> str:
+        parts = [
+            _settings(self.asked.settings),
+            _table("deployment", state_dir=str(self.asked.directory)),
+            self._bus(None),
+            _table(
+                "agent",
+                driver="libvirt",
+                cells=self.cells(),
+                hosts=self.asked.hosts,
+                helper=str(real.helper),
+                virt_type=real.virt_type,
+                credentials_dir=str(self.directory / "creds"),
+                **self._ca(),
+            ),
+        ]
+        return "\n".join(parts)
+
+    def _ca(self) -> dict[str, str]:
+        return {} if self.asked.cacert is None else {"ca": self.asked.cacert}
+
     def _agent(self, cell: str) -> str:
         own = len(self.hosts) <= OWN_CREDENTIALS
-        more = {"credentials_dir": str(self.directory / "creds")} if own else {}
-        if self.asked.cacert is not None:
-            more["ca"] = self.asked.cacert
+        more = self._ca()
+        if own:
+            more["credentials_dir"] = str(self.directory / "creds")
         parts = [
             _settings(self.asked.settings),
             _table("deployment", state_dir=str(self.directory / "agent" / cell)),

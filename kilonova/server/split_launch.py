@@ -40,7 +40,8 @@ def running(asked: Asked, step: Callable[[str], None]) -> Iterator[dict[str, str
             layout.postgresql.make(layout.databases())
         config = layout.config("api")
         tables = deployment.load(config)
-        projects = seeding.prepare(config, asked.settings, tables, asked.cacert)
+        first = seeding.First(asked.cacert, asked.tiny_image)
+        projects = seeding.prepare(config, asked.settings, tables, first)
         step(f"databases ({asked.database}) and first content are there")
         supervisor.start(_roles(layout, logs))
         step(f"{len(supervisor.members)} processes started")
@@ -76,8 +77,7 @@ def _roles(layout: Layout, logs: Path) -> list[Member]:
         members.append(Member(name, command, logs / f"{name}.log"))
     command = program("console", "--config", str(layout.config("console")))
     members.append(Member("console", command, logs / "console.log"))
-    for cell in layout.cells():
-        name = f"agent-{cell}"
+    for name in layout.agents():
         command = program("agent", "--config", str(layout.config(name)))
         members.append(Member(name, command, logs / f"{name}.log"))
     return members

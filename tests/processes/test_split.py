@@ -415,11 +415,12 @@ def test_a_token_ends(split: Split) -> None:
     assert late.status == 403, late
 
 
-def test_real_guests_are_refused_by_name(tmp_path: Path) -> None:
-    """What cannot be done yet says so, at once."""
+def test_real_guests_need_a_root_helper(tmp_path: Path) -> None:
+    """One that is named and does not listen is said, at once."""
     file = tmp_path / "agent.toml"
     file.write_text(
-        f'[deployment]\nstate_dir = "{tmp_path}"\n[bus]\nurl = "nats://127.0.0.1:1"\n[agent]\nname = "h"\n'
+        f'[deployment]\nstate_dir = "{tmp_path}"\n[bus]\nurl = "nats://127.0.0.1:1"\n'
+        f'[agent]\nname = "h"\nhelper = "{tmp_path}/nobody.sock"\n'
     )
     done = subprocess.run(
         [*KILONOVA, "agent", "--config", str(file)],
@@ -430,7 +431,7 @@ def test_real_guests_are_refused_by_name(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1
-    assert "real guests under 'kilonova agent' are not built yet" in done.stderr
+    assert "the root helper does not listen" in done.stderr
 
 
 def test_two_conductors_share(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ BOOT_S = 120.0  # a guest by software emulation, on a machine that does other th
 class RealCloud:
     """One cloud. ``directory``: its state. ``env``: what ``up`` is started with. hosts: on this machine.
 
-    program: what is run as ``kilonova`` (tests/real/dying.py kills itself).
+    program: what is run as ``kilonova`` (tests/real/dying.py kills itself). options: more words for ``up``.
     """
 
     directory: Path
@@ -54,6 +54,7 @@ class RealCloud:
     hosts: int = 1
     cells: int = 1
     program: str = "kilonova.cli.main"
+    options: tuple[str, ...] = ()
     clients: dict[str, Client] = field(default_factory=dict)
 
     @property
@@ -87,6 +88,7 @@ class RealCloud:
             said = self.kilonova(
                 "up", "--driver", "libvirt", "--port", "0", "--image", str(self.image), "--detach",
                 "--json", "--hosts", str(self.hosts), "--cells", str(self.cells),
+                *self.options,
             )  # fmt: skip
         self.clients.clear()
         found: dict[str, Any] = json.loads(said)
@@ -464,7 +466,11 @@ def new_key(directory: Path, *clouds: RealCloud, name: str = "test") -> Path:
 
 @contextlib.contextmanager
 def running_cloud(
-    outside: bool = False, hosts: int = 1, cells: int = 1, program: str = "kilonova.cli.main"
+    outside: bool = False,
+    hosts: int = 1,
+    cells: int = 1,
+    program: str = "kilonova.cli.main",
+    options: tuple[str, ...] = (),
 ) -> Iterator[tuple[RealCloud, Outside | None]]:
     """A cloud that answers; afterwards it is purged, and nothing of it may be left."""
     image = build_image("build", "tiny-linux.qcow2")
@@ -478,7 +484,7 @@ def running_cloud(
     }
     if world is not None:
         env["KILONOVA_RESOLV_CONF"] = str(world.resolv_conf)
-    cloud = RealCloud(base / "s", image, env, hosts, cells, program)
+    cloud = RealCloud(base / "s", image, env, hosts, cells, program, options)
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     try:
         cloud.up()

@@ -73,6 +73,8 @@ def test_no_tables_are_fine(tmp_path: Path) -> None:
         ("[api]", '[console]\nkey = "/k"\n[api]', r"\[console\] cert and key go together"),
         ("[api]", "[agent]\nconsole_port = 70000\n[api]", r"\[agent\] console_port must be from 0"),
         ("[api]", '[agent]\nconsole_listen = "::"\n[api]', r"\[agent\] console_address is needed"),
+        ("[api]", "[agent]\nhosts = 5\n[api]", r"\[agent\] hosts: a machine has at most 4"),
+        ("[api]", '[agent]\nvirt_type = "xen"\n[api]', r"\[agent\] virt_type must be qemu or kvm"),
         ("port = 443", 'port = "x"', r"\[api\]: port must be int"),
         ("port = 443", 'cert = "/c"', r"\[api\] cert and key go together"),
         ("port = 443", "prot = 443", r"\[api\] prot is not a setting; known are listen"),

@@ -29,7 +29,7 @@ log = get_logger(__name__)
 class RealHostNetwork:
     """HostNetwork by the root helper. Without a bus only ``apply`` brings documents.
 
-    underlay: the address of this host that tunnels to other hosts end at, "" for none.
+    underlay: the address of this host that tunnels to other hosts end at, "" for none. told: somebody answered once.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class RealHostNetwork:
         self._named = NamedGroups()
         self._lock = threading.Lock()
         self.on_networks: Callable[[], None] = lambda: None
+        self.told = threading.Event()
         self._subscription = bus.subscribe(f"agent.{host}.state", self._on_state) if bus else None
 
     # -- documents
@@ -116,6 +117,7 @@ class RealHostNetwork:
         body = encode(request)
         try:
             self._report(ask_until_newest(self._bus, self.host, body, self.apply))
+            self.told.set()
         except (NobodyListens, IncompatibleVersion, Unavailable) as exc:
             log.warning("network state not received", extra={"host": self.host, "why": str(exc)})
 
