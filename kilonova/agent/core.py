@@ -3,6 +3,8 @@
 Unknown domains are reported, never touched; nothing is destroyed but by an explicit order for that very server.
 """
 
+import functools
+import random
 import threading
 from dataclasses import dataclass
 
@@ -40,6 +42,7 @@ from kilonova.virt.whole import HostDriver
 
 log = get_logger(__name__)
 PURGE_EVERY_S = 3600.0
+ANSWER_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,10 @@ class Agent:
             self._workers.submit((host, "list"), self.pulse.send_list)
         elif what == "register":
             self._workers.submit((host, "register"), self._registration.attempt)
+        elif what == "heartbeat":  # all hosts are asked at once
+            delay_s = random.uniform(0.0, ANSWER_WITHIN_S)  # noqa: S311 - spreads answers
+            wake = functools.partial(self._workers.wake, (host, "heartbeat"))
+            self._workers.after(delay_s, (host, "wake"), wake)
 
     def _steer(self, steering: LiveSteering) -> None:
         """Pass on what somebody wants of a live migration; it only hastens what ends by itself."""

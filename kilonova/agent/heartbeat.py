@@ -43,6 +43,7 @@ class Pulse:
         self._clock = clock
         self._interval_s = interval_s
         self._told: str | None = None  # digest of the list that was sent last
+        self._seen: tuple[object, str] | None = None  # what was looked at last, and its digest
         self.generation: Callable[[], int] = lambda: 0  # of the desired network state in force
         self.starting: Callable[[], bool] = lambda: (
             False
@@ -89,9 +90,11 @@ class Pulse:
 
     def _look(self) -> tuple[tuple[tuple[str, int, bool], ...], str]:
         guests = list_guests(self._driver)
-        inventory = self._driver.inventory()
-        text = msgspec.json.encode((guests, inventory, self.generation()))
-        return guests, hashlib.sha256(text).hexdigest()[:24]
+        what = (guests, self._driver.inventory(), self.generation())
+        if self._seen is None or self._seen[0] != what:
+            digest = hashlib.sha256(msgspec.json.encode(what)).hexdigest()[:24]
+            self._seen = (what, digest)
+        return guests, self._seen[1]
 
     def _send_list(self, guests: tuple[tuple[str, int, bool], ...], digest: str) -> None:
         body = GuestList(host=self._host, guests=guests, inventory=self._driver.inventory())

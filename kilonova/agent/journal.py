@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kilonova.common.ids import new_uuid
 from kilonova.objects.base import decode, encode
@@ -60,23 +61,46 @@ class Verdict:
 GO = Verdict()
 
 
+class JournalFile:
+    """The file of one host, or of many simulated ones of a process: thousands of files would be in nobody's favour."""
+
+    def __init__(self, path: Path, *, full: bool = True) -> None:
+        """Open or make it. full: what was answered survives a power cut."""
+        self.lock = threading.Lock()
+        self.conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self.conn.execute("PRAGMA journal_mode=WAL")
+        self.conn.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+        self.conn.executescript(_TABLES)
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        """Close it. Safe to repeat."""
+        with self.lock:
+            self.conn.close()
+
+
 class Journal:
     """One host's memory of orders. Safe from any thread."""
 
-    def __init__(self, path: Path | None = None, *, full: bool = True) -> None:
-        """Open or make the file; None: memory only, for hosts whose guests end with the process too."""
-        self._lock = threading.Lock()
+    def __init__(
+        self, path: Path | JournalFile | None = None, *, full: bool = True, host: str = ""
+    ) -> None:
+        """Open or make the file; None: memory only, for hosts whose guests end with the process too.
+
+        host: who of those that share a file this is. The file is its owner's to close.
+        """
+        self._own = None if path is None or isinstance(path, JournalFile) else path
+        file = JournalFile(self._own, full=full) if self._own is not None else path
+        assert file is None or isinstance(file, JournalFile)  # noqa: S101 - for the type checker
+        self._file = file
+        self._lock = threading.Lock() if file is None else file.lock
+        self._prefix = f"{host}/" if host else ""
         self._servers: dict[str, _Server] = {}
         self._operations: dict[str, _Operation] = {}
         self._meta: dict[str, str] = {}
         self._garbage: list[str] = []  # operations whose rows go with the next commit
-        self._conn: sqlite3.Connection | None = None
-        if path is not None:
-            self._conn = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._conn.execute("PRAGMA journal_mode=WAL")
-            self._conn.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
-            self._conn.executescript(_TABLES)
-            path.chmod(0o600)
+        self._conn = None if file is None else file.conn
+        if self._conn is not None:
             self._load(self._conn)
         self.id: str = self._meta.get("journal_id") or self._put_meta("journal_id", new_uuid())
 
@@ -177,7 +201,8 @@ class Journal:
                     self._forget(operation)
             if old and self._conn is not None:
                 self._conn.execute("BEGIN IMMEDIATE")
-                self._conn.executemany("DELETE FROM server WHERE server = ?", [(s,) for s in old])
+                gone = [(self._prefix + s,) for s in old]
+                self._conn.executemany("DELETE FROM server WHERE server = ?", gone)
                 self._sweep(self._conn)
                 self._conn.execute("COMMIT")
             return len(old)
@@ -194,11 +219,11 @@ class Journal:
         self._put_meta("boot_id", boot_id)
 
     def close(self) -> None:
-        """Close the file. Safe to repeat."""
+        """Close the file, if it is this host's own. Safe to repeat."""
         with self._lock:
-            if self._conn is not None:
-                self._conn.close()
-                self._conn = None
+            self._conn = None
+        if self._own is not None and self._file is not None:
+            self._file.close()
 
     # -- the file
 
@@ -206,7 +231,8 @@ class Journal:
         with self._lock:
             self._meta[key] = value
             if self._conn is not None:
-                self._conn.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+                put = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
+                self._conn.execute(put, (self._prefix + key, value))
         return value
 
     def _forget(self, operation: str) -> None:
@@ -214,7 +240,7 @@ class Journal:
             self._garbage.append(operation)
 
     def _sweep(self, conn: sqlite3.Connection) -> None:
-        rows = [(operation,) for operation in self._garbage]
+        rows = [(self._prefix + operation,) for operation in self._garbage]
         self._garbage.clear()
         conn.executemany("DELETE FROM operation WHERE operation = ?", rows)
         conn.executemany("DELETE FROM answer WHERE operation = ?", rows)
@@ -229,16 +255,19 @@ class Journal:
             self._write_server(op.server, server)
         conn.execute(
             "INSERT OR REPLACE INTO operation (operation, server, fence, seq) VALUES (?, ?, ?, ?)",
-            (answer.operation, op.server, op.fence, op.seq),
+            (self._prefix + answer.operation, op.server, op.fence, op.seq),
         )
         other = "undo" if answer.direction == Direction.DO else "do"
         conn.execute(
             "DELETE FROM answer WHERE operation = ? AND step = ? AND direction = ?",
-            (answer.operation, answer.step, other),
+            (self._prefix + answer.operation, answer.step, other),
         )
         conn.execute(
             "INSERT OR REPLACE INTO answer (operation, step, direction, answer) VALUES (?, ?, ?, ?)",
-            (answer.operation, answer.step, str(answer.direction), encode(answer)),
+            (
+                self._prefix + answer.operation,
+                *(answer.step, str(answer.direction), encode(answer)),
+            ),
         )
         conn.execute("COMMIT")
 
@@ -246,23 +275,31 @@ class Journal:
         if self._conn is not None:
             self._conn.execute(
                 "INSERT OR REPLACE INTO server (server, epoch, closed, touched) VALUES (?, ?, ?, ?)",
-                (server_id, server.epoch, server.closed, server.touched),
+                (self._prefix + server_id, server.epoch, server.closed, server.touched),
             )
 
     def _load(self, conn: sqlite3.Connection) -> None:
-        self._meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
-        for server, epoch, closed, touched in conn.execute(
-            "SELECT server, epoch, closed, touched FROM server"
+        self._meta = dict(self._mine(conn, "key, value", "meta"))
+        for server, epoch, closed, touched in self._mine(
+            conn, "server, epoch, closed, touched", "server"
         ):
             self._servers[server] = _Server(epoch, closed, touched)
-        for operation, server, fence, seq in conn.execute(
-            "SELECT operation, server, fence, seq FROM operation"
+        for operation, server, fence, seq in self._mine(
+            conn, "operation, server, fence, seq", "operation"
         ):
             self._operations[operation] = _Operation(server, fence, seq)
             if server in self._servers:
                 self._servers[server].operations.append(operation)
-        for operation, step, direction, answer in conn.execute(
-            "SELECT operation, step, direction, answer FROM answer"
+        for operation, step, direction, answer in self._mine(
+            conn, "operation, step, direction, answer", "answer"
         ):
             if operation in self._operations:
                 self._operations[operation].answers[step, direction] = decode(answer, Answer)
+
+    def _mine(self, conn: sqlite3.Connection, columns: str, table: str) -> list[tuple[Any, ...]]:
+        """Return this host's rows; the first column, without the host's name, is what it calls a thing itself."""
+        first, after = columns.partition(",")[0], self._prefix[:-1] + "0"  # "0" comes after "/"
+        where = f"WHERE {first} >= ? AND {first} < ?" if self._prefix else ""
+        ask = f"SELECT {columns} FROM {table} {where}"
+        rows = conn.execute(ask, (self._prefix, after) if self._prefix else ()).fetchall()
+        return [(row[0][len(self._prefix) :], *row[1:]) for row in rows]

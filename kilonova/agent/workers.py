@@ -28,7 +28,7 @@ class Workers:
         self._work = threading.Condition(self._lock)
         self._due = threading.Condition(self._lock)
         self._ready: collections.deque[tuple[Key, Job]] = collections.deque()
-        self._held: dict[Key, collections.deque[Job]] = {}
+        self._held: dict[Key, collections.deque[Job] | None] = {}  # None: nothing waits behind it
         self._asleep: dict[Key, tuple[int, Job]] = {}  # jobs that wait to be called again
         self._timers: list[tuple[float, int, Key, Job | None]] = []
         self._count = itertools.count()
@@ -74,11 +74,13 @@ class Workers:
     def _submit(self, key: Key, job: Job) -> None:
         if self._closed:
             return
-        queue = self._held.get(key)
-        if queue is not None:
+        if key in self._held:
+            queue = self._held[key]
+            if queue is None:
+                queue = self._held[key] = collections.deque()
             queue.append(job)
             return
-        self._held[key] = collections.deque()
+        self._held[key] = None
         self._enqueue(key, job)
 
     def _enqueue(self, key: Key, job: Job) -> None:

@@ -92,7 +92,7 @@ class Report(Versioned, frozen=True, kw_only=True):
 
 
 class HostAsk(Versioned, frozen=True, kw_only=True):
-    """Control plane -> agent on ``agent.<host>.state``: what a heartbeat's receiver lacks ("guests" or "register")."""
+    """Control plane -> agent on ``agent.<host>.state``: what is asked of a host: "guests", "register", "heartbeat"."""
 
     host: str
     what: str

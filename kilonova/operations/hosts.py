@@ -21,6 +21,7 @@ from kilonova.objects.host import (
     GuestEvent,
     GuestList,
     Heartbeat,
+    HostAsk,
     HostRegister,
     OwnedServer,
     Registered,
@@ -66,8 +67,16 @@ class Hosts(HostsElsewhere):
         for cell in services.real_cells():
             for row in services.cell(cell).read(db.all_hosts):
                 self._hosts[row["host"]] = state_of(row, cell)
+        if shared and reports:
+            self._ask_for_beats()
         self._thread = threading.Thread(target=self._flush_loop, name="hosts", daemon=True)
         self._thread.start()
+
+    def _ask_for_beats(self) -> None:
+        """Have every host say within 3 s that it is there: it may have been long since anybody heard them."""
+        for host in self._hosts:
+            ask = HostAsk(host=host, what="heartbeat")
+            self._services.bus.publish(f"agent.{host}.state", encode(ask))
 
     def close(self) -> None:
         """Stop listening and write what is not written yet."""
@@ -86,6 +95,15 @@ class Hosts(HostsElsewhere):
     def all(self) -> list[HostState]:
         """Return every host, sorted by name."""
         return [self._hosts[k] for k in sorted(self._hosts)]
+
+    def alive(self) -> list[str]:
+        """Return the hosts that are up, sorted by name: one look at the clock for thousands."""
+        now = self._services.now()
+        return [
+            h.host
+            for h in self.all()
+            if not h.forced_down and (now - h.seen_at < DOWN_AFTER_S or self.is_up(h.host))
+        ]
 
     def cell_of(self, host: str | None) -> str:
         """Return the cell of a host. Raises NotFound."""
@@ -202,12 +220,12 @@ class Hosts(HostsElsewhere):
             log.error("a host was refused: %s", reason, extra={"host": r.host})
             return Registered(servers=(), accepted=False, reason=reason)
 
-        mapped = services.world.read(lambda tx: db.mapping_of(tx, r.host))
+        mapped = services.world.ask(lambda tx: db.mapping_of(tx, r.host))
         if mapped is not None and mapped["cell"] != r.cell:
             return Registered(
                 servers=(), accepted=False, reason="The host belongs to another cell."
             )
-        row = cell.read(lambda tx: host_records.find_same(tx, r))
+        row = cell.ask(lambda tx: host_records.find_same(tx, r))
         known = row is not None and self._needs_no_word(r.host)
         if row is None or not known:
             row = cell.write(lambda tx: host_records.record(tx, r, now))
@@ -238,7 +256,7 @@ class Hosts(HostsElsewhere):
             self._put(state)
 
     def _owned(self, cell: str, host: str) -> tuple[OwnedServer, ...]:
-        rows = self._services.cell(cell).read(lambda tx: servers.on_host(tx, host))
+        rows = self._services.cell(cell).ask(lambda tx: servers.on_host(tx, host))
         return tuple(
             OwnedServer(
                 server_id=row["uuid"],
@@ -275,7 +293,7 @@ class Hosts(HostsElsewhere):
         state = self._hosts.get(report.host)
         if state is None:
             return
-        rows = self._services.cell(state.cell).read(lambda tx: servers.powers_on(tx, report.host))
+        rows = self._services.cell(state.cell).ask(lambda tx: servers.powers_on(tx, report.host))
         recorded = {
             r["uuid"]: (r["vm_state"], r["power_state"]) for r in rows if not r["task_state"]
         }

@@ -3,6 +3,7 @@
 They read every 5 s, and at once the record of a host that one of them says has changed.
 """
 
+import functools
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -36,13 +37,19 @@ class HostState:
     digest: str = ""
 
 
+@functools.lru_cache(maxsize=1024)
+def _inventory(text: str) -> Inventory:
+    """Return what a record says a host has; hosts that have the same share one."""
+    return msgspec.json.decode(text, type=Inventory)
+
+
 def state_of(row: Row, cell: str) -> HostState:
     """Return what a record says of a host."""
     return HostState(
         host=row["host"],
         cell=cell,
         uuid=row["uuid"],
-        inventory=msgspec.json.decode(row["inventory"], type=Inventory),
+        inventory=_inventory(row["inventory"]),
         disabled=bool(row["disabled"]),
         disabled_reason=row["disabled_reason"],
         forced_down=bool(row["forced_down"]),

@@ -73,8 +73,7 @@ class Scheduling:
 
     def _loop(self) -> None:
         while not self._stop.wait(REFRESH_S):
-            for state in self._services.hosts.all():
-                self._view.change_host(state.host, up=self._services.hosts.is_up(state.host))
+            self._view.set_up(frozenset(self._services.hosts.alive()))
             try:
                 self.refresh()
                 self.cells_changed()

@@ -6,7 +6,7 @@ One lock guards it: a decision takes a fraction of a millisecond; a refresh read
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -128,6 +128,12 @@ class View:
                     forced_down=old.forced_down if forced_down is None else forced_down,
                 )
             )
+
+    def set_up(self, alive: Set[str]) -> None:
+        """Say which hosts are up, the others not."""
+        with self.lock:
+            for facts in [f for f in self.facts.values() if f.up != (f.host in alive)]:
+                self.put_host(replace(facts, up=not facts.up))
 
     def remove_host(self, uuid: str) -> None:
         """Forget a host's facts; its provider, if it still is there, is no host any more."""

@@ -166,7 +166,7 @@ class Process:
 
     def _live_hosts(self) -> list[str]:
         hosts = getattr(self, "hosts", None)
-        return [] if hosts is None else [h.host for h in hosts.all() if hosts.is_up(h.host)]
+        return [] if hosts is None else hosts.alive()
 
     def open_picture(self, *, hears: bool = True) -> None:
         """Open what is known of hosts, the scheduler's view, lists, and what follows ports and volumes.

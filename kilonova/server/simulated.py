@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kilonova.agent.core import Agent, Identity
-from kilonova.agent.journal import Journal
+from kilonova.agent.journal import Journal, JournalFile
 from kilonova.agent.network.fake import FakeHostNetwork
 from kilonova.agent.uploads import HostFiles
 from kilonova.agent.workers import Workers
@@ -48,6 +48,9 @@ class FakeHosts:
         )
         self.world = World(plan.state_dir / "guests.db", build_time_s=s.build_time_s, spec=spec)
         self.workers = Workers(2)  # no job of a simulated host waits on its thread
+        self._file: JournalFile | None = None
+        if plan.shares:
+            self._file = JournalFile(plan.state_dir / "journals.db", full=False)
         self.networks: dict[str, FakeHostNetwork] = {}
         self.agents: list[Agent] = []
         boot, send = _boot_id(), access.send
@@ -73,11 +76,7 @@ class FakeHosts:
 
     def _journal(self, host: str) -> Journal:
         """Return a host's memory of orders; with a bus of its own no message outlives the process, nor need this."""
-        if not self.plan.shares:
-            return Journal()
-        folder = self.plan.state_dir / "journals"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return Journal(folder / f"{host}.db")
+        return Journal() if self._file is None else Journal(self._file, host=host)
 
     def start(self, wait_s: float = 30.0) -> None:
         """Start every agent and wait until all are registered (at most ``wait_s`` each)."""
@@ -98,6 +97,8 @@ class FakeHosts:
             agent.close()
         self.workers.close()
         self.world.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def named(cells: int, hosts: int) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from kilonova.common.clock import ManualClock
 from kilonova.db import versions
 from kilonova.db.secrets import Vault
 from kilonova.objects.base import decode, encode, manifest
-from kilonova.objects.host import Heartbeat, HostRegister, Inventory, Registered, Report
+from kilonova.objects.host import Heartbeat, HostAsk, HostRegister, Inventory, Registered, Report
 from kilonova.operations import stores
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.scheduling import Scheduling
@@ -194,6 +194,25 @@ def test_reconcilers_run_in_one_conductor(
     assert [c.services.leads() for c in pair] == [False, True]
     for loop in loops:
         loop.close()
+
+
+def test_a_conductor_that_starts_asks_hosts_to_beat(
+    tmp_path: Path, pair: list[Conductor], bus: MemoryBus, clock: ManualClock
+) -> None:
+    """HOST-S5: hosts that nobody heard for long are up as soon as they have answered it."""
+    register(bus)
+    asked: list[HostAsk] = []
+    bus.subscribe(f"agent.{HOST}.state", lambda _, body: asked.append(decode(body, HostAsk)))
+    clock.advance(3600.0)
+    third = Conductor(tmp_path, bus, clock)
+    try:
+        until(lambda: [a.what for a in asked] == ["heartbeat"], "it is asked")
+        assert not third.hosts.is_up(HOST)
+        for _ in range(3):  # whoever hears it
+            say(bus, Heartbeat(host=HOST, boot_id="boot-1", digest="d"))
+        until(lambda: third.hosts.is_up(HOST), "it is heard")
+    finally:
+        third.close()
 
 
 class HardOfHearing(MemoryBus):

@@ -280,6 +280,21 @@ def test_heartbeat_sends_the_list_only_when_it_changed(cloud: Cloud) -> None:
     assert heard(GuestList)[-1].guests[0][1:] == (g.PowerState.RUNNING, True)
 
 
+def test_a_host_that_is_asked_beats_at_once() -> None:
+    """A conductor that was away hears every host within seconds, not within the time between two beats."""
+    cloud = Cloud()
+    agent = cloud.agent()
+
+    def beats() -> int:
+        return sum(isinstance(b, Heartbeat) for b in cloud.conductor.reports)
+
+    cloud.conductor.until(lambda: beats() == 1)
+    agent.pulse._interval_s = 3600.0
+    cloud.bus.publish("agent.host1.state", encode(HostAsk(host="host1", what="heartbeat")))
+    cloud.conductor.until(lambda: beats() == 2)
+    cloud.close()
+
+
 def test_same_boot_adopts_and_new_boot_starts_what_should_run() -> None:
     world, journal = World(), Journal()
     cloud = Cloud(world)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kilonova.agent.bootid import boot_id, runs
-from kilonova.agent.journal import GO, KEEP_S, Journal
+from kilonova.agent.journal import GO, KEEP_S, Journal, JournalFile
 from kilonova.objects import guest as g
 from kilonova.objects.order import Answer, AnswerState, Direction, Order
 from tests.unit.agent_kit import build_of, order_of, undo_of
@@ -28,20 +28,60 @@ def did(journal: Journal, order: Order, state: AnswerState = AnswerState.DONE) -
     journal.end(order, answer_of(order, state))
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "shared file"])
 def reopened(request: pytest.FixtureRequest, tmp_path: Path):
     """Return a function that gives the journal as the next process sees it."""
-    path = tmp_path / "journal.sqlite" if request.param == "file" else None
-    journals = [Journal(path)]
+    path = tmp_path / "journal.sqlite"
+    kept = [_open(request.param, path)]
 
     def again() -> Journal:
-        if path is not None:
-            journals[-1].close()
-            journals.append(Journal(path))
-        return journals[-1]
+        if request.param != "memory":
+            _shut(*kept[-1])
+            kept.append(_open(request.param, path))
+        return kept[-1][0]
 
     yield again
-    journals[-1].close()
+    _shut(*kept[-1])
+
+
+def _open(kind: str, path: Path) -> tuple[Journal, JournalFile | None]:
+    if kind == "memory":
+        return Journal(), None
+    if kind == "file":
+        return Journal(path), None
+    file = JournalFile(path, full=False)
+    return Journal(file, host="host1"), file
+
+
+def _shut(journal: Journal, file: JournalFile | None) -> None:
+    journal.close()
+    if file is not None:
+        file.close()
+
+
+def test_hosts_that_share_a_file_have_a_memory_each(tmp_path: Path) -> None:
+    """Names that begin alike, an operation with orders for both: each knows its own only."""
+    file = JournalFile(tmp_path / "j", full=False)
+    names = ("host1", "host10", "host")
+    journals = {name: Journal(file, host=name) for name in names}
+    order, other = order_of(build_of()), order_of(build_of())
+    did(journals["host1"], order)
+    did(journals["host10"], order, AnswerState.FAILED)
+    did(journals["host10"], other)
+    journals["host1"].booted("boot-1")
+    file.close()
+
+    file = JournalFile(tmp_path / "j", full=False)
+    again = {name: Journal(file, host=name) for name in names}
+    assert {n: j.id for n, j in again.items()} == {n: j.id for n, j in journals.items()}
+    assert len({j.id for j in again.values()}) == 3
+    assert [again[n].boot_id for n in names] == ["boot-1", None, None]
+    states = [again[n].judge(order).stored for n in names]
+    assert [s and s.state for s in states] == [AnswerState.DONE, AnswerState.FAILED, None]
+    assert [again[n].epoch(other.server_id) for n in names] == [0, other.epoch, 0]
+    assert again["host10"].purge(1001.0 + KEEP_S, frozenset()) == 2
+    assert again["host1"].judge(order).stored, "a neighbour's purge takes nothing"
+    file.close()
 
 
 def test_answers_and_tombstones_survive(reopened) -> None:

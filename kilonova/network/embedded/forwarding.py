@@ -79,10 +79,10 @@ class Forwarding:
 
         An address that another host has stays with that one while it is alive: a host speaks for itself only.
         """
-        alive = self.alive()
         with self._guard:
             if self._underlays.get(host, "") == address:
                 return False
+        alive = self.alive()
 
         def put(tx: Tx) -> list[str] | None:
             holder = tx.value(_HOLDER, address=address)

@@ -266,6 +266,8 @@ class Publisher:
     def _full(self, tx: Tx, host: str) -> Change:
         rows = tx.all(documents.ON_HOST, host=host)
         routers = [r[0] for r in tx.all(documents.ROUTERS_ON_HOST, host=host)]
+        if not rows and not routers:
+            return Change(host=host, full=True)
         return Change(host=host, documents=self._on(tx, host, rows, routers), full=True)
 
     def _one(self, tx: Tx, host: str, port_id: str) -> Change:

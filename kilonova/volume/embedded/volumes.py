@@ -115,6 +115,8 @@ class EmbeddedVolumes:
 
     def send_cleanups(self) -> None:
         """Send every cleanup record's order to its host, if that is up."""
+        if not self.db.ask(cleanups.all_records):
+            return
         up = {r.host for r in self.rooms() if r.up}
 
         def read(tx: Tx) -> list[Any]:
