@@ -12,10 +12,11 @@ from kilonova.objects.guest import (
     GuestDevices,
 )
 from kilonova.objects.order import Direction
+from kilonova.virt.driver import GuestMissing
 
 
 class GuestDisks:
-    """Performs guest_attach_disk and guest_detach_disk."""
+    """Performs guest_attach_disk, guest_detach_disk and guest_swap_disk."""
 
     def __init__(self, bench: Bench) -> None:
         self._driver = bench.driver
@@ -28,7 +29,21 @@ class GuestDisks:
             ("guest_attach_disk", Direction.UNDO): self._detach,
             ("guest_detach_disk", Direction.DO): self._detach,
             ("guest_detach_disk", Direction.UNDO): self._attach,
+            ("guest_swap_disk", Direction.DO): self._swap,
+            ("guest_swap_disk", Direction.UNDO): self._swap_back,
         }
+
+    def _swap(self, work: Work) -> Versioned:
+        wanted = payload_of(work, GuestAttachDisk)
+        self._driver.swap_disk(wanted.server_id, wanted.disk, work.say)
+        return GuestDevices(devices=self._driver.devices(wanted.server_id))
+
+    def _swap_back(self, work: Work) -> Versioned:
+        """A guest that is gone, or off, has what its record says when it starts again."""
+        try:
+            return self._swap(work)
+        except GuestMissing:
+            return GuestDevices()
 
     def _attach(self, work: Work) -> Versioned:
         wanted = payload_of(work, GuestAttachDisk)

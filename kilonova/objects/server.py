@@ -146,6 +146,13 @@ class AttachParams(ServerParams, frozen=True, kw_only=True):
     disk: DiskRequest
 
 
+class SwapParams(AttachParams, frozen=True, kw_only=True):
+    """Parameters of a swap: of the disk's volume for another one, whose attachment is reserved already."""
+
+    new_volume_id: str
+    new_attachment_id: str
+
+
 class ResizeParams(ServerParams, frozen=True, kw_only=True):
     """Parameters of a resize or cold migration, its confirm and its revert. migration: its uuid, minted before it.
 

@@ -23,7 +23,10 @@ class Volume(Versioned, frozen=True, kw_only=True):
     status: creating, available, reserved, attaching, detaching, in-use, extending, downloading, uploading, retyping,
     backing-up, restoring-backup, awaiting-transfer, deleting, maintenance, error, error_deleting, error_extending.
     image: volume_image_metadata, of a volume that was made from an image: "image_id", "disk_format", hw_* and so on.
+    migration_status: Cinder's; "target:<id>" of what becomes another volume's data.
     """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     id: str
     project_id: str
@@ -44,6 +47,7 @@ class Volume(Versioned, frozen=True, kw_only=True):
     source_volid: str | None = None
     attachments: tuple[VolumeAttachment, ...] = ()
     created_at: float = 0.0
+    migration_status: str = since(1, 1, default="")
 
 
 class VolumeSnapshot(Versioned, frozen=True, kw_only=True):
@@ -115,16 +119,23 @@ Connection = Union[FileConnection, NbdConnection]  # noqa: UP007 - msgspec reads
 class VolumeEventKind(OpenEnum):
     EXTENDED = "volume-extended"
     REIMAGED = "volume-reimaged"
+    SWAP = "volume-swap"  # no event of Cinder's, which calls the compute API instead
     UNKNOWN = "unknown"
 
 
 class VolumeEvent(Versioned, frozen=True, kw_only=True):
-    """What a volume service tells compute. source: compute API, os-server-external-events."""
+    """What a volume service tells compute. source: compute API, os-server-external-events.
+
+    new_volume_id: of a swap, what the server's disk becomes.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     kind: VolumeEventKind
     server_id: str
     volume_id: str
     ok: bool = True
+    new_volume_id: str = since(1, 1, default="")
 
 
 class VolumeClaim(Versioned, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ _NAMES = {
     "createBackup": "snapshot",
     "attach_volume": "volume_attach",
     "detach_volume": "volume_detach",
+    "swap_volume": "volume_swap",
     "attach_interface": "interface_attach",
     "detach_interface": "interface_detach",
     "changePassword": "change_password",

@@ -45,6 +45,7 @@ OPERATIONS = (
     "interface_detach",
     "volume_attach",
     "volume_detach",
+    "volume_swap",
     "host_drain",
 )
 

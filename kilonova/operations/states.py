@@ -144,6 +144,7 @@ TRANSITIONS: Mapping[str, Transition] = {
     ),
     "volume_attach": _q("attach_volume", _WITH_DISKS, "", None, "attach_volume"),
     "volume_detach": _q("detach_volume", _WITH_DISKS, "", None, "detach_volume"),
+    "volume_swap": _q("swap_volume", {ACTIVE, PAUSED, RESIZED}, "", None, "swap_volume"),
     "server_evacuate": _t("evacuate", {ACTIVE, STOPPED, ERROR}, "rebuilding", ACTIVE, "evacuate"),
     "live_migrate": _t("live-migration", {ACTIVE, PAUSED}, "migrating", None, "os-migrateLive"),
     "server_evacuate_cross_cell": _t(

@@ -92,7 +92,7 @@ def start(services: Services, ctx: Context, found: Found, wish: Wish) -> DiskReq
         return [*disks, new], new
 
     try:
-        return volume_ops.accept(services, ctx, SAGA, found, operation, add)
+        return volume_ops.accept(services, ctx, SAGA, found, volume_ops.Accepted(operation, add))
     except KilonovaError:
         services.volumes.remove_attachment(key=key)
         raise

@@ -59,7 +59,7 @@ def start(services: Services, ctx: Context, found: Found, volume_id: str) -> str
         return [mine if d.id == mine.id and d.volume_id == volume_id else d for d in disks], mine
 
     try:
-        volume_ops.accept(services, ctx, SAGA, found, operation, mark)
+        volume_ops.accept(services, ctx, SAGA, found, volume_ops.Accepted(operation, mark))
     except KilonovaError:
         if has_host and not _others_detach(services, found, volume_id):
             services.volumes.roll_detaching(volume_id, found.id)

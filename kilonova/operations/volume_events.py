@@ -1,15 +1,17 @@
-"""External events of the volume service: a server's record follows its volumes.
+"""External events of the volume service: a server's record follows its volumes, its guest their data.
 
 An embedded volume grows under the guest before the event is told: its host did both (VolumeExtend). The record only
 keeps up, for what is made from it later.
 """
 
+from kilonova.common.context import service_context
 from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.db import mappings, servers
 from kilonova.db.engine import Tx
 from kilonova.objects.volume import VolumeEvent, VolumeEventKind
-from kilonova.operations import server_disks
+from kilonova.operations import server_disks, volume_swap
+from kilonova.operations.accept import find_server
 from kilonova.operations.services import CELL0, Services
 
 log = get_logger(__name__)
@@ -19,6 +21,8 @@ def listen(services: Services) -> None:
     """Follow the events of this process's volume service."""
 
     def heard(event: VolumeEvent) -> None:
+        if event.kind == VolumeEventKind.SWAP:
+            swap(services, event)
         if event.kind != VolumeEventKind.EXTENDED or not event.ok:
             return
         try:
@@ -27,6 +31,20 @@ def listen(services: Services) -> None:
             log.warning("a disk was not resized: %s", exc.message, extra={"id": event.server_id})
 
     services.volumes.on_event(heard)
+
+
+def swap(services: Services, event: VolumeEvent) -> None:
+    """Have a guest go over to the data of a volume that migrates; what refuses that ends the migration. Repeatable."""
+    old, new = (services.volumes.find(i) for i in (event.volume_id, event.new_volume_id))
+    if old is None or new is None or new.attachments:
+        return
+    try:
+        ctx = service_context(old.project_id)
+        found = find_server(services, ctx, event.server_id)
+        volume_swap.start(services, ctx, found, old, new)
+    except KilonovaError as exc:
+        log.warning("a volume does not migrate: %s", exc.message, extra={"id": event.server_id})
+        services.volumes.complete_migration(old.id, new.id, error=True)
 
 
 def extended(services: Services, server_id: str, volume_id: str) -> bool:

@@ -6,6 +6,7 @@ twice; the row's epoch follows when the operation begins.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from kilonova.common.errors import Conflict
 from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, servers
 from kilonova.db.engine import Row, Tx
-from kilonova.objects.server import AttachParams, DiskRequest
+from kilonova.objects.server import AttachParams, DiskRequest, SwapParams
 from kilonova.operations import server_disks, states
 from kilonova.operations.accept import Found, check_lock, find_server, wrong_state
 from kilonova.operations.services import Services
@@ -23,6 +24,18 @@ from kilonova.saga.definition import Output, Run, Saga
 
 TRIES = 20
 Change = Callable[[list[DiskRequest]], tuple[list[DiskRequest], DiskRequest]]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What is accepted. operation: its id. change(disks) -> (disks after, the disk); it may raise what refuses.
+
+    to: of a swap, the new volume's id and its attachment's.
+    """
+
+    operation: str
+    change: Change
+    to: tuple[str, str] | None = None
 
 
 def check_state(found: Found, transition: states.Transition) -> Row:
@@ -46,17 +59,17 @@ def check_host(services: Services, row: Row) -> None:
 
 
 def accept(
-    services: Services, ctx: Context, saga: Saga, found: Found, operation: str, change: Change
+    services: Services, ctx: Context, saga: Saga, found: Found, wanted: Accepted
 ) -> DiskRequest:
     """Accept an operation on one disk; return the disk as it stands in the record then.
 
-    change(disks) -> (disks after, the disk); it may raise what refuses. Conflict when locked or in a wrong state.
+    Conflict when locked or in a wrong state.
     """
     check_lock(ctx, found)
     for _ in range(TRIES):
         check_state(found, states.TRANSITIONS[saga.kind])
         if services.world.write(partial(_take, found, services.now())):
-            disk = _accept_in_cell(services, ctx, saga, found, operation, change)
+            disk = _accept_in_cell(services, ctx, saga, found, wanted)
             if disk is not None:
                 return disk
         found = find_server(services, ctx, found.id)
@@ -68,7 +81,7 @@ def _take(found: Found, now: float, tx: Tx) -> bool:
 
 
 def _accept_in_cell(
-    services: Services, ctx: Context, saga: Saga, found: Found, operation: str, change: Change
+    services: Services, ctx: Context, saga: Saga, found: Found, wanted: Accepted
 ) -> DiskRequest | None:
     """Write disks, action and journal in one transaction; None when an operation of a higher epoch has begun."""
     transition, now = states.TRANSITIONS[saga.kind], services.now()
@@ -79,34 +92,49 @@ def _accept_in_cell(
         row = check_state(Found(found.mapping, row), transition)
         if row["epoch"] >= epoch:
             return None
-        disks, disk = change(server_disks.read(row))
+        disks, disk = wanted.change(server_disks.read(row))
         servers.set_columns(tx, found.id, disks=server_disks.write(disks), updated_at=now)
         actions.begin(
-            tx, operation=operation, server=found.id, action=transition.action, ctx=ctx, now=now
+            tx,
+            operation=wanted.operation,
+            server=found.id,
+            action=transition.action,
+            ctx=ctx,
+            now=now,
         )
         journal.accept(
             tx,
-            id=operation,
+            id=wanted.operation,
             kind=saga.kind,
             version=saga.version,
             resource=found.id,
             epoch=epoch,
             project_id=found.mapping["project_id"],
             context=ctx,
-            params=AttachParams(
-                server_id=found.id,
-                project_id=found.mapping["project_id"],
-                action=transition.action,
-                previous_vm_state=row["vm_state"],
-                host=row["host"],
-                disk=disk,
-            ),
+            params=_params(found, row, transition.action, disk, wanted.to),
             now=now,
             nudge=services.engine.nudge,
         )
         return disk
 
     return services.cell(found.mapping["cell"]).write(put)
+
+
+def _params(
+    found: Found, row: Row, action: str, disk: DiskRequest, to: tuple[str, str] | None
+) -> AttachParams:
+    params = AttachParams(
+        server_id=found.id,
+        project_id=found.mapping["project_id"],
+        action=action,
+        previous_vm_state=row["vm_state"],
+        host=row["host"],
+        disk=disk,
+    )
+    if to is None:
+        return params
+    kept = {f: getattr(params, f) for f in params.__struct_fields__}
+    return SwapParams(**kept, new_volume_id=to[0], new_attachment_id=to[1])
 
 
 def no_host(params: AttachParams, outputs: Any) -> bool:

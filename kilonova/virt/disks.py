@@ -23,6 +23,14 @@ class DiskDriver(Protocol):
         """Take a disk out; tell whether the guest had it. Raises Again until the guest let go of it."""
         ...
 
+    def swap_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+        """Bring a guest over to another place of the volume ``disk.serial``, while it runs: all it has is copied there.
+
+        What was there is overwritten. Raises Again while it copies. GuestMissing; DriverError: the guest is off, or the
+        place cannot be reached; one that has the disk there already is left as it is.
+        """
+        ...
+
     def devices(self, server_id: str) -> tuple[DeviceAddress, ...]:
         """Return where a guest sees its NICs and disks, with their tags; empty when there is no guest."""
         ...

@@ -148,6 +148,13 @@ class VolumeService(Protocol):
         """
         ...
 
+    def complete_migration(self, old_id: str, new_id: str, *, error: bool = False) -> str:
+        """A server's disk went over from one volume's data to another's: return which volume it is now. Repeatable.
+
+        error: it did not, and has the old data. Conflict: the migration was given up; NotFound.
+        """
+        ...
+
     def ensure_snapshot(
         self, key: Key, *, volume_id: str, name: str, metadata: Mapping[str, str] = {}
     ) -> VolumeSnapshot:

@@ -100,6 +100,7 @@ def volume_of(row: Json, held: Sequence[VolumeAttachment]) -> Volume:
         source_volid=row.get("source_volid"),
         attachments=tuple(held),
         created_at=parse_iso(row["created_at"]),
+        migration_status=row.get("migration_status") or "",
     )
 
 

@@ -33,10 +33,14 @@ def quiet(text: str) -> None:
 
 @dataclass
 class Host:
-    """A driver and its host's volumes. scratch: a directory in which the driver may make files."""
+    """A driver and its host's volumes. scratch: a directory in which the driver may make files.
+
+    other: another host's volumes.
+    """
 
     driver: HostDriver
     store: VolumeStore
+    other: VolumeStore
     scratch: Path
     daemon: Libvirtd | None = None
 
@@ -65,7 +69,7 @@ class Host:
 def simulated(stack: ExitStack, path: Path) -> Host:
     world = World(path / "guests.sqlite")
     stack.callback(world.close)
-    return Host(world.driver("host1"), world.volumes("host1"), path)
+    return Host(world.driver("host1"), world.volumes("host1"), world.volumes("host2"), path)
 
 
 def by_libvirt(stack: ExitStack, path: Path) -> Host:
@@ -88,9 +92,13 @@ def by_libvirt(stack: ExitStack, path: Path) -> Host:
     store = QcowVolumes(config, EmptyImages(), lambda *_: None)
     stack.callback(store.close)
     stack.callback(lambda: store.apply(v.VolumeExports(host="host1", generation=1 << 40)))
+    second = VolumesConfig(daemon.root / "second", "host2", QEMU_ID)
+    other = QcowVolumes(second, EmptyImages(), lambda *_: None)
+    stack.callback(other.close)
+    stack.callback(lambda: other.apply(v.VolumeExports(host="host2", generation=1 << 40)))
     scratch = daemon.root / "scratch"
     scratch.mkdir(mode=0o711)
-    return Host(driver, store, scratch, daemon)
+    return Host(driver, store, other, scratch, daemon)
 
 
 @pytest.fixture(
@@ -324,6 +332,84 @@ def test_growing(host: Host, build: g.GuestBuild) -> None:
         assert host.store.extend(disk.serial, 2, quiet).size_gib == 2
     with pytest.raises(DriverError):
         host.driver.extend_disk(build.server_id, new_uuid(), 2)
+
+
+def _elsewhere(host: Host, volume_id: str, generation: int) -> g.NbdDisk:
+    """Make an empty volume at the other host and export it; return how it is reached."""
+    make = v.VolumeMake(volume_id=volume_id, size_gib=1)
+    until_done(lambda: host.other.make(make, quiet))
+    export = v.VolumeExport(attachment_id=new_uuid(), volume_id=volume_id, name=new_uuid())
+    wanted = v.VolumeExports(host="host2", generation=generation, exports=(export,))
+    applied = host.other.apply(wanted)
+    return g.NbdDisk(
+        name="v", host=applied.address, port=applied.port, export=export.name, serial=volume_id
+    )
+
+
+def _pattern(path: str, verb: str) -> bool:
+    """Write a pattern into a volume's file, or tell whether it is there."""
+    words = ["qemu-io", "-f", "qcow2", "-c", f"{verb} -P 7 1M 64k", path]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return "verification failed" not in done.stdout
+
+
+def test_a_volume_goes_to_another_host_under_a_guest(host: Host, build: g.GuestBuild) -> None:
+    """There and back while it runs; each place can go once the guest is at the other, and is not in the way before."""
+    here = host.volume()
+    if host.daemon is not None:
+        _pattern(here.path, "write")
+    build_guest(host, build)
+    host.attach(build.server_id, here)
+    there = _elsewhere(host, here.serial, 1)
+    swap = lambda disk: until_done(lambda: host.driver.swap_disk(build.server_id, disk, quiet))  # noqa: E731
+    swap(here)
+    with pytest.raises(Again):
+        host.store.remove(here.serial, quiet)
+    for _ in range(2):
+        swap(there)
+    assert host.driver.disk_serials(build.server_id) == (here.serial,)
+    assert host.store.remove(here.serial, quiet) is True
+    until_done(lambda: host.store.make(v.VolumeMake(volume_id=here.serial, size_gib=1), quiet))
+    for _ in range(2):
+        swap(here)
+    host.other.apply(v.VolumeExports(host="host2", generation=2))
+    assert until_done(lambda: host.other.remove(here.serial, quiet)) is True
+    host.power(build, g.PowerAction.STOP)
+    swap(here)
+    with pytest.raises(DriverError):
+        host.driver.swap_disk(build.server_id, there, quiet)
+    with pytest.raises(GuestMissing):
+        host.driver.swap_disk(new_uuid(), there, quiet)
+    assert host.detach(build.server_id, here.serial) is True
+    assert host.daemon is None or _pattern(here.path, "read")
+    assert until_done(lambda: host.store.remove(here.serial, quiet)) is True
+
+
+def test_a_swap_that_is_given_up(host: Host, build: g.GuestBuild) -> None:
+    """Aborted or meant for elsewhere: the guest is where it was, and nothing copies any more."""
+    here = host.volume()
+    build_guest(host, build)
+    host.attach(build.server_id, here)
+    there = _elsewhere(host, here.serial, 3)
+
+    def abort(text: str) -> None:
+        raise Aborted("no more")
+
+    if host.daemon is not None:
+        with pytest.raises(Again):
+            host.driver.swap_disk(build.server_id, there, quiet)
+        with pytest.raises(Aborted):
+            host.driver.swap_disk(build.server_id, there, abort)
+        with pytest.raises(Again):
+            host.driver.swap_disk(build.server_id, there, quiet)
+    until_done(lambda: host.driver.swap_disk(build.server_id, here, quiet))
+    host.other.apply(v.VolumeExports(host="host2", generation=4))
+    assert until_done(lambda: host.other.remove(here.serial, quiet)) is True
+    with pytest.raises(Again):
+        host.store.remove(here.serial, quiet)
+    host.power(build, g.PowerAction.STOP)
+    assert host.detach(build.server_id, here.serial) is True
+    assert until_done(lambda: host.store.remove(here.serial, quiet)) is True
 
 
 def test_what_is_not_there_is_said(host: Host, build: g.GuestBuild) -> None:

@@ -252,6 +252,19 @@ def test_reimage(service: VolumeService, whole: Whole, volume: str) -> None:
         service.reimage(key(), volume_id=volume, image_id=str(uuid.uuid4()))
 
 
+def test_what_does_not_migrate(service: VolumeService, project: str, volume: str) -> None:
+    """Nobody completes what was not begun."""
+    found = service.find(volume)
+    assert found is not None and found.migration_status == ""
+    other = service.ensure_volume(key(), wanted(project))
+    for error in (False, True):
+        with pytest.raises(Conflict):
+            service.complete_migration(volume, other.id, error=error)
+    with pytest.raises(NotFound):
+        service.complete_migration(str(uuid.uuid4()), other.id)
+    service.remove_volume(volume_id=other.id)
+
+
 def test_claims_and_sweep(service: VolumeService, project: str) -> None:
     """All that was made for a key is found and removed by it."""
     mine = key()

@@ -330,6 +330,18 @@ def attached(kind: str, state: str) -> dict[str, int]:
     }
 
 
+def swapped(state: str) -> dict[str, int]:
+    """What a swap changes, and the migration that it is of: nothing but its history."""
+    done = state == "done"
+    result, outcome = ("ok", "Success") if done else ("Error", "Error")
+    return {
+        f"action:swap_volume:{result}": 1,
+        f"event:compute_swap_volume:{outcome}": 1,
+        f"operation:volume_swap:{state}": 1,
+        "fault:cell1": 1 if state == "failed" else 0,
+    }
+
+
 def told(kind: str, state: str) -> dict[str, int]:
     """What an operation on the system in a guest leaves: nothing but its history."""
     action, event = TOOLS[kind]
@@ -397,6 +409,8 @@ def expected(
         return plus(before, remade(kind, state))
     if kind in ("volume_attach", "volume_detach"):
         return plus(before, attached(kind, state))
+    if kind == "volume_swap":
+        return plus(before, swapped(state))
     if kind in IMAGES:
         return plus(before, imaged(kind, state))
     if kind in RESIZES:

@@ -107,6 +107,7 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_resume": ("server_suspend",),
     "volume_attach": (),
     "volume_detach": ("volume_attach",),
+    "volume_swap": ("volume_attach",),
     "server_snapshot": (),
     "server_backup": ("server_backup", "server_backup"),
     "server_snapshot_volumes": (),

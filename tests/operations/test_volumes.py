@@ -19,7 +19,8 @@ def saga(kind: str) -> Saga:
     return saga_of(SAGAS.get(kind, kind))
 
 
-CASES = [(kind, case) for kind in NEEDS for case in points_of(saga(kind))]
+SERVERS = frozenset(("swap",))  # of a migration, where a server has the volume: test_volume_swap.py
+CASES = [(kind, case) for kind in NEEDS for case in points_of(saga(kind), skip=SERVERS)]
 
 
 def _ids(value: object) -> str:

@@ -20,7 +20,14 @@ from kilonova.http.microversion import V
 from kilonova.http.request import Request, Response
 from kilonova.http.schema import extend
 from kilonova.objects.server import AttachParams, DiskRequest
-from kilonova.operations import server_disks, states, volume_attach, volume_detach, volume_update
+from kilonova.operations import (
+    server_disks,
+    states,
+    volume_attach,
+    volume_detach,
+    volume_swap,
+    volume_update,
+)
 from kilonova.operations.accept import Found
 from kilonova.operations.services import Services
 
@@ -143,14 +150,15 @@ def _change(req: Request, server: Found, volume_id: str, body: dict[str, Any]) -
 
 
 def _swap(req: Request, server: Found, volume_id: str, target: str) -> None:
-    """source: Nova since OSSA-2025: only while Cinder migrates the volume, which volumes here never are."""
+    """source: Nova since OSSA-2025: only while Cinder migrates the volume."""
     services = _services(req)
     old = services.volumes.get(req.ctx, volume_id)
     try:
-        services.volumes.get(req.ctx, target)
+        new = services.volumes.get(req.ctx, target)
     except NotFound as exc:
         raise BadRequest(exc.message) from exc
-    raise Conflict(f"volume {old.id} is not migrating; this API should only be called by Cinder")
+    volume_swap.check_migrates(old, new)
+    volume_swap.start(services, req.ctx, server, old, new)
 
 
 def detach(req: Request) -> None:

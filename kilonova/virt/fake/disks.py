@@ -38,6 +38,7 @@ class FakeDisks(FakeHost):
                     volumes=(*guest.volumes, disk.serial),
                     shared=(*guest.shared, *shared),
                     devices=(*guest.devices, device),
+                    places={**guest.places, disk.serial: place_of(disk)},
                 )
                 self._world.put(self._host, guest)
         return guest.devices
@@ -64,9 +65,27 @@ class FakeDisks(FakeHost):
                     volumes=tuple(v for v in guest.volumes if v != serial),
                     shared=tuple(v for v in guest.shared if v != serial),
                     devices=tuple(d for d in guest.devices if d.serial != serial),
+                    places={v: h for v, h in guest.places.items() if v != serial},
                 ),
             )
         return True
+
+    def swap_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+        """Note where the volume's data are now."""
+        self._alive()
+        guest = self._find(server_id)
+        if disk.serial not in guest.volumes:
+            raise DriverError("The server has no such disk.", serial=disk.serial)
+        if guest.places.get(disk.serial) == place_of(disk):
+            return
+        self._fail("swap_disk", server_id, guest.faults, progress)
+        if guest.power not in RUNS:
+            raise DriverError("The server is off: its volume goes to no other place meanwhile.")
+        self._reach(disk)
+        with self._world.lock:
+            guest = self._find(server_id)
+            places = {**guest.places, disk.serial: place_of(disk)}
+            self._world.put(self._host, msgspec.structs.replace(guest, places=places))
 
     def devices(self, server_id: str) -> tuple[DeviceAddress, ...]:
         """Return where the guest sees its devices."""
@@ -135,6 +154,14 @@ class FakeDisks(FakeHost):
                 raise DriverError("The volume cannot be reached.", host=disk.host)
 
 
+def place_of(disk: NbdDisk | FileDisk) -> str:
+    """Return the simulated host that has a volume's data."""
+    if isinstance(disk, NbdDisk):
+        return disk.host
+    path = Path(disk.path)
+    return path.relative_to(ROOT).parts[0] if path.is_relative_to(ROOT) else ""
+
+
 def defined(guest: FakeGuest, build: GuestBuild) -> FakeGuest:
     """Return a guest as it is defined anew: exactly the disks and NICs of the build."""
     volumes = [d for d in build.disks if not isinstance(d, LocalDisk)]
@@ -142,6 +169,7 @@ def defined(guest: FakeGuest, build: GuestBuild) -> FakeGuest:
         guest,
         volumes=tuple(d.serial for d in volumes),
         shared=tuple(d.serial for d in volumes if d.shareable or d.readonly),
+        places={d.serial: place_of(d) for d in volumes},
         disks=tuple(d.name for d in build.disks if isinstance(d, LocalDisk)),
         sizes={
             d.name: d.size_gib or -(-d.size_mib // 1024)

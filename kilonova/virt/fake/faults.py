@@ -11,6 +11,7 @@ Names (``world.faults.set``, or a build's ``faults``, which come from the server
     delete_fail, delete_fail_once, delete_hang     the same for the delete
     attach_nic_fail …, detach_nic_fail … (_once, _hang)   the same for NICs of a guest that is there
     attach_disk_fail …, detach_disk_fail …, extend_disk_fail …, copy_disk_fail …   the same for disks of such a guest
+    swap_disk_fail …      the same where its volume goes to another host
     detach_disk_busy      the guest does not let go of a disk: the detach is tried again and again
     set_password_fail …, inject_nmi_fail …    the same for what is done to the system in a guest
     remake_fail …, restore_fail …, forget_fail …    the same for rebuild and rescue, their undo and their end

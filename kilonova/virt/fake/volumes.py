@@ -98,7 +98,7 @@ class FakeVolumes:
         if self._exported(volume_id):
             progress("waiting until the volume is not exported any more")
             raise Again(HANG_S)
-        if self._world.writer(volume_id) is not None:
+        if self._world.written_at(volume_id, self._host):
             progress("waiting until no server has the volume")
             raise Again(HANG_S)
 

@@ -107,6 +107,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     images: dict[str, str] = {}  # what local disks were made of: name -> image id
     aside: dict[str, str] = {}  # disks that a rebuild or rescue put aside, likewise
     drives: dict[str, str] = {}  # config drives by name: the password that each tells
+    places: dict[str, str] = {}  # volume serial -> host that has its data
     moving: str = ""  # PREPARED, COMING or LEFT: it runs on another host, its power is NOSTATE here
 
 
@@ -180,6 +181,15 @@ class World:
         """Return (host, server) that may write a volume alone now."""
         with self.lock:
             return self._writers.get(volume_id)
+
+    def written_at(self, volume_id: str, host: str) -> bool:
+        """Tell whether a guest may write what a host has of a volume."""
+        with self.lock:
+            where = self._writers.get(volume_id)
+            if where is None:
+                return False
+            guest = self.guests(where[0]).get(where[1])
+            return guest is None or guest.places.get(volume_id, host) == host
 
     def ledger(self) -> list[Leftover]:
         """Return everything that exists on any host, sorted; second writers stay, for what they tried is a bug."""

@@ -9,7 +9,7 @@ import msgspec
 
 from kilonova.objects.guest import DeviceAddress, FileDisk, Hardware, NbdDisk
 from kilonova.virt.driver import DriverError, Progress
-from kilonova.virt.libvirt import hotplug, xml
+from kilonova.virt.libvirt import hotplug, swaps, xml
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.disks import SHARED_FILE
 from kilonova.virt.libvirt.domains import Domains, is_active, text_of
@@ -58,6 +58,19 @@ class LibvirtDisks(Domains):
             tags = {a: t for a, t in record.tags.items() if a != f"ua-{serial}"}
             self._disks.put_record(msgspec.structs.replace(record, tags=tags))
         return had
+
+    def swap_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+        """Have QEMU mirror the disk, and go over when the two are the same."""
+        domain = self._found(server_id)
+        element = self._must(domain, disk.serial)
+        wanted = swaps.wanted_element(disk, element)
+        if is_active(domain):
+            swaps.swap(domain, element, wanted, progress)
+        elif not swaps.is_at(element, disk):
+            raise DriverError("The server is off: its volume goes to no other place meanwhile.")
+        defined = xml.device_of(text_of(domain), f"ua-{disk.serial}")
+        if defined is not None:
+            swaps.keep(domain, defined, swaps.wanted_element(disk, defined))
 
     def devices(self, server_id: str) -> tuple[DeviceAddress, ...]:
         """Return what the guest is defined with."""

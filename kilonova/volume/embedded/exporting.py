@@ -53,11 +53,17 @@ _EXPORTS = Q(
         attachment.c.mode,
         volume.c.readonly,
         volume.c.multiattach,
+        volume.c.migration_status,
     )
     .select_from(attachment.join(volume, volume.c.id == attachment.c.volume_id))
     .where(volume.c.host == P("host"), attachment.c.export_name != "")
     .order_by(attachment.c.id)
 )
+
+
+def _data_of(row: Row) -> str:
+    """Return the volume by whose id the host knows the data."""
+    return str((row["migration_status"] or "").partition("target:")[2] or row["volume_id"])
 
 
 def new_name() -> str:
@@ -130,7 +136,7 @@ class Exports:
             exports = tuple(
                 VolumeExport(
                     attachment_id=r["id"],
-                    volume_id=r["volume_id"],
+                    volume_id=_data_of(r),
                     name=r["export_name"],
                     readonly=r["mode"] == "ro" or bool(r["readonly"]),
                     shareable=bool(r["multiattach"]),

@@ -29,6 +29,7 @@ from kilonova.volume.embedded import (
     backing,
     cleanups,
     creating,
+    migrating,
     reimaging,
     snapshotting,
 )
@@ -273,6 +274,15 @@ class EmbeddedVolumes:
             return self.db.read(lambda tx: reimaging.look(tx, key, volume_id))
         except ReimageFailed as exc:
             return exc.lost
+
+    def complete_migration(self, old_id: str, new_id: str, *, error: bool = False) -> str:
+        """See VolumeService."""
+
+        def put(tx: Tx) -> str:
+            old, new = volumes.get(tx, old_id), volumes.find(tx, new_id)
+            return migrating.complete(tx, self, old, new, error=error)
+
+        return self.db.write(put)
 
     # -- snapshots
 

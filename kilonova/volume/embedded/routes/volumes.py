@@ -67,6 +67,7 @@ NOUN = listing.Noun(
         "volume_type_id": _c.type_id,
     },
 )
+_SEEN = [sa.func.coalesce(_c.migration_status, "").not_like("target:%")]
 _NULL_ID = {"anyOf": [{"type": "null"}, ID]}
 _BODY = body_of(
     "volume",
@@ -191,7 +192,7 @@ class VolumeRoutes:
         """List the caller's volumes, briefly."""
 
         def read(tx: Tx) -> dict[str, Any]:
-            found = listing.page(tx, req, NOUN)
+            found = listing.page(tx, req, NOUN, more=_SEEN)
             return listing.answer(NOUN, found, [view.volume_brief(req, r) for r in found.rows])
 
         return self.of.db.read(read)
@@ -200,7 +201,7 @@ class VolumeRoutes:
         """List the caller's volumes, in full."""
 
         def read(tx: Tx) -> dict[str, Any]:
-            found = listing.page(tx, req, NOUN)
+            found = listing.page(tx, req, NOUN, more=_SEEN)
             return listing.answer(NOUN, found, self.body(tx, req, found.rows))
 
         return self.of.db.read(read)
@@ -209,7 +210,7 @@ class VolumeRoutes:
         """Count the caller's volumes and their size."""
 
         def read(tx: Tx) -> dict[str, Any]:
-            statement = sa.select(_c.size_gib, _c.metadata)
+            statement = sa.select(_c.size_gib, _c.metadata).where(*_SEEN)
             if not listing.all_projects(req):
                 statement = statement.where(_c.project_id == req.project())
             rows = tx.select(statement)

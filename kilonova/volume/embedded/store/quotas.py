@@ -21,7 +21,10 @@ DEFAULTS: Mapping[str, int] = {
 _SIZE = sa.func.coalesce(volume.c.new_size_gib, volume.c.size_gib)
 _VOLUMES = Q(
     sa.select(volume.c.type_id, sa.func.count(), sa.func.coalesce(sa.func.sum(_SIZE), 0))
-    .where(volume.c.project_id == P("project"))
+    .where(
+        volume.c.project_id == P("project"),
+        sa.func.coalesce(volume.c.migration_status, "").not_like("target:%"),
+    )
     .group_by(volume.c.type_id)
 )
 _SNAPSHOTS = Q(

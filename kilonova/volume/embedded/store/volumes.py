@@ -23,6 +23,7 @@ _CLAIMS = Q(
         volume.c.operation != "", volume.c.created_at <= P("before")
     )
 )
+TARGET = "target:"  # of a migration_status: the volume is what another one becomes
 _LOOSE = Q(
     sa.select(volume).where(
         volume.c.status.in_(("in-use", "detaching")),
@@ -149,4 +150,5 @@ def to_object(tx: Tx, row: Row, attachments: Sequence[VolumeAttachment]) -> Volu
         source_volid=row["source_volid"],
         attachments=tuple(attachments),
         created_at=row["created_at"],
+        migration_status=row["migration_status"] or "",
     )

@@ -1,0 +1,146 @@
+"""A volume that a server has goes to another host, under faults: it is whole at one, nothing is at the other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kilonova.objects.volume import VolumeEvent
+from kilonova.operations import accept, volume_events
+from kilonova.saga import journal
+from kilonova.saga.faults import BEFORE, ERROR, Fault
+from kilonova.saga.state import DO, UNDO
+from kilonova.volume.embedded import migrating
+from kilonova.volume.embedded.store import volumes
+from tests.ledger import Ledger
+from tests.operations import server_world
+from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
+from tests.operations.server_world import CONTEXT, ServerWorld, Shape, saga_of
+from tests.operations.test_server_delete import HISTORY
+
+KIND = "volume_swap"
+SPARE = Shape(spare=1)
+
+
+class SwapWorld(ServerWorld):
+    """A server with a volume, whose migration asks for the swap."""
+
+    def __init__(self, path: Path, kind: str = KIND, *, hosts: int = 3) -> None:
+        super().__init__(path, kind, SPARE, hosts=hosts)
+
+    def _open(self, path: Path, hosts: int, disturbed: int | None = None) -> None:
+        super()._open(path, hosts, disturbed)
+        self.asked: list[VolumeEvent] = []
+        self.volumes.on_event(self.asked.append)
+
+    def volume(self) -> Any:
+        """Return the volume's row."""
+        return self.volumes.db.read(lambda tx: volumes.find(tx, self.spare()))
+
+    def migrate(self) -> str:
+        """Accept the migration; return where to."""
+        row = self.volume()
+        to = next(h.host for h in self.hosts.all() if h.host != row["host"])
+        self.volumes.db.write(
+            lambda tx: migrating.accept(tx, CONTEXT, self.volumes, row, to, lock=False)
+        )
+        return to
+
+    def ledger(self) -> Ledger:
+        """Count when the migration ended, too."""
+        if self.engines:
+            self.engines[-1].run_until_idle(limit=20_000)
+        return super().ledger()
+
+
+def _swap(world: ServerWorld, found: accept.Found) -> str:
+    assert isinstance(world, SwapWorld)
+    world.migrate()
+    for _ in range(200):
+        world.engines[-1].run_until_idle(advance=False)
+        if world.asked:
+            volume_events.swap(world.services, world.asked[-1])
+            return world.latest(KIND)
+        world.clock.advance(0.5)
+    raise AssertionError("the swap was never asked for")
+
+
+@pytest.fixture(autouse=True)
+def starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(server_world.STARTS, KIND, _swap)
+
+
+def test_undisturbed(tmp_path: Path) -> None:
+    """R1"""
+    world = SwapWorld(tmp_path)
+    before = world.volume()["host"]
+    assert world.run(*world.begin()) == "done"
+    after = world.ledger()
+    row = world.volume()
+    guests = world.guests.everything()
+    clean = world.clean("done")
+    world.close()
+    assert (row["host"] != before, row["migration_status"], row["status"]) == (
+        True,
+        "success",
+        "in-use",
+    )
+    assert [g.places[row["id"]] for g in guests if row["id"] in g.volumes] == [row["host"]]
+    assert after == clean
+
+
+@pytest.mark.parametrize("case", points_of(saga_of(KIND)), ids=case_id)
+def test_one_fault(case: Case, tmp_path: Path) -> None:
+    """R1"""
+    check_case(SwapWorld(tmp_path), saga_of(KIND), case)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_two_faults(seed: int, tmp_path: Path) -> None:
+    """R1b"""
+    saga = saga_of(KIND)
+    check_case(SwapWorld(tmp_path), saga, random_pair(saga, seed), all_hit=False)
+
+
+class MigrationWorld(SwapWorld):
+    """The same, seen from the migration: compute does its part meanwhile. The ledger is without history."""
+
+    def _open(self, path: Path, hosts: int, disturbed: int | None = None) -> None:
+        super()._open(path, hosts, disturbed)
+        volume_events.listen(self.services)
+
+    def begin(self) -> tuple[str, str]:
+        if not self.engines:
+            self.engine().open()
+        self.migrate()
+        row = self.volumes.db.read(lambda tx: journal.live_of(tx, self.spare())[0])
+        return "volume", str(row["id"])
+
+    def ledger(self) -> Ledger:
+        if self.engines:
+            self.engines[-1].run_until_idle(limit=20_000)
+            self.volumes.send_cleanups()
+        found = super().ledger()
+        for name in [k for k in found if k.startswith(HISTORY)]:
+            del found[name]
+        return found
+
+    def clean(self, state: str) -> Ledger:
+        return self.before
+
+
+def _cases() -> list[Case]:
+    """Return every point; the copy is only unmade while compute has not done its part."""
+    saga, skip = saga_of("volume_migrate"), frozenset(("reach",))
+    early = points_of(saga, skip, Fault("swap", DO, BEFORE, ERROR))
+    late = points_of(saga, skip)
+    unmakes = [c for c in early if any((f.step, f.direction) == ("make", UNDO) for f in c)]
+    return [
+        c for c in late if not any((f.step, f.direction) == ("make", UNDO) for f in c)
+    ] + unmakes
+
+
+@pytest.mark.parametrize("case", _cases(), ids=case_id)
+def test_one_fault_of_the_migration(case: Case, tmp_path: Path) -> None:
+    """R1: whichever side fails, the volume is at one host, with its server, and nothing at the other."""
+    check_case(MigrationWorld(tmp_path), saga_of("volume_migrate"), case)
