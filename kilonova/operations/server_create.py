@@ -390,6 +390,7 @@ SAGA = register(
                 order_unbuild,
                 BUILD_DEADLINE_S,
                 failed=build_failed,
+                unrecord=unpoint_mapping,  # lists show it from here on before its row is removed
                 park=hold,
                 park_outside=park,
                 queue="build",

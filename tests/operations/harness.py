@@ -9,7 +9,7 @@ follow from its definition. Everything runs on one thread with a ManualClock: ca
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,6 +73,21 @@ class Outcome:
     incarnations: int
     missed: list[Fault]
     ledger: Mapping[str, Any]
+
+
+class Watched(Faults):
+    """Faults whose every point, struck or not, is shown to somebody first: what is seen from outside just then."""
+
+    def __init__(
+        self, look: Callable[[str], None], *faults: Fault, pause: Callable[[Fault], None]
+    ) -> None:
+        super().__init__(*faults, pause=pause)
+        self._look = look
+
+    def at(self, step: str, direction: str, when: str) -> str | None:
+        """Look, then strike."""
+        self._look(f"{step}:{direction}:{when}")
+        return super().at(step, direction, when)
 
 
 def case_id(case: Case) -> str:
@@ -140,7 +155,7 @@ def zombies_of(
 ) -> list[Case]:
     """Return a case per point where a conductor sleeps beyond its lease, wakes up, and goes on (R8).
 
-    trigger: as of ``points_of``.
+    skip, trigger: as of ``points_of``.
     """
     steps = [s for s in saga.steps if s.name not in skip]
     whens = (BEFORE, AFTER, RECORDED)
@@ -166,6 +181,14 @@ def random_pair(saga: Saga, seed: int) -> Case:
     return (first, second)
 
 
+def random_sleeper(saga: Saga, seed: int) -> Case:
+    """Return a conductor that sleeps beyond its lease, and one more fault anywhere (R1b, R8)."""
+    rng = random.Random(seed)
+    every = [f for step in saga.steps for d in (DO, UNDO) for f in _around(step, d)]
+    step, direction = rng.choice(saga.steps).name, rng.choice((DO, DO, UNDO))
+    return (rng.choice(every), Fault(step, direction, rng.choice((BEFORE, AFTER, RECORDED)), PAUSE))
+
+
 def expected_state(saga: Saga, case: Case) -> str:
     """Return how an operation without retreats must end: an error before the point of no return unwinds it."""
     last = -1 if saga.forward_only else saga.positions[last_reversible(saga)]
@@ -177,9 +200,16 @@ def expected_state(saga: Saga, case: Case) -> str:
 
 
 def run_case(world: World, case: Case) -> Outcome:
-    """Run the operation to its end, with a new engine after every kill, and another one in every pause."""
+    """Run the operation to its end, with a new engine after every kill, and another one in every pause.
+
+    A world with a ``look(point)`` is shown every point of every step.
+    """
     others: list[Engine] = []
-    faults = Faults(*case, pause=lambda _: others.append(_taker(world, faults)))
+    faults = Watched(
+        getattr(world, "look", lambda _: None),
+        *case,
+        pause=lambda _: others.append(_taker(world, faults)),
+    )
     engine = world.engine(faults)
     engine.open()
     database, operation = world.begin()

@@ -1,0 +1,211 @@
+"""The kill matrix: which operation meets which fault at which point, and which test proves it (RELIABILITY R1-R3, R8).
+
+``python -m tests.operations.kill_matrix`` prints it. A row's cases are read from the marks of the tests themselves, so
+that it cannot say more than what runs; test_kill_matrix.py demands that no point of any operation is missing.
+"""
+
+import collections
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kilonova.api.compute.servers.reading import render_unplaced
+from kilonova.cells.filters import Filters, Order
+from kilonova.cells.listing import Lists
+from kilonova.saga.definition import Saga
+from kilonova.saga.faults import Fault
+from tests.operations import cross_cell_world as cross
+from tests.operations.harness import Case, points_of, zombies_of
+from tests.operations.server_ledger import moved, plus
+from tests.operations.server_world import ONE, ServerWorld, Shape, saga_of
+from tests.operations.test_live_migrate import TRIGGER, Merged
+from tests.operations.test_server_evacuate import Dead
+
+
+class Away(ServerWorld):
+    """A server that is resized to another host."""
+
+    def accept(self, kind: str) -> tuple[str, str]:
+        """Accept a resize so that the server's own host is none."""
+        return super().accept("resize_away" if kind == "server_resize" else kind)
+
+    def latest(self, kind: str) -> str:
+        """Return the newest operation of a kind."""
+        return super().latest("server_resize" if kind == "resize_away" else kind)
+
+    def clean(self, state: str) -> Mapping[str, int]:
+        """What a move leaves, under the name of a resize and with the new size's claim."""
+        renamed = {"migrate": "resize", "server_migrate": "server_resize"}
+        out = {}
+        for key, n in moved("server_migrate", state, self.shape).items():
+            words = [renamed.get(w, w) for w in key.split(":")]
+            out[":".join(words)] = n
+        if state == "done":
+            for key, more in (("held:VCPU", 1), ("held:MEMORY_MB", 512), ("held:DISK_GB", 1)):
+                out[key] += more
+            out |= {"quota:vcpus": 1, "quota:memory_mib": 512}
+        return plus(self.before, out)
+
+
+class Seen(ServerWorld):
+    """Counts at every point of every step how often lists show the server (R11)."""
+
+    shared = True
+    lists: Lists | None = None
+
+    def look(self, point: str) -> None:
+        """Read as GET /servers does; keep what is wrong: raised, it would be a fault of the step."""
+        if self.lists is None:
+            self.looks, self.seen, self.wrong = 0, 1, list[str]()
+            cells = {n: db for n, db in self.databases.items() if n != "global"}
+            self.lists = Lists(self.databases["global"], cells, render_unplaced)
+        rows = self.lists.page(Filters(), Order(), 100).rows
+        n = sum(r["uuid"] == self.server for r in rows)
+        alone = self.lists.find(self.server)
+        right = (0, 1) if self.kind == "server_delete" else (1,)
+        if n not in right or n > self.seen or (alone is None or bool(alone["deleted"])) != (n == 0):
+            self.wrong.append(f"{point}: {n} in the list, alone: {alone is not None}")
+        self.looks, self.seen = self.looks + 1, n
+
+    def close(self) -> None:
+        """Look a last time; let go of everything."""
+        if self.lists is not None:
+            self.look("closed")
+            self.lists.close()
+        super().close()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation. of, shape, hosts: its world. skip: steps that this world leaves out.
+
+    trigger: what makes it unwind, when that is not its last step. steps: how many of them it can reach there.
+    """
+
+    name: str
+    kind: str
+    of: type[ServerWorld] = ServerWorld
+    shape: Shape = ONE
+    hosts: int = 2
+    skip: frozenset[str] = frozenset()
+    trigger: Fault | None = None
+    steps: int | None = None
+
+    @property
+    def saga(self) -> Saga:
+        """Return the definition, of the steps that are reached."""
+        whole = saga_of(self.kind)
+        return whole if self.steps is None else replace(whole, steps=whole.steps[: self.steps])
+
+    def faults(self) -> list[Case]:
+        """Return error, kill, lost reply and done twice, at every point."""
+        return points_of(self.saga, self.skip, self.trigger)
+
+    def sleepers(self) -> list[Case]:
+        """Return a pause beyond the lease at every point."""
+        return zombies_of(self.saga, self.skip, self.trigger)
+
+    def world(self, path: Path) -> Seen:
+        """Return its world, watched, with conductors that have leases."""
+        watched: type[Seen] = type(f"Seen{self.of.__name__}", (Seen, self.of), {})
+        return watched(path, self.kind, self.shape, hosts=self.hosts)
+
+
+SPARE, MANY = Shape(spare=1), Shape(nics=2, user_port=True)
+ROWS = (
+    Row("create", "server_create", skip=frozenset(("volumes", "in_use"))),
+    Row("delete", "server_delete", skip=frozenset(("volumes", "kept"))),
+    Row("attach", "volume_attach", shape=SPARE),
+    Row("detach", "volume_detach", shape=SPARE),
+    Row("resize", "server_resize", hosts=1, steps=2),
+    Row("confirm", "confirm_resize", hosts=1),
+    Row("revert", "revert_resize", hosts=1),
+    Row("resize away", "server_resize", Away, MANY, skip=frozenset(("guest",))),
+    Row("cold migrate", "server_migrate", shape=MANY),
+    Row("confirm away", "confirm_move", shape=MANY),
+    Row("revert away", "revert_move", shape=MANY),
+    Row("live migrate", "live_migrate", Merged, MANY, trigger=TRIGGER),
+    Row("evacuate", "server_evacuate", Dead, MANY),
+    Row("cross-cell resize", cross.RESIZE, cross.TwoCells, MANY),
+    Row("cross-cell migrate", cross.MIGRATE, cross.TwoCells, MANY),
+    Row("cross-cell confirm", cross.CONFIRM, cross.TwoCells, MANY),
+    Row("cross-cell revert", cross.REVERT, cross.TwoCells, MANY),
+)
+
+
+def proofs() -> dict[str, tuple[Callable[..., Any], ...]]:
+    """Return row name -> the tests that run its cases."""
+    from tests.operations import (
+        test_cross_cell_faults,
+        test_kill_matrix,
+        test_live_migrate,
+        test_server_conductors,
+        test_server_create,
+        test_server_delete,
+        test_server_evacuate,
+        test_server_move,
+        test_server_resize,
+        test_server_volumes,
+    )
+
+    here = (test_server_resize.test_one_fault,)
+    away = (test_server_move.test_one_fault,)
+    cells = (
+        test_cross_cell_faults.test_one_fault_with_local_disks,
+        test_cross_cell_faults.test_one_fault_volume_backed,
+        test_cross_cell_faults.test_one_fault_stopped,
+        test_cross_cell_faults.test_a_conductor_that_slept_beyond_its_lease,
+        test_cross_cell_faults.test_another_conductor_ends_what_a_killed_one_began,
+    )
+    own: dict[str, tuple[Callable[..., Any], ...]] = {
+        "create": (test_server_create.test_one_fault,),
+        "delete": (test_server_delete.test_one_fault,),
+        "attach": (test_server_volumes.test_one_fault,),
+        "detach": (test_server_volumes.test_one_fault,),
+        **dict.fromkeys(("resize", "confirm", "revert"), here),
+        **dict.fromkeys(("cold migrate", "confirm away", "revert away"), away),
+        "live migrate": (test_live_migrate.test_one_fault,),
+        "evacuate": (test_server_evacuate.test_one_fault,),
+        **{row.name: cells for row in ROWS if row.name.startswith("cross-cell")},
+    }
+    every = (
+        test_server_conductors.test_another_conductor_ends_what_a_killed_one_began,
+        test_server_conductors.test_a_conductor_that_slept_beyond_its_lease,
+        test_kill_matrix.test_some,
+        test_kill_matrix.test_the_rest,
+    )
+    return {row.name: (*own.get(row.name, ()), *every) for row in ROWS}
+
+
+def cases_in(test: Callable[..., Any], row: Row) -> Iterator[tuple[Case, bool]]:
+    """Return the cases of a row that a test is parametrised with, and whether they are of the nightly set."""
+    marks = list(getattr(test, "pytestmark", ()))
+    slow = any(m.name == "slow" for m in marks)
+    for values in (m.args[1] for m in marks if m.name == "parametrize"):
+        for value in (v for v in values if isinstance(v, tuple)):
+            of, case = (row, value) if isinstance(value[0], Fault) else value
+            if of in (row.kind, row):
+                yield case, slow
+
+
+def print_table() -> None:
+    """Print how many cases each operation has: of each kind of fault, on every change + nightly only."""
+    kinds = ("error", "kill", "lost", "twice", "pause")
+    print(f"{'operation':20}" + "".join(f"{k:>12}" for k in kinds) + "   points missing")
+    for row in ROWS:
+        found = {s: set[Case]() for s in (False, True)}
+        for test in proofs()[row.name]:
+            for case, slow in cases_in(test, row):
+                found[slow].add(case)
+        often = collections.Counter(c[-1].kind for c in found[False])
+        nightly = collections.Counter(c[-1].kind for c in found[True] - found[False])
+        cells = "".join(f"{f'{often[k]}+{nightly[k]}':>12}" for k in kinds)
+        missing = {*row.faults(), *row.sleepers()} - found[False] - found[True]
+        print(f"{row.name:20}{cells}   {len(missing)}")
+
+
+if __name__ == "__main__":
+    from tests.operations import kill_matrix  # the one that the tests know
+
+    kill_matrix.print_table()
