@@ -88,7 +88,7 @@ def event(
     details: str | None = None,
 ) -> None:
     """Write the event of one step; the key (operation, step) makes a repeat harmless."""
-    tx.run(
+    tx.put(
         _EVENT,
         operation=operation,
         step=step,
@@ -104,8 +104,8 @@ def event(
 
 def erase(tx: Tx, operation: str) -> None:
     """Take an action and its events out as if they had never been."""
-    tx.run(_ERASE_EVENTS, operation=operation)
-    tx.run(_ERASE, operation=operation)
+    tx.put(_ERASE_EVENTS, operation=operation)
+    tx.put(_ERASE, operation=operation)
 
 
 def of_server(tx: Tx, server: str) -> list[Row]:
@@ -135,7 +135,7 @@ def add_fault(
     now: float,
 ) -> None:
     """Record why an operation failed; ``message`` is for the tenant, ``details`` for admins."""
-    tx.run(
+    tx.put(
         _FAULT,
         id=id_,
         server=server,

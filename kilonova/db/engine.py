@@ -55,9 +55,16 @@ class Tx(ABC):
         """Execute a change; return how many rows it touched."""
         ...
 
+    def put(self, q: Q, **values: Any) -> None:
+        """Execute a change that is not looked at.
+
+        A server may be told of it with what follows: an error of it comes then, at the commit at the latest.
+        """
+        self.run(q, **values)
+
     @abstractmethod
     def many(self, q: Q, rows: Sequence[dict[str, Any]]) -> None:
-        """Execute a change once per row, in one call."""
+        """Execute a change once per row, in one call; not looked at, as ``put``."""
         ...
 
     @abstractmethod

@@ -55,7 +55,7 @@ def find(tx: Tx, key: Key) -> Row | None:
 
 def reserve(tx: Tx, key: Key, *, body_hash: str, minted: str, now: float) -> None:
     """Note that a request under this key is under way. The key must be free: ``find`` in the same transaction."""
-    tx.run(
+    tx.put(
         _ADD,
         **key._asdict(),
         body_hash=body_hash,
@@ -89,9 +89,9 @@ def finish(
 
 def release(tx: Tx, key: Key, *, reserved_at: float) -> None:
     """Give a key back whose request was refused; fine when it is not ours any more."""
-    tx.run(_RELEASE, **_named(key), reserved_at=reserved_at)
+    tx.put(_RELEASE, **_named(key), reserved_at=reserved_at)
 
 
 def forget_old(tx: Tx, key: Key, before: float) -> None:
     """Drop a key that was reserved before a moment."""
-    tx.run(_FORGET, **_named(key), before=before)
+    tx.put(_FORGET, **_named(key), before=before)

@@ -111,7 +111,7 @@ def add(
     now: float,
 ) -> None:
     """Insert the mapping of a server that is accepted and not placed yet; epoch 1."""
-    tx.run(
+    tx.put(
         _ADD,
         server=server,
         project_id=project_id,

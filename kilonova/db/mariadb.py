@@ -132,6 +132,24 @@ class MariadbSession:
     def command(self, text: str) -> None:
         self._run(text, None)
 
+    def begin(self, text: str) -> None:
+        self.command(text)
+
+    def confirm(self) -> None:
+        """Everything was answered already."""
+
+    def commit(self) -> None:
+        self.command("COMMIT")
+
+    def rollback(self, to: str | None = None) -> None:
+        self.command("ROLLBACK" if to is None else f"ROLLBACK TO SAVEPOINT {to}")
+
+    def leave(self) -> None:
+        self.command("ROLLBACK")
+
+    def put(self, text: Text, values: Mapping[str, Any]) -> None:
+        self.ask(text, values)
+
     def ask(self, text: Text, values: Mapping[str, Any]) -> Answer:
         given = {**text.literals, **values} if text.literals else values
         return self._run(text.text, [given[n] for n in text.names])

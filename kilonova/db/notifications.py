@@ -71,23 +71,23 @@ def begun(tx: Tx, ctx: Context, server: str, action: str, now: float) -> None:
     """An action on a server begins. Nothing is told of a server that has no row here."""
     user = ctx.user_id or ""
     event = action + START
-    tx.run(_BEGUN, at=now, event=event, user=user, request=ctx.request_id, server=server)
+    tx.put(_BEGUN, at=now, event=event, user=user, request=ctx.request_id, server=server)
 
 
 def ended(tx: Tx, operation: str, now: float, *, error: bool) -> None:
     """The action of an operation ended; the server's row is as it will be."""
-    tx.run(_ENDED, at=now, phase=ERROR if error else END, operation=operation)
+    tx.put(_ENDED, at=now, phase=ERROR if error else END, operation=operation)
 
 
 def updated(tx: Tx, ctx: Context, server: str, now: float) -> None:
     """A server's record changed, by no action."""
     user = ctx.user_id or ""
-    tx.run(_BEGUN, at=now, event=UPDATE, user=user, request=ctx.request_id, server=server)
+    tx.put(_BEGUN, at=now, event=UPDATE, user=user, request=ctx.request_id, server=server)
 
 
 def told(tx: Tx, event: str, resource: str, payload: str, ctx: Context | None, now: float) -> None:
     """Something else happened; ``payload`` is what is told, as JSON."""
-    tx.run(
+    tx.put(
         _TOLD,
         at=now,
         event=event,
@@ -124,4 +124,4 @@ def place_of(tx: Tx, subscriber: str) -> str | None:
 def keep_place(tx: Tx, subscriber: str, place: str) -> None:
     """Keep how far a subscriber was told. Global database."""
     if tx.run(_MOVE, the_name=f"told:{subscriber}", place=place) == 0:
-        tx.run(_FIRST, the_name=f"told:{subscriber}", place=place)
+        tx.put(_FIRST, the_name=f"told:{subscriber}", place=place)

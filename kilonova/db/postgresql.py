@@ -1,9 +1,14 @@
 """Sessions on a PostgreSQL server, on libpq as psycopg binds it: prepared statements, no cursor in between.
 
+A BEGIN, and a change whose answer nobody looks at, wait until the next question or the COMMIT and travel with it: what
+costs most here is going to and fro, on both sides.
+
 A commit is durable on the server as its own settings say (``synchronous_commit`` on: after a power cut too).
 """
 
+import select
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -18,7 +23,7 @@ from kilonova.db.sql import Text
 CONNECT_S = 3
 STATEMENT_MS = 30_000
 AT_ONCE = 100
-"""Rows of one statement that are sent before an answer is read."""
+"""So many statements wait at most before they are sent."""
 KEPT = 1000
 """Statements that one connection keeps prepared."""
 _OPTIONS = {
@@ -78,6 +83,8 @@ _DECODE: dict[int, Callable[[bytes], Any]] = {
     701: float,
     1700: _number,
 }
+_Send = Callable[[], None]
+_Given = tuple[list[bytes | None], list[int]]
 _Shape = tuple[Callable[[Any], Any], list[Callable[[bytes], Any]]]
 
 
@@ -106,38 +113,122 @@ class PostgresqlSession:
         self.lost = False
         self._prepared: dict[int, tuple[bytes, Text]] = {}
         self._shapes: dict[bytes, _Shape] = {}
+        self._waiting: list[_Send] = []
+        self._fresh: dict[
+            int, int
+        ] = {}  # place among those that wait -> id of the text that is prepared there
+        self._begins = False  # the first of those that wait is BEGIN
+        self._leaving = False  # a ROLLBACK was sent, its answer is not read yet
         self._conn = pq.PGconn.connect(info.encode())
         if self._conn.status != pq.ConnStatus.OK:
             text = self._conn.get_error_message()
             self.close()
             raise ServerError(Why.LOST, "08001", text)
+        self._conn.nonblocking = 1
+        self._poll = select.poll()
+        self._poll.register(self._conn.socket, select.POLLIN)
         self.command(_SETTINGS + (_WRITES if writes else _READS))
 
-    def _fail(self, result: Any) -> ServerError:
+    def _failure(self, result: Any) -> ServerError | BadRequest:
         if self._conn.status != pq.ConnStatus.OK:
             self.lost = True
         code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode() if result else ""
         text = result.get_error_message() if result else self._conn.get_error_message()
         if code == _BAD_PATTERN:
-            raise BadRequest("The regular expression is not one that the database takes.")
+            return BadRequest("The regular expression is not one that the database takes.")
         why = _WHY.get(code) or _WHY_CLASS.get(code[:2]) or (Why.LOST if self.lost else Why.OTHER)
         self.lost = self.lost or why is Why.LOST
         return ServerError(why, code or "08006", text)
 
     def _checked(self, call: Callable[..., Any], *args: Any) -> Any:
         try:
+            if self._leaving:
+                self._drain()
             result = call(*args)
         except psycopg.Error as exc:
             self.lost = True
             raise ServerError(Why.LOST, "08006", str(exc)) from exc
         if result.status not in _FINE:
-            raise self._fail(result)
+            raise self._failure(result)
         return result
 
-    def command(self, text: str) -> None:
-        self._checked(self._conn.exec_, text.encode())
+    def _drain(self) -> None:
+        self._leaving = False
+        while self._result() is not None:
+            pass
 
-    def _prepare(self, text: Text) -> bytes:
+    def _sent(self) -> None:
+        """Send to the end, reading what comes meanwhile: neither side waits for the other to read."""
+        while self._conn.flush():
+            self._poll.modify(self._conn.socket, select.POLLIN | select.POLLOUT)
+            ready = self._poll.poll()
+            self._poll.modify(self._conn.socket, select.POLLIN)
+            if ready[0][1] != select.POLLOUT:
+                self._conn.consume_input()
+
+    def _result(self) -> Any:
+        """Return the next result, None after the last of a statement; psycopg waits with the interpreter's lock."""
+        while self._conn.is_busy():
+            self._poll.poll()
+            self._conn.consume_input()
+        return self._conn.get_result()
+
+    # -- transactions
+
+    def command(self, text: str) -> None:
+        if self._waiting:
+            self._flush(partial(self._conn.send_query_params, text.encode(), None))
+        else:
+            self._checked(self._conn.exec_, text.encode())
+
+    def begin(self, text: str) -> None:
+        self._waiting.append(partial(self._conn.send_query_params, text.encode(), None))
+        self._begins = True
+
+    def confirm(self) -> None:
+        if self._begins and len(self._waiting) > 1:
+            self._flush()
+
+    def commit(self) -> None:
+        if self._begins:
+            self._forget()
+        else:
+            self.command("COMMIT")
+
+    def rollback(self, to: str | None = None) -> None:
+        begun = not self._begins
+        self._forget()
+        if to is not None:
+            self.command(f"ROLLBACK TO SAVEPOINT {to}")
+        elif begun:
+            self.command("ROLLBACK")
+
+    def leave(self) -> None:
+        if self._begins:
+            self._forget()
+            return
+        try:
+            self._conn.send_query(b"ROLLBACK")
+            self._sent()
+        except psycopg.Error as exc:
+            self.lost = True
+            raise ServerError(Why.LOST, "08006", str(exc)) from exc
+        self._leaving = True
+
+    def _forget(self) -> None:
+        """Send nothing of what waits."""
+        self._unprepare(0, self._fresh)
+        self._waiting, self._fresh, self._begins = [], {}, False
+
+    def _unprepare(self, at: int, fresh: Mapping[int, int]) -> None:
+        for place, text in fresh.items():
+            if place >= at:
+                del self._prepared[text]
+
+    # -- statements
+
+    def _name(self, text: Text) -> bytes:
+        """Return the name of a statement; one that is not prepared will be, with what waits."""
         found = self._prepared.get(id(text))
         if found is not None:
             return found[0]
@@ -146,58 +237,79 @@ class PostgresqlSession:
             self._prepared.clear()
             self._shapes.clear()
         name = b"q%d" % len(self._prepared)
-        self._checked(self._conn.prepare, name, text.text.encode())
+        self._fresh[len(self._waiting)] = id(text)
+        self._waiting.append(partial(self._conn.send_prepare, name, text.text.encode()))
         self._prepared[id(text)] = (name, text)  # the text is kept, so that its id stays its own
         return name
 
-    def ask(self, text: Text, values: Mapping[str, Any]) -> Answer:
+    def _given(self, text: Text, values: Mapping[str, Any]) -> _Given:
         given = {**text.literals, **values} if text.literals else values
         params = [given[n] for n in text.names]
-        name = self._prepare(text)
-        formats = [1 if type(p) is bytes else 0 for p in params]
-        result = self._checked(
-            self._conn.exec_prepared, name, [_encode(p) for p in params], formats
+        encoded = [_encode(p) for p in params]
+        return encoded, [1 if type(p) is bytes else 0 for p in params]
+
+    def ask(self, text: Text, values: Mapping[str, Any]) -> Answer:
+        encoded, formats = self._given(text, values)
+        name = self._name(text)
+        if self._waiting:
+            send = partial(self._conn.send_query_prepared, name, encoded, formats)
+            return self._read(self._flush(send), name)
+        return self._read(
+            self._checked(self._conn.exec_prepared, name, encoded, formats),
+            name,
         )
-        return self._read(result, name)
 
     def ask_once(self, text: str, values: Sequence[Any]) -> Answer:
         formats = [1 if type(p) is bytes else 0 for p in values]
         encoded = [_encode(v) for v in values]
+        if self._waiting:
+            send = self._conn.send_query_params
+            return self._read(
+                self._flush(partial(send, text.encode(), encoded, None, formats)), None
+            )
         result = self._checked(self._conn.exec_params, text.encode(), encoded, None, formats)
         return self._read(result, None)
 
-    def many(self, text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
-        name = self._prepare(text)
-        for at in range(0, len(rows), AT_ONCE):
-            self._in_one_go(name, text, rows[at : at + AT_ONCE])
+    def put(self, text: Text, values: Mapping[str, Any]) -> None:
+        encoded, formats = self._given(text, values)
+        name = self._name(text)
+        self._waiting.append(partial(self._conn.send_query_prepared, name, encoded, formats))
+        if len(self._waiting) >= AT_ONCE:
+            self._flush()
 
-    def _in_one_go(self, name: bytes, text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Send all, then read all: few enough that neither side waits for the other to read."""
-        encoded = []
+    def many(self, text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
-            given = {**text.literals, **row} if text.literals else row
-            params = [given[n] for n in text.names]
-            formats = [1 if type(p) is bytes else 0 for p in params]
-            encoded.append(([_encode(p) for p in params], formats))
-        conn, failed = self._conn, None
+            self.put(text, row)
+
+    def _flush(self, last: _Send | None = None) -> Any:
+        """Send what waits, and ``last``; then read all. Return what the last one gave, raise what the first one did."""
+        sends = self._waiting if last is None else [*self._waiting, last]
+        fresh, self._waiting, self._fresh, self._begins = self._fresh, [], {}, False
+        conn = self._conn
+        result = failed = None
         try:
+            if self._leaving:
+                self._drain()
             conn.enter_pipeline_mode()
-            for values, formats in encoded:
-                conn.send_query_prepared(name, values, formats)
+            for send in sends:
+                send()
             conn.pipeline_sync()
-            for _ in encoded:
-                result = conn.get_result()
+            self._sent()
+            for at in range(len(sends)):
+                result = self._result()
                 if failed is None and (result is None or result.status not in _FINE):
-                    failed = self._fail(result)
+                    failed = self._failure(result)
+                    self._unprepare(at, fresh)
                 if result is not None:
-                    conn.get_result()  # the end of this one
-            conn.get_result()  # the sync
+                    self._result()  # the end of this one
+            self._result()  # the sync
             conn.exit_pipeline_mode()
         except psycopg.Error as exc:
             self.lost = True
             raise failed or ServerError(Why.LOST, "08006", str(exc)) from exc
         if failed is not None:
             raise failed
+        return result
 
     def _read(self, result: Any, name: bytes | None) -> Answer:
         if result.status == pq.ExecStatus.COMMAND_OK:

@@ -57,7 +57,7 @@ class Vault:
         ref = id_ or new_uuid()
         nonce = os.urandom(12)
         sealed = self._aes.encrypt(nonce, value.reveal().encode(), f"{ref}:{kind}".encode())
-        tx.run(_PUT, id=ref, owner=owner, kind=kind, nonce=nonce, sealed=sealed, created_at=now)
+        tx.put(_PUT, id=ref, owner=owner, kind=kind, nonce=nonce, sealed=sealed, created_at=now)
         return ref
 
     def get(self, tx: Tx, ref: str) -> Secret:
@@ -90,14 +90,14 @@ class Vault:
 
 def drop(tx: Tx, owner: str, other: str | None = None) -> None:
     """End every secret of an owner, or of two."""
-    tx.run(_DROP, owner=owner, other=other)
+    tx.put(_DROP, owner=owner, other=other)
 
 
 def give(tx: Tx, ref: str, owner: str) -> None:
     """Let a secret live as long as another owner."""
-    tx.run(_GIVE, id_=ref, owner=owner)
+    tx.put(_GIVE, id_=ref, owner=owner)
 
 
 def drop_one(tx: Tx, ref: str) -> None:
     """End one secret."""
-    tx.run(_DROP_ONE, id=ref)
+    tx.put(_DROP_ONE, id=ref)

@@ -74,12 +74,36 @@ class Session(Protocol):
         """Run a statement that was composed for this call."""
         ...
 
+    def put(self, text: Text, values: Mapping[str, Any]) -> None:
+        """Run a change whose answer is not looked at: perhaps later, with what follows, and then it may fail there."""
+        ...
+
     def many(self, text: Text, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run a change once per row."""
+        """``put`` a change once per row."""
         ...
 
     def command(self, text: str) -> None:
-        """Run BEGIN and its like."""
+        """Run what has no parameters; what was put before it is done then."""
+        ...
+
+    def begin(self, text: str) -> None:
+        """Begin a transaction by ``text``, perhaps with its first question."""
+        ...
+
+    def confirm(self) -> None:
+        """Have at least something of the transaction answered: a connection that was lost while idle is known then."""
+        ...
+
+    def commit(self) -> None:
+        """Commit, with what was put."""
+        ...
+
+    def rollback(self, to: str | None = None) -> None:
+        """Undo all, or what came after a savepoint; what was put and waits is dropped."""
+        ...
+
+    def leave(self) -> None:
+        """End a snapshot."""
         ...
 
     def close(self) -> None:
@@ -133,12 +157,23 @@ class ServerTx(Tx):
     def run(self, q: Q, **values: Any) -> int:
         return self._ask(q, values).touched
 
+    def put(self, q: Q, **values: Any) -> None:
+        self.many(q, (values,))
+
     def many(self, q: Q, rows: Sequence[dict[str, Any]]) -> None:
         if not rows:
             return
         self.database.statements += 1
         try:
             self._session.many(q.on(self._dialect), rows)
+        except ServerError as exc:
+            self.failure = self.failure or exc
+            raise
+
+    def command(self, text: str) -> None:
+        """Run SAVEPOINT and its like."""
+        try:
+            self._session.command(text)
         except ServerError as exc:
             self.failure = self.failure or exc
             raise
@@ -194,7 +229,7 @@ class _Unit:
         if self.tx is None:
             session = db.writers.take()
             try:
-                session.command(db.backend.begin)
+                session.begin(db.backend.begin)
             except BaseException as exc:
                 db.writers.drop(session)
                 raise db.meaning(exc) from exc
@@ -202,11 +237,11 @@ class _Unit:
         tx = self.tx
         before = len(tx._hooks)
         try:
-            tx._session.command("SAVEPOINT part")
+            tx.command("SAVEPOINT part")
             result = fn(tx)
             if tx.failure is not None:
                 raise tx.failure
-            tx._session.command("RELEASE SAVEPOINT part")
+            tx.command("RELEASE SAVEPOINT part")
         except BaseException as exc:
             del tx._hooks[before:]
             self._undo_part(tx)
@@ -217,7 +252,7 @@ class _Unit:
         failure = tx.failure
         if tx._session.lost or (failure is not None and failure.why is Why.COLLISION):
             return
-        tx._session.command("ROLLBACK TO SAVEPOINT part")
+        tx._session.rollback(to="part")
         tx.failure = None
 
     def end(self, how: str) -> None:
@@ -278,10 +313,11 @@ class ServerDatabase:
         session = self.writers.take()
         tx = ServerTx(self, session)
         try:
-            session.command(self.backend.begin)
+            session.begin(self.backend.begin)
             result = fn(tx)
             if tx.failure is not None:
                 raise tx.failure
+            session.confirm()
         except BaseException as exc:
             self.undo(session)
             failure = exc if isinstance(exc, ServerError) else tx.failure
@@ -297,7 +333,7 @@ class ServerDatabase:
         """Commit and give the session back. Raises _Again when it was undone instead, OutcomeUnknown."""
         session = tx._session
         try:
-            session.command("COMMIT")
+            session.commit()
         except ServerError as exc:
             if session.lost:
                 self.writers.drop(session)
@@ -306,7 +342,7 @@ class ServerDatabase:
                     database=self.name,
                 ) from exc
             self.undo(session)
-            if exc.why is Why.COLLISION:
+            if exc.why in (Why.COLLISION, Why.TAKEN):
                 raise _Again(exc) from exc
             raise self.meaning(exc) from exc
         except BaseException:
@@ -319,7 +355,7 @@ class ServerDatabase:
         """Roll back and give the session back; one that cannot is closed, which does the same."""
         try:
             if not session.lost:
-                session.command("ROLLBACK")
+                session.rollback()
         except ServerError:
             session.lost = True
         if session.lost:
@@ -388,11 +424,11 @@ class ServerDatabase:
         tx = ServerTx(self, session) if begin else _Question(self, session)
         try:
             if begin:
-                session.command(begin)
+                session.begin(begin)
                 self._local.snapshot = tx
             result = fn(tx)
             if begin:
-                session.command("ROLLBACK")
+                session.leave()
         except BaseException as exc:
             self._local.snapshot = None
             self.readers.drop(session) if session.lost else self._end_snapshot(session, begin)
@@ -407,7 +443,7 @@ class ServerDatabase:
     def _end_snapshot(self, session: Session, begin: str) -> None:
         try:
             if begin:
-                session.command("ROLLBACK")
+                session.rollback()
         except ServerError:
             self.readers.drop(session)
         else:

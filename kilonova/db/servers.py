@@ -185,12 +185,12 @@ def want_delete(tx: Tx, uuid: str, *, epoch: int, now: float) -> bool:
 
 def settle(tx: Tx, uuid: str, *, vm_state: str, power_state: int, now: float) -> None:
     """End an operation on the server: final states, no task (a delete that waits keeps showing)."""
-    tx.run(_SETTLE, uuid_=uuid, vm_state=vm_state, power_state=power_state, updated_at=now)
+    tx.put(_SETTLE, uuid_=uuid, vm_state=vm_state, power_state=power_state, updated_at=now)
 
 
 def let_go(tx: Tx, uuid: str, *, epoch: int) -> None:
     """End an operation that changed no state: no task, unless a later one owns the server already."""
-    tx.run(_LET_GO, uuid_=uuid, epoch_=epoch)
+    tx.put(_LET_GO, uuid_=uuid, epoch_=epoch)
 
 
 def launch(tx: Tx, uuid: str, *, power_state: int, hardware: str, devices: str, now: float) -> bool:
@@ -237,7 +237,7 @@ def set_columns(tx: Tx, uuid: str, **values: Any) -> bool:
 def mark_deleted(tx: Tx, uuid: str, now: float) -> bool:
     """Make the row a compact record of what was; False when it was one already."""
     done = tx.run(_DELETED, uuid_=uuid, now=now) == 1
-    tx.run(_TAG_DROP, server=uuid)
+    tx.put(_TAG_DROP, server=uuid)
     return done
 
 
@@ -263,12 +263,12 @@ def counts(tx: Tx) -> dict[str, int]:
 
 def set_tags(tx: Tx, uuid: str, tags: Iterable[str], encoded: str, now: float) -> None:
     """Replace a server's tags."""
-    tx.run(_TAG_DROP, server=uuid)
+    tx.put(_TAG_DROP, server=uuid)
     tx.many(_TAG_ADD, [{"server": uuid, "tag": tag} for tag in tags])
     set_columns(tx, uuid, tags=encoded, updated_at=now)
 
 
 def erase(tx: Tx, uuid: str) -> None:
     """Take a row out as if it had never been (the undo of an insert, not a delete)."""
-    tx.run(_TAG_DROP, server=uuid)
-    tx.run(_ERASE, uuid=uuid)
+    tx.put(_TAG_DROP, server=uuid)
+    tx.put(_ERASE, uuid=uuid)

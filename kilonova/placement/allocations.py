@@ -182,7 +182,7 @@ def put_consumer(
 ) -> None:
     """Make the consumer, or move its generation on. type_ None keeps the type it has."""
     if found is None:
-        tx.run(
+        tx.put(
             _ADD_CONSUMER,
             uuid=uuid,
             generation=1,
@@ -208,7 +208,7 @@ def put_consumer(
 
 def drop_consumer(tx: Tx, uuid: str) -> None:
     """Forget a consumer that holds nothing."""
-    tx.run(_DROP_CONSUMER, uuid=uuid)
+    tx.put(_DROP_CONSUMER, uuid=uuid)
 
 
 def add_rows(tx: Tx, uuid: str, rows: list[tuple[int, str, int]]) -> None:
@@ -221,4 +221,4 @@ def add_rows(tx: Tx, uuid: str, rows: list[tuple[int, str, int]]) -> None:
 
 def drop_rows(tx: Tx, uuid: str) -> None:
     """Delete everything that a consumer holds."""
-    tx.run(_DROP, consumer=uuid)
+    tx.put(_DROP, consumer=uuid)

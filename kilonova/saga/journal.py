@@ -221,7 +221,7 @@ def accept(
         raise TypeError(f"{kind} takes {saga.params.__name__}, not {type(params).__name__}")
     at = time.time() if now is None else now
     first = saga.steps[0]
-    tx.run(
+    tx.put(
         _ACCEPT,
         id=id,
         kind=kind,
@@ -346,16 +346,16 @@ def take_over(tx: Tx, name: str, now: float) -> int:
     with at least 30 s until their deadline, because their answers could not reach anybody.
     """
     mine: int = max(tx.one(_NEWEST_FENCE) or (0,)) + 1
-    tx.run(_OLDER_DIE, mine=mine, now=now)
-    tx.run(_FORGET_OLD, mine=mine, before=now - 30 * 86400)
-    tx.run(_BORN, fence=mine, name=name, started_at=now, renewed_at=now, ended_at=None)
-    tx.run(_INHERIT, mine=mine, now=now, grace=now + 30.0)
+    tx.put(_OLDER_DIE, mine=mine, now=now)
+    tx.put(_FORGET_OLD, mine=mine, before=now - 30 * 86400)
+    tx.put(_BORN, fence=mine, name=name, started_at=now, renewed_at=now, ended_at=None)
+    tx.put(_INHERIT, mine=mine, now=now, grace=now + 30.0)
     return mine
 
 
 def retire(tx: Tx, fence: int, now: float) -> None:
     """Say that an incarnation ended in order."""
-    tx.run(_BYE, mine=fence, now=now)
+    tx.put(_BYE, mine=fence, now=now)
 
 
 def load(tx: Tx, id: str) -> Live | Row | None:
@@ -403,7 +403,7 @@ def save(tx: Tx, live: Live, state: State, now: float) -> bool:
 def add_step(tx: Tx, live: Live, state: str, now: float, error: str | None = None) -> None:
     """Keep what became of the current try of the current step."""
     s = live.state
-    tx.run(
+    tx.put(
         _STEP,
         operation=live.id,
         seq=s.seq,
@@ -426,12 +426,12 @@ def claim(tx: Tx, id: str, *, seen: int, fence: int) -> bool:
 
 def postpone(tx: Tx, id: str, wake_at: float) -> None:
     """Leave an operation alone until ``wake_at``."""
-    tx.run(_POSTPONE, the_id=id, wake_at=wake_at)
+    tx.put(_POSTPONE, the_id=id, wake_at=wake_at)
 
 
 def progress(tx: Tx, id: str, seq: int, text: str | None) -> None:
     """Keep what a host says about an order that it still performs."""
-    tx.run(_PROGRESS, the_id=id, the_seq=seq, progress=text)
+    tx.put(_PROGRESS, the_id=id, the_seq=seq, progress=text)
 
 
 def due(tx: Tx, now: float, limit: int = 500) -> list[str]:
@@ -451,7 +451,7 @@ def hurry(tx: Tx, host: str, at: float) -> list[str]:
     """
     found = [r[0] for r in tx.all(_WAITING_FOR, the_host=host, at=at)]
     if found:
-        tx.run(_HURRY, the_host=host, at=at)
+        tx.put(_HURRY, the_host=host, at=at)
     return found
 
 
@@ -484,4 +484,4 @@ def hosts_of(tx: Tx, id: str) -> list[str]:
 
 def shift(tx: Tx, by_s: float) -> None:
     """Move every wake-up and deadline: the machine's clock jumped."""
-    tx.run(_SHIFT, by=by_s)
+    tx.put(_SHIFT, by=by_s)

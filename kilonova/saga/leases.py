@@ -136,7 +136,7 @@ def join(tx: Tx, name: str, now: float) -> list[str]:
     Two that begin at once may meet on a number: one tries again. Returns who is alive, as ``living`` does.
     """
     at = database_time(tx, now)
-    tx.run(_FORGET, before=at - KEEP_S)
+    tx.put(_FORGET, before=at - KEEP_S)
     for _ in range(JOIN_TRIES):
         fence = tx.value(_HIGHEST) + 1
         if tx.run(_JOIN, fence=fence, name=name, started_at=at, renewed_at=at, ended_at=None) == 1:
@@ -164,7 +164,7 @@ def orphans(tx: Tx, limit: int = FREE_LIMIT) -> list[str]:
 def bury(tx: Tx, now: float, limit: int = FREE_LIMIT) -> list[str]:
     """End the incarnations that are dead and free their operations, fences raised; return the ids. Repeatable."""
     at = database_time(tx, now)
-    tx.run(_BURY, before=at - LEASE_S, at=at)
+    tx.put(_BURY, before=at - LEASE_S, at=at)
     found = orphans(tx, limit)
     return [id for id in found if tx.run(_FREE, the_id=id, now=now, grace=now + GRACE_S) == 1]
 
@@ -180,10 +180,10 @@ def claim(tx: Tx, id: str, *, seen: int, name: str) -> bool:
 def hand_over(tx: Tx, name: str, now: float) -> list[str]:
     """End an incarnation in order and free its operations at once; return their ids (R5)."""
     at = database_time(tx, now)
-    tx.run(_END, the_name=name, at=at)
+    tx.put(_END, the_name=name, at=at)
     found = [r[0] for r in tx.all(_OWNED, the_name=name)]
     if found:
-        tx.run(_HAND_OVER, the_name=name, now=now, grace=now + GRACE_S)
+        tx.put(_HAND_OVER, the_name=name, now=now, grace=now + GRACE_S)
     return found
 
 
@@ -307,7 +307,7 @@ class LeaseOwner:
         return [r[0] for r in tx.all(_DUE, now=now, the_name=name, the_limit=limit)]
 
     def shift(self, tx: Tx, by_s: float) -> None:
-        tx.run(_SHIFT, the_name=self.name_in(tx.database.name), by=by_s)
+        tx.put(_SHIFT, the_name=self.name_in(tx.database.name), by=by_s)
 
     def retire(self, db: Database, now: float) -> list[str]:
         name = self.name_in(db.name)

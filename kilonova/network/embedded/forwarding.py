@@ -93,11 +93,11 @@ class Forwarding:
                 )
                 return None
             for old in {host, holder or host}:
-                tx.run(_DROP, host=old)
+                tx.put(_DROP, host=old)
             if address:
-                tx.run(_INSERT, host=host, address=address, updated_at=now)
+                tx.put(_INSERT, host=host, address=address, updated_at=now)
             nets = [r[0] for r in tx.all(documents.NETWORKS_ON_HOST, host=host)]
-            tx.run(_BUMP, ids=listed(nets))
+            tx.put(_BUMP, ids=listed(nets))
             return nets
 
         nets = self._database.write(put)
@@ -112,7 +112,7 @@ class Forwarding:
     def bump(self, tx: Tx, networks: set[str]) -> None:
         """Count a change of where MACs live, in the transaction that makes it: what is read later is newer."""
         if networks and self.underlays():
-            tx.run(_BUMP, ids=listed(networks))
+            tx.put(_BUMP, ids=listed(networks))
 
     def mark(self, networks: set[str]) -> bool:
         """Note networks in which something moved; False where no host has an underlay."""

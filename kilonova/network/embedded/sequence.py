@@ -31,10 +31,10 @@ def of_full(database: Database, now: float) -> int:
     def count(tx: Tx) -> int:
         floor = int(now * 1000)
         if not tx.run(_LOCK):
-            tx.run(_FIRST, id=_ONE, value=floor)
-            tx.run(_LOCK)
+            tx.put(_FIRST, id=_ONE, value=floor)
+            tx.put(_LOCK)
         value = max(int(tx.value(_VALUE)), floor)
-        tx.run(_SET, value=value)
+        tx.put(_SET, value=value)
         return 2 * value
 
     return database.write(count)

@@ -121,7 +121,7 @@ def text_of(number: int, version: int) -> str:
 
 def lay_out(tx: Tx, subnet_id: str, pools: list[Pool]) -> None:
     """Make the free ranges anew from the pools and what is taken. O(taken): on creation and change of pools only."""
-    tx.run(_DROP_ALL, subnet_id=subnet_id)
+    tx.put(_DROP_ALL, subnet_id=subnet_id)
     taken = [int(r[0], 16) for r in tx.all(_NUMS, subnet_id=subnet_id)]
     at = 0
     rows: list[dict[str, Any]] = []
@@ -145,7 +145,7 @@ def _row(subnet_id: str, first: int, last: int) -> dict[str, Any]:
 
 def _reshape(tx: Tx, subnet_id: str, old: str, first: int, last: int) -> None:
     """Give a free range other ends. old: its first address, as ordered."""
-    tx.run(_RESHAPE, the_subnet=subnet_id, old=old, first=key(first), last=key(last))
+    tx.put(_RESHAPE, the_subnet=subnet_id, old=old, first=key(first), last=key(last))
 
 
 def take_lowest(tx: Tx, subnet_id: str) -> int | None:
@@ -157,7 +157,7 @@ def take_lowest(tx: Tx, subnet_id: str) -> int | None:
     if first < last:
         _reshape(tx, subnet_id, found[0], first + 1, last)
     else:
-        tx.run(_DROP, subnet_id=subnet_id, num=found[0])
+        tx.put(_DROP, subnet_id=subnet_id, num=found[0])
     return first
 
 
@@ -169,11 +169,11 @@ def take_exact(tx: Tx, subnet_id: str, number: int) -> None:
     first, last = int(found[0], 16), int(found[1], 16)
     if number > last:
         return
-    tx.run(_DROP, subnet_id=subnet_id, num=found[0])
+    tx.put(_DROP, subnet_id=subnet_id, num=found[0])
     if first < number:
-        tx.run(_ADD, **_row(subnet_id, first, number - 1))
+        tx.put(_ADD, **_row(subnet_id, first, number - 1))
     if number < last:
-        tx.run(_ADD, **_row(subnet_id, number + 1, last))
+        tx.put(_ADD, **_row(subnet_id, number + 1, last))
 
 
 def holder(tx: Tx, subnet_id: str, number: int) -> str | None:
@@ -185,7 +185,7 @@ def holder(tx: Tx, subnet_id: str, number: int) -> str | None:
 def record(tx: Tx, subnet_id: str, number: int, version: int, port_id: str, place: int) -> str:
     """Write down that a port has an address that was taken before; return it as text."""
     ip = text_of(number, version)
-    tx.run(_TAKE, subnet_id=subnet_id, num=key(number), ip=ip, port_id=port_id, place=place)
+    tx.put(_TAKE, subnet_id=subnet_id, num=key(number), ip=ip, port_id=port_id, place=place)
     return ip
 
 
@@ -215,9 +215,9 @@ def release(tx: Tx, subnet_id: str, number: int, pools: list[Pool]) -> None:
     last = number if above is None else int(above[1], 16)
     if below is not None:
         if above is not None:
-            tx.run(_DROP, subnet_id=subnet_id, num=above[0])
+            tx.put(_DROP, subnet_id=subnet_id, num=above[0])
         _reshape(tx, subnet_id, below[0], int(below[0], 16), last)
     elif above is not None:
         _reshape(tx, subnet_id, above[0], number, last)
     else:
-        tx.run(_ADD, **_row(subnet_id, number, number))
+        tx.put(_ADD, **_row(subnet_id, number, number))

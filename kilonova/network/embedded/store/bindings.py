@@ -52,17 +52,17 @@ def find(tx: Tx, port_id: str, host: str) -> Row | None:
 def put(tx: Tx, port_id: str, host: str, vnic_type: str, profile: str, now: float) -> None:
     """Write an inactive binding that is not there yet; profile: JSON."""
     values: dict[str, Any] = {"vnic_type": vnic_type, "profile": profile, "created_at": now}
-    tx.run(_INSERT, port_id=port_id, host=host, applied=0, **values)
+    tx.put(_INSERT, port_id=port_id, host=host, applied=0, **values)
 
 
 def change(tx: Tx, port_id: str, host: str, vnic_type: str, profile: str) -> None:
     """Change an inactive binding; profile: JSON."""
-    tx.run(_CHANGE, port_id=port_id, host=host, vnic_type=vnic_type, profile_=profile)
+    tx.put(_CHANGE, port_id=port_id, host=host, vnic_type=vnic_type, profile_=profile)
 
 
 def applied(tx: Tx, port_id: str, host: str, generation: int) -> None:
     """Note what is in force at the host."""
-    tx.run(_APPLIED, port_id=port_id, host=host, generation=generation)
+    tx.put(_APPLIED, port_id=port_id, host=host, generation=generation)
 
 
 def drop(tx: Tx, port_id: str, host: str) -> bool:
@@ -74,7 +74,7 @@ def drop_all(tx: Tx, port_id: str) -> list[str]:
     """Remove every inactive binding of a port; return their hosts."""
     hosts = [r["host"] for r in of_port(tx, port_id)]
     if hosts:
-        tx.run(_DROP_ALL, port_id=port_id)
+        tx.put(_DROP_ALL, port_id=port_id)
     return hosts
 
 

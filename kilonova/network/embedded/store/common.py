@@ -69,4 +69,4 @@ _FORGET_TAGS = Q(sa.delete(tag).where(tag.c.resource_id == P("resource_id")))
 
 def forget_tags(tx: Tx, resource_id: str) -> None:
     """Drop the tags of a resource that goes."""
-    tx.run(_FORGET_TAGS, resource_id=resource_id)
+    tx.put(_FORGET_TAGS, resource_id=resource_id)

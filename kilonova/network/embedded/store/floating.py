@@ -109,7 +109,7 @@ def make(work: Work, new: NewFloating) -> str:
         ),
     )
     ips = [ip for _, ip in addresses.of_port(work.tx, port_id) if ":" not in ip]
-    work.tx.run(
+    work.tx.put(
         _INSERT,
         id=floating_id,
         project_id=new.project_id,
@@ -208,5 +208,5 @@ def delete(work: Work, row: Row) -> None:
     """Give a floating address back."""
     disassociate(work, row)
     forget_tags(work.tx, row["id"])
-    work.tx.run(_DELETE, id=row["id"])
+    work.tx.put(_DELETE, id=row["id"])
     ports.delete(work, ports.get(work.tx, row["floating_port"]))

@@ -114,7 +114,7 @@ def make(
 ) -> str:
     """Make a group that lets everything out; return its id."""
     group_id = new_uuid()
-    work.tx.run(
+    work.tx.put(
         _INSERT,
         id=group_id,
         project_id=project_id,
@@ -166,7 +166,7 @@ def add_rule(
                 f"Security group rule already exists. Rule id is {other['id']}.",
             )
     rule_id = new_uuid()
-    work.tx.run(
+    work.tx.put(
         _INSERT_RULE,
         **values,
         id=rule_id,
@@ -184,17 +184,17 @@ def add_rule(
 
 def delete_rule(work: Work, row: Row) -> None:
     """Remove a rule; every port of the group learns of it."""
-    work.tx.run(_DELETE_RULE, id=row["id"])
+    work.tx.put(_DELETE_RULE, id=row["id"])
     forget_tags(work.tx, row["id"])
     rules_changed(work, row["group_id"])
 
 
 def rules_changed(work: Work, group_id: str) -> None:
     """Publish every bound port of a group anew."""
-    work.tx.run(_TOUCHED, id=group_id, now=work.now)
+    work.tx.put(_TOUCHED, id=group_id, now=work.now)
     members = [r[0] for r in work.tx.all(_MEMBERS, group_id=group_id)]
     if members:
-        work.tx.run(_BUMP_MEMBERS, group_id=group_id, now=work.now)
+        work.tx.put(_BUMP_MEMBERS, group_id=group_id, now=work.now)
         work.ports.update(members)
 
 
@@ -207,10 +207,10 @@ def delete(work: Work, row: Row) -> None:
         if r["group_id"] != row["id"]:
             delete_rule(work, r)
     for r in tx.all(_RULES_OF, group_id=row["id"]):
-        tx.run(_DELETE_RULE, id=r["id"])
+        tx.put(_DELETE_RULE, id=r["id"])
         forget_tags(tx, r["id"])
     forget_tags(tx, row["id"])
-    tx.run(_DELETE, id=row["id"])
+    tx.put(_DELETE, id=row["id"])
 
 
 def of_port(tx: Tx, port_id: str) -> list[str]:
@@ -234,14 +234,14 @@ def leave_all(work: Work, port_id: str) -> None:
     """Take a port out of all its groups."""
     ids = of_port(work.tx, port_id)
     if ids:
-        work.tx.run(_LEAVE_ALL, port_id=port_id)
+        work.tx.put(_LEAVE_ALL, port_id=port_id)
         members_changed(work, ids)
 
 
 def members_changed(work: Work, group_ids: list[str]) -> None:
     """Note that a group's addresses changed; published in batches."""
     if group_ids:
-        work.tx.run(_BUMP, ids=listed(group_ids))
+        work.tx.put(_BUMP, ids=listed(group_ids))
         work.groups.update(group_ids)
 
 

@@ -99,7 +99,7 @@ def make(work: Work, new: NewNetwork) -> str:
     values["physical"] = new.physical or ("public" if new.external else "")
     for flag in ("admin_up", "shared", "external", "is_default", "port_security"):
         values[flag] = int(values[flag])
-    tx.run(
+    tx.put(
         _INSERT,
         **values,
         id=network_id,
@@ -159,7 +159,7 @@ def _unshare(tx: Tx, row: Row) -> None:
 
 def touch(work: Work, network_id: str) -> None:
     """Note that what hosts know of a network changed."""
-    work.tx.run(_BUMP, id=network_id)
+    work.tx.put(_BUMP, id=network_id)
     work.networks.add(network_id)
 
 
@@ -177,7 +177,7 @@ def delete(work: Work, row: Row) -> None:
     for s in tx.all(_SUBNETS, id=network_id):
         subnets.drop(work, s[0])
     forget_tags(tx, network_id)
-    tx.run(_DELETE, id=network_id)
+    tx.put(_DELETE, id=network_id)
     work.networks.discard(network_id)
 
 

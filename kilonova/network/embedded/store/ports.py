@@ -180,7 +180,7 @@ def put(work: Work, new: NewPort, net: Row) -> Made:
         "generation": 1,
         "applied": 0,
     }
-    tx.run(_INSERT, **row)
+    tx.put(_INSERT, **row)
     ips = fixed.record(tx, port_id, taken)
     groups.join(work, port_id, [g for g, _ in named])
     if new.host:
@@ -235,13 +235,13 @@ def checked_pairs(pairs: list[dict[str, str]], secure: bool, mac: str) -> list[d
 
 def touch(work: Work, port_id: str) -> None:
     """Note that what its host knows of a port changed."""
-    work.tx.run(_TOUCH, id=port_id)
+    work.tx.put(_TOUCH, id=port_id)
     work.ports.add(port_id)
 
 
 def touch_router(work: Work, router_id: str) -> None:
     """Note that what its host knows of a router changed."""
-    work.tx.run(_TOUCH_ROUTER, id=router_id)
+    work.tx.put(_TOUCH_ROUTER, id=router_id)
     work.routers.add(router_id)
 
 
@@ -323,14 +323,14 @@ def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
     """
     tx, port_id = work.tx, row["id"]
     for f in tx.all(_FLOATING, port_id=port_id):
-        tx.run(_UNLEAD, id=f["id"], now=work.now)
+        tx.put(_UNLEAD, id=f["id"], now=work.now)
         if f["router_id"]:
             touch_router(work, f["router_id"])
     release_all(work, row)
     groups.leave_all(work, port_id)
     forget_tags(tx, port_id)
     hosts = _all_hosts(work, row)
-    tx.run(_DELETE, id=port_id)
+    tx.put(_DELETE, id=port_id)
     work.ports.discard(port_id)
     work.forwarding.add(row["network_id"])
     for host in hosts:
@@ -370,7 +370,7 @@ def set_fixed(work: Work, row: Row, wanted: list[FixedRequest]) -> None:
             fresh.append(w)
     for f in work.tx.all(_FLOATING, port_id=row["id"]):
         if f["fixed_ip"] not in [ip for _, ip in keep]:
-            work.tx.run(_UNLEAD, id=f["id"], now=work.now)
+            work.tx.put(_UNLEAD, id=f["id"], now=work.now)
             if f["router_id"]:
                 touch_router(work, f["router_id"])
     release_all(work, row, frozenset(keep))

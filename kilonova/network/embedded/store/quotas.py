@@ -89,8 +89,8 @@ def check(tx: Tx, project_id: str, resource: str, more: int, defaults: Mapping[s
 def put(tx: Tx, project_id: str, values: Mapping[str, int]) -> None:
     """Set limits of a project."""
     for name, amount in values.items():
-        tx.run(_DROP_ONE, project_id=project_id, resource=name)
-        tx.run(_ADD, project_id=project_id, resource=name, amount=amount)
+        tx.put(_DROP_ONE, project_id=project_id, resource=name)
+        tx.put(_ADD, project_id=project_id, resource=name, amount=amount)
 
 
 def reset(tx: Tx, project_id: str) -> int:

@@ -80,9 +80,9 @@ def take_report(tx: Tx, report: Applied, now: float) -> list[NetworkEvent]:
         elif kind == "router" and error is None:
             row = tx.one(_ROUTER, id=thing, host=report.host)
             if row is not None and generation >= row["generation"]:
-                tx.run(_ROUTER_APPLIED, id=thing, generation=row["generation"])
-                tx.run(_LEGS_UP, id=thing)
-                tx.run(_FLOATING_UP, id=thing)
+                tx.put(_ROUTER_APPLIED, id=thing, generation=row["generation"])
+                tx.put(_LEGS_UP, id=thing)
+                tx.put(_FLOATING_UP, id=thing)
     return events
 
 
@@ -98,7 +98,7 @@ def _port(
     if error is not None:
         return None if up else _event(row, host, port_id, "failed")
     status = "ACTIVE" if row["admin_up"] else "DOWN"
-    tx.run(_PORT_APPLIED, id=port_id, generation=row["generation"], status=status)
+    tx.put(_PORT_APPLIED, id=port_id, generation=row["generation"], status=status)
     if up or status != "ACTIVE":
         return None
     return _event(row, host, port_id, "completed")

@@ -90,7 +90,7 @@ def get(tx: Tx, router_id: str) -> Row:
 def make(work: Work, new: NewRouter) -> str:
     """Make a router without legs; return its id."""
     router_id = new_uuid()
-    work.tx.run(
+    work.tx.put(
         _INSERT,
         id=router_id,
         project_id=new.project_id,
@@ -123,11 +123,11 @@ def place(work: Work, router_id: str, live: Sequence[str]) -> None:
     if not legs:
         host = ""
     if host != row["host"]:
-        work.tx.run(_PLACE, id=router_id, host=host)
+        work.tx.put(_PLACE, id=router_id, host=host)
         if row["host"]:
             work.gone.append((row["host"], "router", router_id, row["generation"] + 1))
     if host != row["host"] or any(p["host"] != host for p in legs):
-        work.tx.run(_PLACE_LEGS, id=router_id, host=host)
+        work.tx.put(_PLACE_LEGS, id=router_id, host=host)
         work.forwarding |= {p["network_id"] for p in legs}
     if host != row["host"] and row["host"]:
         for p in legs:
@@ -371,5 +371,5 @@ def delete(work: Work, row: Row) -> None:
     if row["host"]:
         work.gone.append((row["host"], "router", row["id"], row["generation"] + 1))
     forget_tags(work.tx, row["id"])
-    work.tx.run(_DELETE, id=row["id"])
+    work.tx.put(_DELETE, id=row["id"])
     work.routers.discard(row["id"])

@@ -201,7 +201,7 @@ def make(work: Work, new: NewSubnet) -> str:
         else _checked_pools(net, new.allocation_pools, gateway)
     )
     subnet_id = new_uuid()
-    tx.run(
+    tx.put(
         _INSERT,
         id=subnet_id,
         project_id=new.project_id,
@@ -247,7 +247,7 @@ def _checked_modes(new: NewSubnet, net: IpNetwork) -> None:
 
 
 def _changed(work: Work, row: Row) -> None:
-    work.tx.run(_TOUCH_NETWORK, id=row["network_id"])
+    work.tx.put(_TOUCH_NETWORK, id=row["network_id"])
     work.networks.add(row["network_id"])
 
 
@@ -363,6 +363,6 @@ def delete(work: Work, row: Row) -> None:
 
 def drop(work: Work, subnet_id: str) -> None:
     """Remove a subnet's rows; it has no addresses any more."""
-    work.tx.run(_FORGET_RANGES, id=subnet_id)
+    work.tx.put(_FORGET_RANGES, id=subnet_id)
     forget_tags(work.tx, subnet_id)
-    work.tx.run(_DELETE, id=subnet_id)
+    work.tx.put(_DELETE, id=subnet_id)
