@@ -1,4 +1,4 @@
-"""Volumes: attach and detach per second (simulated), and in a real guest: until it sees a disk, snapshots, I/O.
+"""Volumes: attach and detach per second (simulated: a host, the API), and in a real guest: seen, snapshots, I/O.
 
 python -m benchmarks.volumes [attaches]
 
@@ -6,12 +6,16 @@ The real half needs what ``kilonova doctor`` asks for, and says so where that is
 software emulation where there is no KVM: compare its columns with each other, not with other machines. Asserts nothing.
 """
 
+import contextlib
+import functools
 import re
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.cloud import Cloud
 from kilonova.bus.memory import MemoryBus
 from kilonova.common.ids import new_uuid
 from kilonova.objects import guest as g
@@ -21,7 +25,8 @@ from kilonova.objects.order import Order, unpack
 from kilonova.virt.fake.world import World
 from tests.real.disk_site import DiskSite, disk_site
 from tests.real.private_libvirtd import possible
-from tests.unit.agent_kit import Cloud, build_of, order_of
+from tests.unit.agent_kit import Cloud as Bench
+from tests.unit.agent_kit import build_of, order_of
 
 DATA_MIB = 256
 RANDOM_READS = 200
@@ -31,7 +36,7 @@ MIB = 1 << 20
 def simulated(pairs: int) -> None:
     """Attach and detach volumes of guests on 4 hosts by orders, each answered."""
     bus, world = MemoryBus(), World()
-    cloud = Cloud(world, bus)
+    cloud = Bench(world, bus)
     guests = []
     for n in range(4):
         cloud.agent(f"host{n}")
@@ -78,6 +83,50 @@ def _send(bus: MemoryBus, name: str, orders: list[Order]) -> None:
     print(
         f"{name}, simulated: {len(orders) / wall:.0f}/s   {1000 * cpu / len(orders):.3f} CPU ms each"
     )
+
+
+def by_the_api(pairs: int) -> None:
+    """Attach a volume to each of so many servers, and detach them again, from the request until it is done."""
+    with contextlib.closing(Cloud(hosts=4)) as c:
+        c.lift_quotas()
+        project = c.call("GET", "/identity/v3/auth/projects")[2]["projects"][0]["id"]
+        limits = {"quota_set": {"volumes": -1, "gigabytes": -1}}
+        c.call("PUT", f"/volume/v3/{project}/os-quota-sets/{project}", limits, c.admin)
+        volumes, servers = f"/volume/v3/{project}/volumes", "/compute/v2.1/servers"
+        made = [
+            (
+                c.call("POST", servers, c.server_body(f"b{n}", nets=False))[2]["server"]["id"],
+                c.call("POST", volumes, {"volume": {"size": 1}})[2]["volume"]["id"],
+            )
+            for n in range(pairs)
+        ]
+        _rest(c, volumes, "available")
+        while c.call("GET", f"{servers}?status=BUILD")[2]["servers"]:
+            time.sleep(0.05)
+        for what, rest in (("attach", "in-use"), ("detach", "available")):
+            cpu, wall = c.cpu_s(), time.monotonic()
+            with ThreadPoolExecutor(8) as clients:
+                asked = list(clients.map(functools.partial(_ask, c, what), made))
+            _rest(c, volumes, rest)
+            cpu, wall = c.cpu_s() - cpu, time.monotonic() - wall
+            assert all(status in (200, 202) for status in asked), asked
+            print(
+                f"{what} by the API, simulated: {pairs / wall:.0f}/s   {1000 * cpu / pairs:.1f} CPU ms each"
+            )
+
+
+def _ask(c: Cloud, what: str, pair: tuple[str, str]) -> int:
+    server, volume = pair
+    path = f"/compute/v2.1/servers/{server}/os-volume_attachments"
+    if what == "attach":
+        return c.call("POST", path, {"volumeAttachment": {"volumeId": volume}})[0]
+    return c.call("DELETE", f"{path}/{volume}")[0]
+
+
+def _rest(c: Cloud, volumes: str, status: str) -> None:
+    """Wait until all volumes have a status."""
+    while any(v["status"] != status for v in c.call("GET", f"{volumes}/detail")[2]["volumes"]):
+        time.sleep(0.05)
 
 
 def real(site: DiskSite) -> None:
@@ -166,8 +215,9 @@ def _snapshot(site: DiskSite, server: str | None, disk: g.FileDisk) -> None:
 
 
 def main() -> None:
-    """Print both halves."""
+    """Print all of it."""
     simulated(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    by_the_api(200)
     if not possible():
         print("real volumes: skipped, they need root, libvirtd, QEMU and genisoimage")
         return

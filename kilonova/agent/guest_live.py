@@ -1,6 +1,15 @@
 """Orders that move a running guest to another host: what each of the two hosts does, and how it is taken back."""
 
-from kilonova.agent.guests import PORT_POLL_S, Bench, Plugs, Verbs, Work, payload_of, public
+from kilonova.agent.guests import (
+    PORT_POLL_S,
+    Bench,
+    Plugs,
+    Verbs,
+    Work,
+    brought,
+    payload_of,
+    public,
+)
 from kilonova.objects.base import Versioned
 from kilonova.objects.guest import GuestBuild, GuestBuilt, GuestGone, PowerState
 from kilonova.objects.live_orders import (
@@ -56,6 +65,7 @@ class GuestLive:
         driver = migrations_of(self._bench)
         if not work.notes:
             self._bench.metadata.put(public(asked.build.metadata), None)
+            brought(self._bench.metadata, asked.build)
             work.notes["metadata"] = True
         if asked.plug:
             self._plug(work, asked.build)

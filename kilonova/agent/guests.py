@@ -72,6 +72,10 @@ class MetadataStore(Protocol):
         """Return the password that a guest posted, "" when there is none."""
         ...
 
+    def set_password(self, server_id: str, password: str) -> bool:
+        """Keep it; False when there is one already, or no such server."""
+        ...
+
     def clear_password(self, server_id: str) -> None:
         """Forget it; fine when there is none."""
         ...
@@ -95,6 +99,10 @@ class NoMetadata:
     def password(self, server_id: str) -> str:
         """There is none."""
         return ""
+
+    def set_password(self, server_id: str, password: str) -> bool:
+        """Keep nothing."""
+        return False
 
     def clear_password(self, server_id: str) -> None:
         """There is none."""
@@ -283,6 +291,7 @@ class Guests:
             raise DriverError(refused, elsewhere=True)
         if not work.notes:
             self._metadata.put(public(build.metadata), None)
+            brought(self._metadata, build)
             work.notes["metadata"] = True
         if build.start and not self._ports_ready(work, build):
             if "defined" not in work.notes:
@@ -347,6 +356,12 @@ def payload_of(work: Work, cls: Any) -> Any:
 
 def _ports(build: GuestBuild) -> tuple[str, ...]:
     return tuple(n.port_id for n in build.nics)
+
+
+def brought(metadata: MetadataStore, build: GuestBuild) -> None:
+    """Keep the password that a guest posted on the host from which it comes."""
+    if build.belongings is not None and build.belongings.password:
+        metadata.set_password(build.server_id, build.belongings.password)
 
 
 def public(document: MetadataDocument) -> MetadataDocument:

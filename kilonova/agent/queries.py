@@ -64,7 +64,7 @@ class Queries:
             case q.ConsoleLogQuery():
                 return q.ConsoleLog(text=driver.console_log(what.server_id, what.lines))
             case q.PasswordQuery():
-                return q.PostedPassword(text=self._password(what.server_id))
+                return self._belongings(what)
             case q.DiagnosticsQuery():
                 facts = driver.diagnostics(what.server_id)
                 return q.Diagnostics(facts=msgspec.Raw(msgspec.json.encode(facts)))
@@ -98,6 +98,13 @@ class Queries:
                     uptime_s=self._uptime(),
                 )
         return q.QueryFailed(code="unknown_query", message="This host does not know that question.")
+
+    def _belongings(self, what: q.PasswordQuery) -> Versioned:
+        driver = self._driver
+        variables = None
+        if what.variables and isinstance(driver, MigrationDriver):
+            variables = driver.variables_of(what.server_id)
+        return q.PostedPassword(text=self._password(what.server_id), variables=variables)
 
     def _hold_console(self, what: q.ConsoleOpenQuery) -> Versioned:
         driver, gate = self._driver, self._gate

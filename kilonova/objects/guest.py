@@ -218,13 +218,24 @@ class AddressConfig(Versioned, frozen=True, kw_only=True):
     ipv6_mode: str | None = since(1, 1, default=None)
 
 
+class Belongings(Versioned, frozen=True, kw_only=True):
+    """What a guest has on its host besides disks, and takes along when it comes to another one.
+
+    password: as it posted it, encrypted for its owner's key. variables: its UEFI variables, zlib in base64.
+    """
+
+    password: str = ""
+    variables: str | None = None
+
+
 class GuestBuild(Versioned, frozen=True, kw_only=True):
     """Make a guest from nothing, or make what is missing of it: repeating it is safe.
 
-    drive_name: the config drive's file; a rescue has one of its own, which tells its password.
+    drive_name: the config drive's file; a rescue has one of its own, which tells its password. belongings: of a guest
+    that comes from elsewhere; what it has on this host already stays.
     """
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     server_id: str
     name: str
@@ -243,6 +254,7 @@ class GuestBuild(Versioned, frozen=True, kw_only=True):
     ] = ()  # simulated clouds only: names of faults asked for by server metadata
     vif_timeout_s: float = 60.0
     drive_name: str = since(1, 1, default="config-drive")
+    belongings: Belongings | None = since(1, 2, default=None)
 
 
 class DeviceAddress(Versioned, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from typing import ClassVar, Union
 
 import msgspec
 
-from kilonova.objects.base import Version, Versioned
+from kilonova.objects.base import Version, Versioned, since
 from kilonova.objects.host import Inventory
 from kilonova.objects.live_orders import LiveProgress, LiveWhere
 
@@ -56,9 +56,15 @@ class CapabilitiesQuery(Versioned, frozen=True, kw_only=True, tag="capabilities"
 
 
 class PasswordQuery(Versioned, frozen=True, kw_only=True, tag="password", tag_field="type"):
-    """The password that a guest posted, encrypted for its owner's key. Answer: PostedPassword."""
+    """The password that a guest posted, encrypted for its owner's key. Answer: PostedPassword.
+
+    variables: the guest's UEFI variables too, for the host that it goes to.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     server_id: str
+    variables: bool = since(1, 1, default=False)
 
 
 class LiveMoveQuery(Versioned, frozen=True, kw_only=True, tag="live_move", tag_field="type"):
@@ -152,9 +158,12 @@ class Capabilities(Versioned, frozen=True, kw_only=True, tag="capabilities", tag
 
 
 class PostedPassword(Versioned, frozen=True, kw_only=True, tag="password", tag_field="type"):
-    """text: as posted, "" when there is none."""
+    """text: as posted, "" when there is none. variables: zlib in base64; None when there are none, or nobody asked."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     text: str
+    variables: str | None = since(1, 1, default=None)
 
 
 class LiveMove(Versioned, frozen=True, kw_only=True, tag="live_move", tag_field="type"):

@@ -10,6 +10,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import Versioned
 from kilonova.objects.guest import (
     AddressConfig,
+    Belongings,
     Disk,
     GuestBuild,
     Hardware,
@@ -38,6 +39,9 @@ class SystemMetadata(msgspec.Struct):
     old_vm_state: str | None = None
     shelved_image: str | None = None  # what keeps the root disk of a shelved server
     rescue: ImageRecord | None = None  # what a rescued server is booted from
+    belongings: Belongings | None = (
+        None  # of a shelved server: what it left on its host besides disks
+    )
 
 
 def order(
@@ -210,6 +214,7 @@ def build_of(
         config_drive=bool(row["config_drive"]),
         start=start,
         faults=tuple(f.strip() for f in faults.split(",") if f.strip()),
+        belongings=system.belongings,
     )
 
 

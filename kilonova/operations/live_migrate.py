@@ -15,6 +15,7 @@ A host that cannot take it sends it back to ``place``, without that host, unless
 arrived all can be taken back; a host that fell silent is looked at, never guessed about (live_moves.py).
 """
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -47,6 +48,7 @@ from kilonova.objects.server import (
 )
 from kilonova.operations import (
     accept,
+    belongings,
     guest_orders,
     live_moves,
     resizing,
@@ -54,6 +56,7 @@ from kilonova.operations import (
     states,
 )
 from kilonova.operations.accept import Also, Found, check_lock
+from kilonova.operations.ask import HostSilent
 from kilonova.operations.cleanup import park
 from kilonova.operations.live_ends import (
     cell_of,
@@ -210,9 +213,12 @@ def _build_there(run: Run) -> GuestBuild:
 
 def order_prepare(run: Run) -> Order:
     """Have the destination make ready what the guest will find."""
-    build, drive = _build_there(run), None
+    source, drive, left = source_of(run), None, None
+    with contextlib.suppress(HostSilent):  # the variables come with the guest's memory anyhow
+        left = belongings.of_guest(run.services, source, run.resource)
+    build = _build_there(run).replace(belongings=left)
     if build.config_drive:
-        drive = live_moves.config_drive(run.services, source_of(run), run.resource)
+        drive = live_moves.config_drive(run.services, source, run.resource)
     payload = GuestLivePrepare(
         server_id=run.resource,
         build=build,

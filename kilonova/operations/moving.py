@@ -33,6 +33,7 @@ from kilonova.objects.move_orders import (
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import DiskRequest, FlavorRecord, ResizeParams
 from kilonova.operations import (
+    belongings,
     cleanup,
     guest_orders,
     images,
@@ -220,13 +221,16 @@ def going(tx: Tx, run: Run, output: Output) -> None:
 
 
 def bind(run: Run) -> Output:
-    """Bind the ports to the destination, and let it reach the volumes. Raises NotYet while that is prepared."""
+    """Bind the ports to the destination, and let it reach the volumes. Raises NotYet while that is prepared.
+
+    The source is asked for what the guest has there besides disks.
+    """
     services: Services = run.services
     host = run.outputs["dest"]["host"]
     services.network.bind_ports(run.resource, host)
     row = guest_orders.server_row(services, run.home, run.resource)
     server_volumes.connect_all(services, row, host)
-    return {}
+    return {"left": belongings.left_on(services, str(run.params.host), run.resource)}
 
 
 def bound(tx: Tx, run: Run, output: Output) -> None:
@@ -246,7 +250,8 @@ def unbind(run: Run) -> None:
 def order_arrive(run: Run) -> Order:
     """Have the destination make the guest."""
     host = run.outputs["dest"]["host"]
-    return guest_orders.order(run, host, "guest_build", _build(run), resizing.DEADLINE_S)
+    build = belongings.bring(_build(run), run.outputs["ports"].get("left"))
+    return guest_orders.order(run, host, "guest_build", build, resizing.DEADLINE_S)
 
 
 def _build(run: Run) -> GuestBuild:

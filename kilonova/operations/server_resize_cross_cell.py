@@ -40,6 +40,7 @@ from kilonova.objects.order import Answer, Direction, Order
 from kilonova.objects.server import CrossCellParams, FlavorRecord
 from kilonova.operations import (
     accept,
+    belongings,
     cleanup,
     cross_cell,
     guest_orders,
@@ -201,14 +202,18 @@ def deactivate(run: Run) -> None:
 
 
 def connect(run: Run) -> Output:
-    """Let the destination reach the volumes. Raises NotYet while that is prepared."""
+    """Let the destination reach the volumes. Raises NotYet while that is prepared.
+
+    The source is asked for what the guest has there besides disks.
+    """
     server_volumes.connect_all(run.services, there.target_row(run), there.target_host(run))
-    return {}
+    return {"left": belongings.left_on(run.services, str(run.params.host), run.resource)}
 
 
 def order_arrive(run: Run) -> Order:
     """Have the destination make the guest."""
     build = there.build_of(run)
+    build = belongings.bring(build, run.outputs["connect"].get("left"))
     return guest_orders.order(
         run, there.target_host(run), "guest_build", build, resizing.DEADLINE_S
     )

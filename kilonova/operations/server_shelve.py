@@ -4,7 +4,7 @@ stop        a running guest is shut down; a paused or suspended one stands still
 snapshot    the host copies the root disk
 describe    the image record says what the bytes are
 upload      the host gives them to the image service: from here on only forward
-shelved     SHELVED, with the image in the record
+shelved     SHELVED, with the image in the record, and what the guest had on its host besides disks
 remove      the host removes the guest (when it is offloaded at once)
 release     ports, claim and host are let go: SHELVED_OFFLOADED
 
@@ -21,7 +21,15 @@ from kilonova.db.engine import Tx
 from kilonova.objects.guest import GuestPower, GuestState, PowerAction, PowerState
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import ShelveParams
-from kilonova.operations import accept, guest_orders, settling, shelving, snapshots, states
+from kilonova.operations import (
+    accept,
+    belongings,
+    guest_orders,
+    settling,
+    shelving,
+    snapshots,
+    states,
+)
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -87,9 +95,9 @@ def stays(params: ShelveParams, outputs: Mapping[str, Output]) -> bool:
     return not params.offload
 
 
-def nothing(run: Run) -> Output:
-    """Only the record changes."""
-    return {}
+def collect(run: Run) -> Output:
+    """Ask the host what the guest has there besides disks: of one that is down there is nothing to be had any more."""
+    return {"left": belongings.left_on(run.services, str(run.params.host), run.resource)}
 
 
 def uploaded(run: Run, answer: Answer) -> Output:
@@ -100,9 +108,8 @@ def uploaded(run: Run, answer: Answer) -> Output:
 def show_shelved(tx: Tx, run: Run, output: Output) -> None:
     """Keep the image in the record; a server that stays on its host is SHELVED."""
     row = guest_orders.row_in(tx, run.resource)
-    kept: dict[str, Any] = {
-        "system_metadata": shelving.with_shelved(row, run.params.image_id or None)
-    }
+    image, left = run.params.image_id or None, belongings.read(output.get("left"))
+    kept: dict[str, Any] = {"system_metadata": shelving.with_shelved(row, image, left)}
     if run.params.offload:
         settling.keep(tx, run, **kept)
         settling.task(tx, run, "shelving_offloading")
@@ -167,9 +174,9 @@ SAGA = register(
             ),
             Step(
                 "shelved",
-                nothing,
+                collect,
                 _KEPT,
-                30.0,
+                120.0,
                 record=show_shelved,
                 point_of_no_return=True,
             ),

@@ -5,7 +5,7 @@ import msgspec
 from kilonova.common.errors import NotFound
 from kilonova.db import mappings, servers
 from kilonova.db.engine import Row, Tx
-from kilonova.objects.guest import GuestDelete, PowerState
+from kilonova.objects.guest import Belongings, GuestDelete, PowerState
 from kilonova.objects.order import Answer, Order
 from kilonova.operations import guest_orders, settling, states
 from kilonova.operations.guest_orders import SystemMetadata
@@ -21,10 +21,14 @@ def shelved_image(row: Row) -> str | None:
     return guest_orders.system_of(row).shelved_image
 
 
-def with_shelved(row: Row, image_id: str | None) -> str:
-    """Return a row's system metadata with the image that keeps its root disk, or without one."""
+def with_shelved(row: Row, image_id: str | None, left: Belongings | None = None) -> str:
+    """Return a row's system metadata with the image that keeps its root disk, or without one.
+
+    left: what the guest had on its host besides disks.
+    """
     system = msgspec.json.decode(row["system_metadata"], type=SystemMetadata)
-    return msgspec.json.encode(msgspec.structs.replace(system, shelved_image=image_id)).decode()
+    system = msgspec.structs.replace(system, shelved_image=image_id, belongings=left)
+    return msgspec.json.encode(system).decode()
 
 
 def order_remove(run: Run) -> Order | None:

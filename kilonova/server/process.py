@@ -31,7 +31,7 @@ from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.image.signing import UrlSigner
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
-from kilonova.operations import registry, stores, volume_events, webhooks
+from kilonova.operations import image_signatures, registry, stores, volume_events, webhooks
 from kilonova.operations.cells import open_added
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.hosts_elsewhere import HostState
@@ -155,6 +155,7 @@ class Process:
             rooms=self._rooms,
             nudge=lambda database, operation: self.services.engine.nudge(database, operation),
         )
+        self.volumes.verify = lambda image: image_signatures.verified(self.services, image, None)
         self.services.install(volumes=self.volumes, homes={"volume": self.volumes.db})
         self.signer = UrlSigner(self.vault.derived(b"image urls"), plan.internal_url or self.url)
         if plan.shares:

@@ -97,6 +97,10 @@ class MigrationDriver(Protocol):
         """At the source: return the bytes of the guest's config drive, zlib in base64; None when it has none."""
         ...
 
+    def variables_of(self, server_id: str) -> str | None:
+        """At the source: return the guest's UEFI variables, zlib in base64; None when it has none."""
+        ...
+
     def live_move(self, server_id: str) -> LiveMove:
         """Return where the guest is, as this host sees it, and how far it is."""
         ...

@@ -9,6 +9,7 @@ import pytest
 from kilonova.common.ids import new_uuid
 from kilonova.objects import guest as g
 from kilonova.virt.driver import DriverError
+from kilonova.virt.fake.disks import sealed
 from kilonova.virt.remaking import Change, Made, RemakeDriver
 from tests.contracts.test_driver import OFF, RUNNING, Host, build, host, quiet, until_done
 
@@ -83,23 +84,24 @@ def test_rescued_and_back(host: Host, build: g.GuestBuild) -> None:
 
 def test_a_rescue_tells_its_password(host: Host, build: g.GuestBuild) -> None:
     """By a config drive of its own, whether the server has one or not; the server's own stays as it was."""
+    first, second = sealed("first-1"), sealed("second-2")
     own = build.replace(metadata=build.metadata.replace(admin_password="first-1"))
     asked = rescued(build).replace(config_drive=True, drive_name="rescue")
     asked = asked.replace(metadata=build.metadata.replace(admin_password="second-2"))
     host.build(own)
-    assert told(host, build.server_id) == {"config-drive": "first-1"}
+    assert told(host, build.server_id) == {"config-drive": first}
     remake(host, asked)
-    assert told(host, build.server_id) == {"config-drive": "first-1", "rescue": "second-2"}
+    assert told(host, build.server_id) == {"config-drive": first, "rescue": second}
     restore(host, build, "rescue")
-    assert told(host, build.server_id) == {"config-drive": "first-1"}
+    assert told(host, build.server_id) == {"config-drive": first}
     remake(host, asked)
     remake(host, build)
     driver_of(host).forget_aside(build.server_id)
-    assert told(host, build.server_id) == {"config-drive": "first-1"}
+    assert told(host, build.server_id) == {"config-drive": first}
 
 
 def told(host: Host, server: str) -> dict[str, str]:
-    """Return the passwords that a guest's config drives tell."""
+    """Return the passwords that a guest's config drives tell, sealed."""
     if host.driver.name == "fake":
         driver: Any = host.driver
         return dict(driver._find(server).drives)
@@ -107,7 +109,7 @@ def told(host: Host, server: str) -> dict[str, str]:
     found = {}
     for path in left[0].glob("*.iso"):
         text = re.search(rb'"admin_pass": ?"([^"]+)"', path.read_bytes())
-        found[path.stem] = "" if text is None else text.group(1).decode()
+        found[path.stem] = "" if text is None else sealed(text.group(1).decode())
     return found
 
 

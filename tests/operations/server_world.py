@@ -18,6 +18,7 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.agent.core import Agent, Identity
+from kilonova.agent.guests import NoMetadata
 from kilonova.agent.journal import Journal
 from kilonova.agent.network.fake import FakeHostNetwork
 from kilonova.agent.uploads import HostFiles, ImageSender
@@ -254,6 +255,29 @@ class Shape:
 ONE = Shape()
 
 
+class Posted(NoMetadata):
+    """A host's metadata that keeps what guests posted as their passwords, and nothing else."""
+
+    def __init__(self) -> None:
+        self.passwords: dict[str, str] = {}
+
+    def remove(self, server_id: str) -> None:
+        """Forget it."""
+        self.passwords.pop(server_id, None)
+
+    def password(self, server_id: str) -> str:
+        """Return it."""
+        return self.passwords.get(server_id, "")
+
+    def set_password(self, server_id: str, password: str) -> bool:
+        """Keep the first."""
+        return self.passwords.setdefault(server_id, password) == password
+
+    def clear_password(self, server_id: str) -> None:
+        """Forget it."""
+        self.passwords.pop(server_id, None)
+
+
 class ServerWorld:
     """One case's cloud. ``kind``: the operation that ``begin`` accepts."""
 
@@ -327,6 +351,7 @@ class ServerWorld:
             "answer.*.cleanup", functools.partial(cleanups.answered, self.services), "conductors"
         )
         self.taps: dict[str, FakeHostNetwork] = {}
+        self.posted: dict[str, Posted] = {}
         self.agents = [
             self._agent(f"{cell}-host{k + 1}") for cell in self.cells for k in range(hosts)
         ]
@@ -353,6 +378,7 @@ class ServerWorld:
             Journal(self.path / f"agent-{host}.db", full=False),
             cast(Workers, self.bus.workers),
             volumes=self.guests.volumes(host),
+            metadata=self.posted.setdefault(host, Posted()),
             clock=self.clock,
             files=HostFiles(self.path / "copies" / host, ImageSender(self.images.upload)),
         )

@@ -9,6 +9,7 @@ from kilonova.db.schema.cell import secret
 from kilonova.objects.guest import PowerState
 from kilonova.operations import guest_orders
 from kilonova.reconcile import cleanups
+from kilonova.virt.fake.disks import sealed
 from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
 from tests.operations.server_ledger import deleted, plus
 from tests.operations.server_world import ServerWorld, saga_of
@@ -62,7 +63,7 @@ def test_disks_of_a_rescued_guest(tmp_path: Path) -> None:
     assert image is not None and guest.images["rescue"] == image.id
     assert guest.disks == ("rescue", "root", "swap")
     assert world.row()["vm_state"] == "rescued"
-    assert guest.drives == {"rescue": "n3w"}
+    assert guest.drives == {"rescue": sealed("n3w")}
     left = world.databases["cell1"].read(lambda tx: tx.select(sa.select(secret.c.kind)))
     assert [row[0] for row in left if row[0] != "user_data"] == []
     assert world.run(*world.accept("server_unrescue")) == "done"

@@ -249,3 +249,31 @@ def test_without_a_folder_it_is_said() -> None:
         unknown = Signer(new_uuid(), key, None)  # type: ignore[arg-type]
         got = boot(whole, image(whole, sign(unknown)))
         assert got.status == 400 and "img_signature" in got.raw.decode()
+
+
+def test_volumes_that_the_block_storage_api_makes(world: World) -> None:
+    """SM-27: POST /volumes and os-reimage refuse an image whose signature is wrong, as Cinder does."""
+    whole, head = world.whole, {"OpenStack-API-Version": "volume 3.70"}
+    good = image(whole, sign(world.curve))
+    bad, old = image(whole, sign(world.curve, BYTES + b"!")), image(whole, sign(world.old))
+
+    def call(path: str, body: dict[str, Any]) -> Any:
+        return whole.call("POST", f"/volume/v3/volumes{path}", body, headers=head)
+
+    for wrong in (bad, old):
+        got = call("", {"volume": {"size": 1, "imageRef": wrong}})
+        assert got.status == 400 and "Signature verification" in got.raw.decode()
+    made = call("", {"volume": {"size": 1, "imageRef": good}})
+    assert made.status == 202
+    volume = made.json["volume"]["id"]
+
+    def rests() -> Any:
+        shown = whole.call("GET", f"/volume/v3/volumes/{volume}", headers=head).json["volume"]
+        return shown if shown["status"] == "available" else None
+
+    shown = until(rests)
+    assert "img_signature" not in shown["volume_image_metadata"]
+    for wrong in (bad, old):
+        assert call(f"/{volume}/action", {"os-reimage": {"image_id": wrong}}).status == 400
+    assert call(f"/{volume}/action", {"os-reimage": {"image_id": good}}).status == 202
+    until(rests)

@@ -11,6 +11,7 @@ from kilonova.common.errors import Unavailable
 from kilonova.http.request import Request
 from kilonova.objects import query as q
 from kilonova.operations import (
+    guest_orders,
     server_clear_password,
     server_crash_dump,
     server_password,
@@ -32,6 +33,9 @@ def change_password(req: Request) -> None:
 def posted(req: Request) -> Any:
     """Show the password that the guest posted, encrypted for its owner's key; "" when there is none."""
     row = seen(req, _POSTED + "show")
+    if row["host"] is None:
+        left = guest_orders.system_of(row).belongings
+        return {"password": "" if left is None else left.password}
     answer = ask(req.cloud, placed(row), q.PasswordQuery(server_id=row["uuid"]))
     if isinstance(answer, q.PostedPassword):
         return {"password": answer.text}

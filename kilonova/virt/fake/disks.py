@@ -1,5 +1,6 @@
 """Disks of simulated guests: given and taken, grown and copied, at once unless a fault says otherwise."""
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -186,8 +187,13 @@ def _drives(guest: FakeGuest, build: GuestBuild) -> dict[str, str]:
     """Return the config drives as a real host would have them: the server's own stays, each is written once."""
     kept = {k: v for k, v in guest.drives.items() if k in ("config-drive", build.drive_name)}
     if build.config_drive and build.drive_name not in kept:
-        kept[build.drive_name] = build.metadata.admin_password or ""
+        kept[build.drive_name] = sealed(build.metadata.admin_password or "")
     return kept
+
+
+def sealed(password: str) -> str:
+    """Return what is kept of a password: whoever knows it can tell that it is the one, nobody can read it."""
+    return hashlib.sha256(password.encode()).hexdigest() if password else ""
 
 
 def _devices(build: GuestBuild, before: tuple[DeviceAddress, ...]) -> tuple[DeviceAddress, ...]:

@@ -4,6 +4,7 @@ import time
 
 import msgspec
 
+from kilonova.common.ids import new_hex
 from kilonova.objects.guest import GuestBuild, LocalDisk, PowerState
 from kilonova.virt.fake.disks import defined
 from kilonova.virt.fake.world import FakeGuest, logged
@@ -45,8 +46,15 @@ def fresh(build: GuestBuild) -> FakeGuest:
         generation=build.metadata.generation,
         made_at=time.time(),
         images=images_of(build),
+        variables=_variables(build),
     )
     return defined(guest, build)
+
+
+def _variables(build: GuestBuild) -> str:
+    """Return those that the guest brings, else fresh ones; "" without UEFI."""
+    brought = build.belongings.variables if build.belongings is not None else None
+    return brought or (new_hex() if build.hardware.firmware == "uefi" else "")
 
 
 def images_of(build: GuestBuild) -> dict[str, str]:

@@ -164,6 +164,11 @@ class FakeMigrations(FakeHost):
         """Simulated guests have none."""
         return None
 
+    def variables_of(self, server_id: str) -> str | None:
+        """Return what the guest was given at its first build."""
+        guest = self._world.guests(self._host).get(server_id)
+        return None if guest is None else guest.variables or None
+
     def live_move(self, server_id: str) -> LiveMove:
         """Say where the guest is."""
         self._alive()

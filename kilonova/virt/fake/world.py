@@ -106,8 +106,9 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     devices: tuple[DeviceAddress, ...] = ()
     images: dict[str, str] = {}  # what local disks were made of: name -> image id
     aside: dict[str, str] = {}  # disks that a rebuild or rescue put aside, likewise
-    drives: dict[str, str] = {}  # config drives by name: the password that each tells
+    drives: dict[str, str] = {}  # config drives by name: the password that each tells, sealed
     places: dict[str, str] = {}  # volume serial -> host that has its data
+    variables: str = ""  # of its firmware: another text for each first build
     moving: str = ""  # PREPARED, COMING or LEFT: it runs on another host, its power is NOSTATE here
 
 

@@ -1,6 +1,8 @@
 """Defining a real guest: its XML over files and taps that are there, its record, its config drive."""
 
+import base64
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.disks import DiskFile, GuestRecord
 from kilonova.virt.libvirt.domains import Domains, text_of
 
+VARIABLES_MOST = 128 * 1024  # of an order's 256 KiB; mostly empty, they take a few
 SOCKET_PATH_MOST = 107  # bytes; source: unix(7)
 
 
@@ -37,7 +40,7 @@ class Building(Domains):
                 directory=directory,
                 tag=self._config.tag,
                 vnc_socket=socket if len(str(socket).encode()) <= SOCKET_PATH_MOST else None,
-                nvram=self._nvram(directory) if hardware.firmware == "uefi" else None,
+                nvram=self._nvram(build, directory) if hardware.firmware == "uefi" else None,
             )
         )
         if before is not None:
@@ -45,7 +48,7 @@ class Building(Domains):
         with telling("The guest could not be defined.", elsewhere=True):
             return self._connection.get().defineXML(text)
 
-    def _nvram(self, directory: Path) -> tuple[Path, Path]:
+    def _nvram(self, build: GuestBuild, directory: Path) -> tuple[Path, Path]:
         found = facts.uefi()
         if found is None:
             raise DriverError("This host has no UEFI firmware.", elsewhere=True)
@@ -53,10 +56,19 @@ class Building(Domains):
         variables = directory / "nvram.fd"
         if not variables.exists():
             part = directory / "nvram.fd.part"
-            shutil.copyfile(template, part)
+            brought = None if build.belongings is None else build.belongings.variables
+            if brought is None or not _unpack(brought, part, template.stat().st_size):
+                shutil.copyfile(template, part)
             self._disks.owner.give(part, write=True)
             part.replace(variables)
         return code, variables
+
+    def variables_of(self, server_id: str) -> str | None:
+        """Return a guest's UEFI variables, zlib in base64. DriverError: they are more than an order carries."""
+        found = packed(self._disks.directory(server_id) / "nvram.fd")
+        if found is not None and len(found) > VARIABLES_MOST:
+            raise DriverError("The firmware variables of the server are too large to be moved.")
+        return found
 
     def _devices(self, domain: Any, build: GuestBuild) -> tuple[DeviceAddress, ...]:
         return xml.devices_of(text_of(domain), xml.tags_of(build))
@@ -85,3 +97,24 @@ class Building(Domains):
         domain = self._define(build, hardware, files, before)
         self._make_config_drive(build, self._devices(domain, build))
         return domain
+
+
+def packed(path: Path) -> str | None:
+    """Return a file's bytes, zlib in base64; None when there is none."""
+    try:
+        return base64.b64encode(zlib.compress(path.read_bytes(), 9)).decode()
+    except FileNotFoundError:
+        return None
+
+
+def _unpack(packed: str, target: Path, size: int) -> bool:
+    """Write variables that came from another host; False when they are not of this host's firmware."""
+    tool = zlib.decompressobj()
+    try:
+        data = tool.decompress(base64.b64decode(packed), size + 1)
+    except (ValueError, zlib.error):
+        return False
+    if len(data) != size:
+        return False
+    target.write_bytes(data)
+    return True

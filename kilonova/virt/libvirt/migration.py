@@ -40,7 +40,7 @@ from kilonova.objects.live_orders import (
 from kilonova.objects.query import LiveMove
 from kilonova.virt.driver import Again, DriverError, GuestMissing, Progress
 from kilonova.virt.libvirt import console, disks, moved_xml, power
-from kilonova.virt.libvirt.building import Building
+from kilonova.virt.libvirt.building import Building, packed
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.domains import is_active, text_of
 from kilonova.virt.migration import (
@@ -146,7 +146,7 @@ class Migrations(Building):
         self._disks.owner.give(directory, write=True)
         console.prepare(directory / "console.log")
         if build.hardware.firmware == "uefi":
-            self._nvram(directory)
+            self._nvram(build, directory)
         if asked.config_drive is not None:
             self._put_config_drive(directory, asked.config_drive)
         full = self._make_targets(build, asked.plan, progress) if asked.plan.block else False
@@ -275,11 +275,7 @@ class Migrations(Building):
 
     def config_drive_of(self, server_id: str) -> str | None:
         """Return the drive's bytes, zlib in base64; None when there is none."""
-        try:
-            data = (self._disks.directory(server_id) / "config-drive.iso").read_bytes()
-        except FileNotFoundError:
-            return None
-        return base64.b64encode(zlib.compress(data, 9)).decode()
+        return packed(self._disks.directory(server_id) / "config-drive.iso")
 
     # -- parts of the destination
 

@@ -12,6 +12,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.versions import ensure
 from kilonova.objects.base import encode
+from kilonova.objects.image import Image
 from kilonova.objects.volume import (
     Connection,
     Connector,
@@ -73,6 +74,8 @@ class EmbeddedVolumes:
         self.clock = clock
         self.rooms = rooms
         self.nudge = nudge
+        self.verify: Callable[[Image], Image] = lambda image: image
+        """Whoever knows certificates verifies images' signatures here. BadRequest: one is wrong."""
         self.target: backing.Target = backing.ImageStore(images)
         self.exports = Exports(database, bus, clock, self.send_cleanups)
         self._handlers: list[Callable[[VolumeEvent], None]] = []
@@ -173,9 +176,14 @@ class EmbeddedVolumes:
 
         return self.db.read(read)
 
+    def image_for(self, ctx: Context, image_id: str | None) -> Image | None:
+        """Return the image that a volume is made from, its signature verified. BadRequest."""
+        image = creating.image_of(ctx, self.images, image_id)
+        return None if image is None else self.verify(image)
+
     def check_new(self, ctx: Context, wanted: Sequence[VolumeWanted]) -> None:
         """See VolumeService."""
-        checked = [(w, creating.image_of(ctx, self.images, w.image_id)) for w in wanted]
+        checked = [(w, self.image_for(ctx, w.image_id)) for w in wanted]
 
         def check(tx: Tx) -> None:
             total: dict[str, dict[str, int]] = {}
@@ -203,7 +211,7 @@ class EmbeddedVolumes:
 
     def create(self, ctx: Context, new: NewVolume) -> Row:
         """Accept a new volume; return its row. Raises as ``creating.check``. The same key gives the same volume."""
-        image = creating.image_of(ctx, self.images, new.image_id)
+        image = self.image_for(ctx, new.image_id)
 
         def put(tx: Tx) -> Row:
             if new.key[0] and (there := volumes.of_key(tx, new.key, living=True)):
@@ -257,7 +265,7 @@ class EmbeddedVolumes:
         if self.db.read(lambda tx: reimaging.look(tx, key, volume_id)):
             return
         ctx = service_context()
-        image = creating.image_of(ctx, self.images, image_id)
+        image = self.image_for(ctx, image_id)
 
         def put(tx: Tx) -> None:
             if not reimaging.look(tx, key, volume_id) and image is not None:

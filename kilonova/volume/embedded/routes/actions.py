@@ -12,7 +12,7 @@ from kilonova.http.request import Request
 from kilonova.http.routing import Route
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
-from kilonova.volume.embedded import attaching, creating, reimaging, reverting, view
+from kilonova.volume.embedded import attaching, reimaging, reverting, view
 from kilonova.volume.embedded.faults import invalid_input, invalid_volume, missing
 from kilonova.volume.embedded.operations import asking, volume_extend, volume_upload
 from kilonova.volume.embedded.routes.common import (
@@ -393,7 +393,7 @@ class ActionRoutes:
         row = self.of.db.read(lambda tx: self._at(tx, req, "volume:reimage"))
         if row["status"] == "reserved":
             req.authorize("volume:reimage_reserved", {"project_id": row["project_id"]})
-        image = creating.image_of(req.ctx, self.of.images, body["image_id"])
+        image = self.of.image_for(req.ctx, body["image_id"])
 
         def write(tx: Tx) -> None:
             row = self._at(tx, req, "volume:reimage")
