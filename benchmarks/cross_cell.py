@@ -55,8 +55,20 @@ def _rounds(
     _row(f"  {name}", back)
 
 
+def _live(whole: Whole, n: int) -> None:
+    """Print live moves: simulated hosts send nothing, so this is the cloud's own part."""
+    server = whole.server(who="admin", networks="auto", availability_zone="nova:cell1-host1")
+    times = []
+    for k in range(n):
+        host = ("cell2-host1", "cell1-host1")[k % 2]
+        body = {"os-migrateLive": {"host": host, "block_migration": "auto"}}
+        times.append(_timed(whole, server, body, "ACTIVE"))
+    whole.gone(server)
+    _row("live move to another cell", times)
+
+
 def main() -> None:
-    """Print moves, confirms and reverts."""
+    """Print moves, confirms and reverts, and live moves."""
     n = 5 if "--quick" in sys.argv else 30
     with tempfile.TemporaryDirectory() as folder:
         whole = Whole(Path(folder) / "state", cells=2, hosts=2)
@@ -65,6 +77,7 @@ def main() -> None:
                 whole, n, lambda w, s: _timed(w, s, {"confirmResize": None}, "ACTIVE"), "confirm"
             )
             _rounds(whole, n, lambda w, s: _timed(w, s, {"revertResize": None}, "ACTIVE"), "revert")
+            _live(whole, n)
         finally:
             whole.close()
 

@@ -49,6 +49,12 @@ def erase_source(run: Run) -> Output:
     return {}
 
 
+def leave_source(run: Run) -> Output:
+    """Hide the source's record, then take all of it out."""
+    hide_source(run)
+    return erase_source(run)
+
+
 def source_row(run: Run) -> Row:
     """Return the server's row in the cell that it leaves."""
     return guest_orders.server_row(run.services, run.params.source_cell, run.resource)
@@ -296,6 +302,27 @@ def refresh_copy(tx: Tx, run: Run, source: Row) -> None:
     servers.set_columns(tx, run.resource, **{n: source[n] for n in names if n not in skip})
     tags = _decode(source["tags"])
     servers.set_tags(tx, run.resource, tags, source["tags"], run.services.now())
+
+
+def hide_source(run: Run) -> None:
+    """Hide the source's record after the swap; a name, tags or a lock given there in that very moment go along.
+
+    Nobody changes a record that is hidden. What the owner changed in the target since is newer, and stays. Repeatable.
+    """
+    server = run.resource
+    cross_cell.in_cell(run, run.params.source_cell, lambda tx: move.hide(tx, server, True))
+    source = cross_cell.find_row(run.services, run.params.source_cell, server)
+
+    def put(tx: Tx) -> None:
+        target = servers.find(tx, server)
+        if (
+            source is not None
+            and target is not None
+            and target["updated_at"] <= source["updated_at"]
+        ):
+            refresh_copy(tx, run, source)
+
+    cross_cell.in_cell(run, target_cell(run), put)
 
 
 def unshow(run: Run) -> None:

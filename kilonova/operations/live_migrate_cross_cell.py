@@ -23,7 +23,6 @@ on only forward, whatever else was accepted: a guest that runs there is seen the
 
 from typing import Any
 
-from kilonova.cells import move
 from kilonova.common.context import Context
 from kilonova.db import actions, mappings, migrations
 from kilonova.db.engine import Tx
@@ -145,8 +144,7 @@ def follow(tx: Tx, run: Run, output: Output) -> None:
 
 def hide(run: Run) -> Output:
     """Hide the source's record; the mapping decided before."""
-    cell = run.params.source_cell
-    cross_cell.in_cell(run, cell, lambda tx: move.hide(tx, run.resource, True))
+    there.hide_source(run)
     return {}
 
 

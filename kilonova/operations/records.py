@@ -4,7 +4,7 @@ While a server has no cell, its request is changed instead; an operation that is
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,8 +16,15 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.base import decode, encode
 from kilonova.objects.server import RequestedServer
 from kilonova.operations import metadata, states
-from kilonova.operations.accept import Found, check_lock, wrong_state
+from kilonova.operations.accept import Found, check_lock, find_server, wrong_state
 from kilonova.operations.services import Services
+
+Written = TypeVar("Written")
+
+
+class Elsewhere(Conflict):
+    """The record is the one that a server left behind in another cell."""
+
 
 _UNPLACED = frozenset(
     ("name", "description", "hostname", "access_ip_v4", "access_ip_v6", "disk_config")
@@ -36,6 +43,35 @@ def change_server(
         check_lock(ctx, found)
     if not values:
         return
+    where_it_is(services, ctx, found, lambda at: _change(services, ctx, at, action, values))
+
+
+def where_it_is(
+    services: Services, ctx: Context, found: Found, change: Callable[[Found], Written]
+) -> Written:
+    """Change a server's record; once more where it is now, when it went to another cell since it was found."""
+    try:
+        return change(found)
+    except (Elsewhere, NotFound):
+        again = find_server(services, ctx, found.id)
+        if again.mapping["cell"] == found.mapping["cell"]:
+            raise
+        return change(again)
+
+
+def _seen(tx: Tx, server: str) -> Row:
+    """Return the record of a server that is to be changed. NotFound; Elsewhere: it is not the one that is seen."""
+    row = servers.find(tx, server)
+    if row is None or row["deleted"]:
+        raise NotFound(f"Instance {server} could not be found.")
+    if row["hidden"]:
+        raise Elsewhere(f"Instance {server} moved to another cell meanwhile; try again.")
+    return row
+
+
+def _change(
+    services: Services, ctx: Context, found: Found, action: str | None, values: dict[str, Any]
+) -> None:
     now = services.now()
     if found.row is None:
         _change_unplaced(services, found, values, now)
@@ -44,9 +80,7 @@ def change_server(
     guest_sees = bool(_SHOWN_TO_GUEST & set(values))
 
     def put(tx: Tx) -> None:
-        row = servers.find(tx, found.id)
-        if row is None or row["deleted"]:
-            raise NotFound(f"Instance {found.id} could not be found.")
+        row = _seen(tx, found.id)
         more = {"metadata_generation": row["metadata_generation"] + 1} if guest_sees else {}
         servers.set_columns(tx, found.id, **_columns(row, values), **more, updated_at=now)
         if action is not None:
@@ -94,12 +128,9 @@ def change_by(
     if found.row is None:
         raise wrong_state(found.id, verb, None)
     now = services.now()
-    cell = services.cell(found.mapping["cell"])
 
     def put(tx: Tx) -> tuple[Row, bool]:
-        row = servers.find(tx, found.id)
-        if row is None or row["deleted"]:
-            raise NotFound(f"Instance {found.id} could not be found.")
+        row = _seen(tx, found.id)
         if row["vm_state"] not in SETTLED:
             raise Conflict(
                 f"Cannot '{verb}' instance {found.id} while it is in vm_state {row['vm_state']}"
@@ -120,7 +151,9 @@ def change_by(
             notifications.updated(tx, ctx, found.id, now)
         return servers.find(tx, found.id), guest_sees
 
-    row, guest_sees = cell.write(put)
+    row, guest_sees = where_it_is(
+        services, ctx, found, lambda at: services.cell(at.mapping["cell"]).write(put)
+    )
     if guest_sees:
         metadata.push(services, found.id)
     return row

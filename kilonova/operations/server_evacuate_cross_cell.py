@@ -104,6 +104,7 @@ def show(run: Run) -> Output:
 
 def leave(run: Run) -> Output:
     """Take every record out of the cell that it left; its host owes a cleanup there."""
+    there.hide_source(run)
 
     def put(tx: Tx) -> None:
         move.remove(tx, run.resource)

@@ -251,9 +251,9 @@ def show(run: Run) -> Output:
 def hide(run: Run) -> Output:
     """Hide the source's record, whose guest is off (CC-7.6, third); its action has ended."""
     now = run.services.now()
+    there.hide_source(run)
 
     def put(tx: Tx) -> None:
-        move.hide(tx, run.resource, True)
         servers.set_columns(tx, run.resource, vm_state=states.RESIZED, task_state=None)
         migrations.set_status(tx, run.params.migration, "finished", now)
         _finished(tx, run, now, tell=False)

@@ -207,7 +207,7 @@ SAGA = register(
             ),
             Step("show", show, there.unshow, 60.0),
             there.SWAP,
-            Step("source", there.erase_source, _ONLY_ON, 60.0),
+            Step("source", there.leave_source, _ONLY_ON, 60.0),
             Step("finish", finish, _ONLY_ON, 60.0),
         ),
         unwound=unwound,

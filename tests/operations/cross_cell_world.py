@@ -1,6 +1,6 @@
 """A cloud of two or three cells, and a server in the first one: what cross-cell moves are tested in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class TwoCells(ServerWorld):
             if self.kind == LIVE:
                 out["migration:error" if state == "failed" else "migration:cancelled"] = 1
             return out
-        out = {
+        ends: Mapping[str, Callable[[], dict[str, int]]] = {
             RESIZE: self._moved,
             MIGRATE: self._moved,
             CONFIRM: self._confirmed,
@@ -165,7 +165,8 @@ class TwoCells(ServerWorld):
             EVACUATE: partial(
                 self._went, "evacuate", "compute_evacuate_instance", migration="done"
             ),
-        }.get(self.kind, self._reverted)()
+        }
+        out = ends.get(self.kind, self._reverted)()
         return {**out, f"operation:{self.kind}:done": 1}
 
     @property

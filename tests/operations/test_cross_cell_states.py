@@ -11,7 +11,7 @@ from kilonova.db import migrations, servers
 from kilonova.db.engine import Tx
 from kilonova.db.schema import cell
 from kilonova.objects.server import FlavorRecord
-from kilonova.operations import server_resize_cross_cell, states
+from kilonova.operations import accept, records, server_resize_cross_cell, states
 from kilonova.placement import allocations, classes, inventories, providers
 from kilonova.reconcile import cleanups, guests
 from kilonova.saga import journal
@@ -23,6 +23,7 @@ from tests.operations.cross_cell_world import (
     MIGRATE,
     RESIZE,
     REVERT,
+    UNSHELVE,
     TwoCells,
 )
 from tests.operations.server_world import CONTEXT, Shape
@@ -204,6 +205,27 @@ def test_what_changes_on_the_way_is_not_lost(tmp_path: Path) -> None:
     tags = world.databases["cell2"].read(lambda tx: tx.select(sa.select(cell.server_tag.c.tag)))
     world.close()
     assert (row["name"], row["tags"], [t[0] for t in tags]) == ("anew", '["late"]', ["late"])
+
+
+@pytest.mark.parametrize("kind", [RESIZE, UNSHELVE, EVACUATE])
+def test_what_comes_in_the_moment_of_the_swap_is_kept(kind: str, tmp_path: Path) -> None:
+    """CC-4.2: a request that found the server in its old cell, and writes there just after the swap."""
+    world = TwoCells(tmp_path, kind)
+    if kind == EVACUATE:
+        world.fall_silent("cell1-host1")
+    home, operation = world.accept(kind)
+    stale = accept.find_server(world.services, CONTEXT, world.server)
+    with pytest.raises(Killed):
+        world.run(home, operation, Faults(Fault("swap", "do", "recorded", "kill")))
+    world.engines[-1].abandon()
+    world.clock.advance(1.0)
+    records.change_server(world.services, CONTEXT, stale, None, name="late")
+    world.engine().open()
+    assert world.run(home, operation) == "done"
+    assert (world.row()["host"], world.row()["name"]) == ("cell2-host1", "late")
+    records.change_server(world.services, CONTEXT, stale, None, name="later")
+    assert world.row()["name"] == "later"
+    world.close()
 
 
 def test_subscribers_are_told_once(tmp_path: Path) -> None:

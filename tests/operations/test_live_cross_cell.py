@@ -15,7 +15,18 @@ from kilonova.operations import (
     states,
 )
 from kilonova.reconcile import audit, cleanups
-from kilonova.saga.faults import AFTER, BEFORE, ERROR, LOST, Fault, Faults
+from kilonova.saga import journal
+from kilonova.saga.faults import (
+    AFTER,
+    BEFORE,
+    ERROR,
+    KILL,
+    LOST,
+    RECORDED,
+    Fault,
+    Faults,
+    Killed,
+)
 from kilonova.saga.state import DO, DONE, FAILED
 from kilonova.virt.fake.world import FakeGuest
 from tests.ledger import Ledger
@@ -167,6 +178,30 @@ def test_what_its_owner_does_meanwhile_is_kept(tmp_path: Path) -> None:
     assert sorted(a["action"] for a in told) == ["create", "live-migration", "lock"]
 
 
+def test_what_comes_in_the_moment_of_the_swap_is_kept(tmp_path: Path) -> None:
+    """CC-12.3, 4.2: a request that found the server in its old cell writes there, or where the server is by then."""
+    world = Away(tmp_path, LIVE, LOCAL)
+    home, operation = world.accept(LIVE)
+    stale = accept.find_server(world.services, CONTEXT, world.server)
+    with pytest.raises(Killed):
+        world.run(home, operation, Faults(Fault("migrate", DO, RECORDED, KILL)))
+    world.engines[-1].abandon()
+    assert stale.mapping["cell"] == "cell1"
+    records.change_server(world.services, CONTEXT, stale, None, name="late")
+    world.engine().open()
+    assert world.run(home, operation) == "done"
+    assert (world.row()["host"], world.row()["name"]) == ("cell2-host1", "late")
+    records.change_server(world.services, CONTEXT, stale, None, name="later")
+
+    def one_tag(row: Any) -> dict[str, Any]:
+        return {"tags": ["later"]}
+
+    records.change_by(world.services, CONTEXT, stale, "update tags", one_tag)
+    row = world.row()
+    world.close()
+    assert (row["name"], row["tags"]) == ("later", '["later"]')
+
+
 # -- steered
 
 
@@ -278,6 +313,37 @@ def test_the_host_cannot(fault: str, tmp_path: Path) -> None:
     assert world.guests.find(world.server)[1].boots == 1
     world.close()
     assert ledger == clean and said
+
+
+@pytest.mark.parametrize(
+    ("fault", "done", "undone"),
+    [
+        (
+            "live_check_source_fail",
+            ["begin", "check", "place", "check_destination", "check_source"],
+            ["place"],
+        ),
+        (
+            "live_migrate_fail",
+            [s.name for s in SAGA.steps][: SAGA.positions["migrate"] + 1],
+            ["migrate", "prepare", "reach", "records", "place"],
+        ),
+    ],
+)
+def test_what_an_operator_reads(
+    fault: str, done: list[str], undone: list[str], tmp_path: Path
+) -> None:
+    """CC-1.2, 12.3: what both hosts refuse they refuse before anything is made; each undo is told, in reverse order."""
+    world = Away(tmp_path, LIVE)
+    world.guests.faults.set(fault)
+    home, operation = world.accept(LIVE)
+    assert world.run(home, operation) == "failed"
+    steps = world.services.world.read(lambda tx: journal.steps_of(tx, operation))
+    world.close()
+    assert [s["step"] for s in steps if s["direction"] == "do"] == done
+    back = [s["step"] for s in steps if s["direction"] == "undo" and s["step"] != "unwound"]
+    assert [s for s in back if s] == undone
+    assert [bool(s["error"]) for s in steps if s["state"] == "failed"] == [True]
 
 
 def test_its_own_cell_is_preferred(tmp_path: Path) -> None:
