@@ -23,12 +23,13 @@ from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.common.log import get_logger
 from kilonova.common.secret import Secret
 from kilonova.db import notifications
-from kilonova.operations import events
+from kilonova.operations import events, message_queue
 from kilonova.operations.events import Event, Wanted
+from kilonova.operations.message_queue import MessageQueue
 from kilonova.operations.services import Services
 
 log = get_logger(__name__)
-BUS = "bus"
+BUS, QUEUE = "bus", "oslo.messaging"
 EVERY_S = 1.0
 TIMEOUT_S = 10.0
 LONGEST_PAUSE_S = 60.0
@@ -39,13 +40,18 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class Webhook:
-    """One receiver. url: http, https, or ``bus``: each event on the subject ``event.<project>.<name>`` of the bus."""
+    """One receiver. url: http, https; ``bus``: each event on the subject ``event.<project>.<name>`` of the bus.
+
+    ``oslo.messaging``: on a message queue, whose transport URL is the secret; topics and config are of that.
+    """
 
     name: str
     url: str
     secret: Secret
     events: tuple[str, ...] = ()
     project: str | None = None
+    topics: tuple[str, ...] = message_queue.TOPICS
+    config: Path | None = None
 
     @property
     def wanted(self) -> Wanted:
@@ -73,7 +79,10 @@ def parse(path: Path) -> tuple[Webhook, ...]:
 
 
 def _parse(where: str, table: Mapping[str, Any]) -> Webhook:
-    known = {"name": str, "url": str, "secret_file": str, "project": str, "events": tuple[str, ...]}
+    known: dict[str, Any] = dict.fromkeys(
+        ("name", "url", "secret_file", "project", "config_file"), str
+    )
+    known |= dict.fromkeys(("events", "topics"), tuple[str, ...])
     for key in table:
         if key not in known:
             raise BadConfig(f"{where}: {key} is no setting of a webhook")
@@ -82,8 +91,10 @@ def _parse(where: str, table: Mapping[str, Any]) -> Webhook:
         if not read.get(key):
             raise BadConfig(f"{where}: a webhook needs {key}")
     parts = urlsplit(read["url"])
-    if read["url"] != BUS and (parts.scheme not in ("http", "https") or not parts.hostname):
-        raise BadConfig(f"{where}: url must be http, https or {BUS}, not {read['url']!r}")
+    if read["url"] not in (BUS, QUEUE) and (
+        parts.scheme not in ("http", "https") or not parts.hostname
+    ):
+        raise BadConfig(f"{where}: url must be http, https, {BUS} or {QUEUE}, not {read['url']!r}")
     secret = ""
     if read["url"] != BUS:
         if "secret_file" not in read:
@@ -92,10 +103,17 @@ def _parse(where: str, table: Mapping[str, Any]) -> Webhook:
             secret = Path(read["secret_file"]).read_text().strip()
         except OSError as exc:
             raise BadConfig(f"{where}: secret_file: {exc.strerror}") from exc
-        if len(secret) < 16:
+        if len(secret) < 16 and read["url"] != QUEUE:
             raise BadConfig(f"{where}: the secret in secret_file is shorter than 16 characters")
+    file = read.get("config_file")
     return Webhook(
-        read["name"], read["url"], Secret(secret), read.get("events", ()), read.get("project")
+        read["name"],
+        read["url"],
+        Secret(secret),
+        read.get("events", ()),
+        read.get("project"),
+        read.get("topics", message_queue.TOPICS),
+        None if file is None else Path(file),
     )
 
 
@@ -106,11 +124,14 @@ def signature(secret: Secret, timestamp: int, body: bytes) -> str:
 
 
 class Delivery:
-    """Tells one receiver what it wants, from where it was. One thread at a time."""
+    """Tells one receiver what it wants, from where it was. One thread at a time. Raises BadConfig, of a queue."""
 
     def __init__(self, services: Services, hook: Webhook) -> None:
         self._services = services
         self.hook = hook
+        self._queue: MessageQueue | None = None
+        if hook.url == QUEUE:
+            self._queue = MessageQueue(hook.secret, hook.topics, hook.config)
         self.failures = 0
         self.left_out = 0
         self._failing_since: float | None = None
@@ -155,7 +176,15 @@ class Delivery:
         )
         return True
 
+    def close(self) -> None:
+        """Let go of the receiver."""
+        if self._queue is not None:
+            self._queue.close()
+
     def _tell(self, event: Event) -> None:
+        if self._queue is not None:
+            self._queue.send(event)
+            return
         body = msgspec.json.encode({"id": event.place, **event.body})
         if self.hook.url == BUS:
             subject = f"event.{event.project or 'none'}.{event.name}"
@@ -219,6 +248,8 @@ class Webhooks:
         self._stop.set()
         for thread in self._threads:
             thread.join(TIMEOUT_S + 5)
+        for delivery in self.deliveries:
+            delivery.close()
 
     def _loop(self, step: Callable[[], float]) -> None:
         pause = 0.0
