@@ -79,9 +79,10 @@ class VolumeWorld(ServerWorld):
         """Accept an operation; return (home, id)."""
         if not self.engines:
             self.engine().open()
-        self.volumes.db.write(
-            lambda tx: STARTS[kind](self, tx)
-        ) if kind in STARTS else self._create()
+        if kind in STARTS:
+            self.volumes.db.write(lambda tx: STARTS[kind](self, tx))
+        else:
+            self._create(self.backup if kind == "create_from_backup" else None)
         rows = self.volumes.db.read(
             lambda tx: tx.select(sa.select(O.c.id).order_by(O.c.accepted_at.desc(), O.c.seq))
         )
@@ -91,8 +92,8 @@ class VolumeWorld(ServerWorld):
         assert len(live) == 1 and rows
         return HOME, str(live[0][0])
 
-    def _create(self) -> None:
-        new = NewVolume(project_id=PROJECT, user_id=USER, size_gib=2, name="data")
+    def _create(self, backup: str | None) -> None:
+        new = NewVolume(project_id=PROJECT, user_id=USER, size_gib=2, name="data", backup_id=backup)
         self.volume = str(self.volumes.create(CONTEXT, new)["id"])
 
     def row(self) -> Any:
@@ -261,6 +262,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "revert": ("volume_create", "snapshot_create"),
     "restore": ("volume_create", "backup_create"),
     "restore_new": ("volume_create", "backup_create"),
+    "create_from_backup": ("volume_create", "backup_create"),
     "volume_reimage": ("volume_create",),
     "volume_migrate": ("volume_create",),
 }
@@ -268,6 +270,7 @@ _MADE = {"placed": 1, "room": 2, "volume file": 1}
 _LOST = {k: -n for k, n in _MADE.items()}
 DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, unwound)
     "volume_create": ({"volume:available": 1, **_MADE}, {"volume:error": 1}),
+    "create_from_backup": ({"volume:available": 1, **_MADE}, {"volume:error": 1}),
     "volume_delete": ({"volume:available": -1, **_LOST}, {}),
     "volume_extend": ({"room": 3}, {}),
     "snapshot_create": (
@@ -286,6 +289,7 @@ DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, u
     "restore_new": ({"volume:available": 1, **_MADE}, {"volume:error_restoring": 1}),
 }
 SAGAS = {
+    "create_from_backup": "volume_create",
     "backup_snapshot": "backup_create",
     "revert": "volume_refill",
     "restore": "volume_refill",

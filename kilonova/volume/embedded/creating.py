@@ -14,7 +14,7 @@ from kilonova.volume.embedded.faults import invalid_input, invalid_volume
 from kilonova.volume.embedded.neighbours import Images
 from kilonova.volume.embedded.operations import asking
 from kilonova.volume.embedded.placing import ZONE
-from kilonova.volume.embedded.store import quotas, snapshots, types, volumes
+from kilonova.volume.embedded.store import backups, quotas, snapshots, types, volumes
 
 GIB = 1 << 30
 _FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso")
@@ -80,7 +80,8 @@ def check(tx: Tx, new: NewVolume, image: Image | None) -> Plan:
     source = _source(tx, new)
     kind = _type(tx, new, source)
     specs = types.specs_of(kind)
-    size = _size(new, source, image)
+    backup = _backup(tx, new)
+    size = _size(new, source or backup, image)
     values = {
         "id": new.id,
         "project_id": new.project_id,
@@ -103,6 +104,9 @@ def check(tx: Tx, new: NewVolume, image: Image | None) -> Plan:
     }
     if image is not None:
         values |= {"image": _json(image_metadata(image)), "bootable": 1}
+    elif backup is not None:
+        kept = msgspec.json.decode(backup["volume"])
+        values |= {k: kept[k] for k in ("image", "bootable") if k in kept}
     elif source is not None:
         origin = volumes.find(tx, new.source_volid or source["volume_id"])
         if origin is not None:
@@ -162,6 +166,20 @@ def _source(tx: Tx, new: NewVolume) -> Row | None:
     return None
 
 
+def _backup(tx: Tx, new: NewVolume) -> Row | None:
+    """Return the backup that a volume is made of. BadRequest unless it can be, NotFound."""
+    if new.backup_id is None:
+        return None
+    row = backups.find(tx, new.backup_id)
+    if row is None or row["project_id"] != new.project_id:
+        raise NotFound(f"Backup {new.backup_id} could not be found.")
+    if row["status"] != "available":
+        raise invalid_input(
+            f"Invalid backup: Backup status must be available, not {row['status']}."
+        )
+    return row
+
+
 def _type(tx: Tx, new: NewVolume, source: Row | None) -> Row:
     if new.volume_type:
         row = types.find(tx, new.volume_type)
@@ -182,6 +200,7 @@ def _size(new: NewVolume, source: Row | None, image: Image | None) -> int:
         raise invalid_input("Volume size must be an integer and greater than 0.")
     if source is not None and size < least:
         noun = "snapshot" if new.snapshot_id is not None else "source volume"
+        noun = "backup" if new.backup_id is not None else noun
         raise invalid_input(
             f"Volume size '{size}'GB cannot be smaller than the {noun} size {least}GB. "
             f"They must be >= original {noun} size."

@@ -42,7 +42,7 @@ from kilonova.volume.embedded.operations import asking, volume_create, volume_de
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.schema import metadata
 from kilonova.volume.embedded.snapshotting import NewSnapshot
-from kilonova.volume.embedded.store import attachments, quotas, snapshots, types, volumes
+from kilonova.volume.embedded.store import attachments, backups, quotas, snapshots, types, volumes
 from kilonova.volume.embedded.upgrades import UPGRADES
 from kilonova.volume.interface import Key, ReimageFailed, VolumeService
 
@@ -219,6 +219,8 @@ class EmbeddedVolumes:
             now = self.clock.now()
             plan = creating.check(tx, new, image)
             volumes.add(tx, **plan.values, created_at=now, updated_at=now)
+            if new.backup_id is not None:
+                backups.change(tx, new.backup_id, now, status="restoring")
             params = VolumeParams(volume_id=new.id, project_id=new.project_id)
             asking.accept(tx, ctx, self, volume_create.SAGA, params, first=True)
             return volumes.get(tx, new.id)

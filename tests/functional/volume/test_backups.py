@@ -1,5 +1,7 @@
 """/backups, in the image store; restored into the volume, and into a new one."""
 
+from typing import Any
+
 from tests.functional.volume.conftest import Client
 from tests.whole import until
 
@@ -45,6 +47,33 @@ def test_backup_and_restore(api: Client) -> None:
     until(lambda: api.call("GET", f"/backups/{backup}").status == 404 or None)
     for volume_id in (volume, new):
         api.delete(volume_id)
+
+
+def test_a_volume_from_a_backup(api: Client) -> None:
+    """3.47: of its size or larger, with what the volume was; before, the name of the field means nothing."""
+    volume = api.make(2, name="first")
+    body = {"os-set_bootable": {"bootable": True}}
+    assert api.call("POST", f"/volumes/{volume}/action", body).status == 200
+    asked = {"backup": {"volume_id": volume}}
+    backup = api.call("POST", "/backups", asked).json["backup"]["id"]
+    wait(api, backup, "available")
+
+    def make(version: str = "3.47", who: str = "demo", **more: object) -> Any:
+        body = {"volume": {"backup_id": backup, **more}}
+        path = f"/{api.whole.project(who)}/volumes"
+        return api.call("POST", path, body, version=version, who=who)
+
+    assert make(size=1).status == 400 and make(size=3, snapshot_id=backup).status == 400
+    assert make(who="other").status == 404
+    assert make(version="3.46").status == 400  # no size
+    got = make(name="again")
+    assert got.status == 202, got
+    new = got.json["volume"]["id"]
+    found = api.becomes(new, "available")
+    assert (found["size"], found["bootable"], found["name"]) == (2, "true", "again")
+    assert wait(api, backup, "available")["status"] == "available"
+    larger = make(size=3).json["volume"]["id"]
+    assert api.becomes(larger, "available")["size"] == 3
 
 
 def test_backup_of_a_snapshot(api: Client) -> None:

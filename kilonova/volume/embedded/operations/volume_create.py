@@ -9,7 +9,7 @@ from typing import Any
 
 from kilonova.common.context import Context, service_context
 from kilonova.common.errors import GenerationMismatch
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import ImageSource
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.volume_orders import VolumeMade, VolumeMake, VolumeRemove
@@ -34,7 +34,7 @@ from kilonova.volume.embedded.operations.asking import (
     tell_project,
     writer_of,
 )
-from kilonova.volume.embedded.store import services, types, volumes
+from kilonova.volume.embedded.store import backups, services, types, volumes
 
 MAKE_DEADLINE_S = 3600.0
 
@@ -86,12 +86,29 @@ def order_make(run: Run) -> Order:
     payload = VolumeMake(
         volume_id=run.resource,
         size_gib=row["size_gib"],
-        image=source_image(run, row["image_id"], row["host"]),
+        image=source_image(run, row["image_id"] or _kept_at(run, row), row["host"]),
         snapshot_id=row["snapshot_id"],
         source_volid=row["source_volid"],
         source_server_id=writer_of(run, row["source_volid"]) if row["source_volid"] else None,
     )
     return order(run, row["host"], "volume_make", payload, MAKE_DEADLINE_S)
+
+
+def _kept_at(run: Run, row: Row) -> str | None:
+    """Return the image that keeps the backup which a volume is made of."""
+    if row["backup_id"] is None:
+        return None
+    kept = service(run).db.read(lambda tx: backups.find(tx, row["backup_id"]))
+    if kept is None or kept["location"] is None:
+        raise StepFailed("The backup is gone.")
+    return str(kept["location"])
+
+
+def _rest_backup(tx: Tx, run: Run) -> None:
+    """The backup can be used again."""
+    backup, now = volumes.get(tx, run.resource)["backup_id"], service(run).clock.now()
+    if backup is not None:
+        backups.change(tx, backup, now, only=("restoring",), status="available")
 
 
 def source_image(run: Run, image_id: str | None, host: str) -> ImageSource | None:
@@ -143,6 +160,7 @@ def finish(run: Run) -> Output:
 def put_available(tx: Tx, run: Run, output: Output) -> None:
     """The volume can be used."""
     data = run.outputs["make"]
+    _rest_backup(tx, run)
     volumes.change(
         tx,
         run.resource,
@@ -162,6 +180,7 @@ def put_available(tx: Tx, run: Run, output: Output) -> None:
 def put_error(tx: Tx, run: Run) -> None:
     """The create did not happen: a row in "error" is all that is left, and a message that says why."""
     tell_project(tx, run, "VOLUME", run.resource)
+    _rest_backup(tx, run)
     volumes.change(
         tx,
         run.resource,

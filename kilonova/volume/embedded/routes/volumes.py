@@ -145,7 +145,7 @@ class VolumeRoutes:
         return [view.volume(req, r, held.get(r["id"], []), names[r["type_id"]]) for r in rows]
 
     def create(self, req: Request) -> dict[str, Any]:
-        """Make a volume: empty, or from an image, a snapshot or a volume."""
+        """Make a volume: empty, or from an image, a snapshot, a volume or (3.47) a backup."""
         body = req.body["volume"]
         if truth(body.get("multiattach", False)):
             raise BadRequest(
@@ -165,13 +165,11 @@ class VolumeRoutes:
             raise invalid_input(
                 "A volume is made from one source only: imageRef, snapshot_id, source_volid, backup_id."
             )
-        if body.get("size") is None and not (body.get("snapshot_id") or body.get("source_volid")):
-            raise BadRequest("Invalid input received: 'size' is a required property.")
         backup = body.get("backup_id") if req.version >= V(3, 47) else None
-        if backup:
-            raise invalid_input(
-                "A volume cannot be made from a backup here; restore the backup instead."
-            )
+        if body.get("size") is None and not (
+            body.get("snapshot_id") or body.get("source_volid") or backup
+        ):
+            raise BadRequest("Invalid input received: 'size' is a required property.")
         new = NewVolume(
             project_id=req.project(),
             user_id=req.ctx.user_id or "",
@@ -181,6 +179,7 @@ class VolumeRoutes:
             image_id=str(image).rsplit("/", 1)[-1].lower() if image else None,
             snapshot_id=body.get("snapshot_id"),
             source_volid=body.get("source_volid"),
+            backup_id=backup,
             volume_type=body.get("volume_type"),
             zone=body.get("availability_zone"),
             metadata=pairs_of(body.get("metadata")),
