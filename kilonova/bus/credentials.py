@@ -8,10 +8,11 @@ source: NATS documentation, *JWTs* (claims version 2, algorithm ed25519-nkey) an
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +162,23 @@ def check_word(name: str) -> None:
 
 @dataclass(frozen=True)
 class Authority:
-    """What signs: the account's key. The server trusts ``account_token`` because ``operator_token`` stands behind."""
+    """What signs: the account's key. The server trusts ``account_token`` because ``operator_token`` stands behind.
+
+    revoked: name -> Unix seconds; credentials of that name that were signed until then are good no more.
+    """
 
     account: Key
+    revoked: Mapping[str, int] = field(default_factory=dict)
+
+    def key_of(self, name: str) -> Key:
+        """Return the key of the credentials of a name: always the same, so that who knows the name can revoke them."""
+        secret = self.account.seed.reveal().encode()
+        raw = hmac.digest(secret, b"credentials of " + name.encode(), "sha512")[:32]
+        return Key(USER, Ed25519PrivateKey.from_private_bytes(raw))
 
     def credentials(self, name: str, permissions: Permissions, now: float) -> Secret:
         """Return the text of a new credentials file for one host or role. now: Unix seconds."""
-        user = Key.make(USER)
+        user = self.key_of(name)
         claims: dict[str, Any] = {
             "type": "user",
             "pub": {"allow": list(permissions.publish)},
@@ -185,13 +196,17 @@ class Authority:
         )
 
 
-def operator_of(account: Key, now: float) -> tuple[str, str]:
+def operator_of(authority: Authority, now: float) -> tuple[str, str]:
     """Return (operator's token, account's token) for a server's configuration; the operator's key is forgotten."""
-    operator = Key.make(OPERATOR)
+    operator, account = Key.make(OPERATOR), authority.account
     limits = dict.fromkeys(
         ("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1
     ) | {"wildcards": True}
-    account_claims = {"type": "account", "limits": limits}
+    account_claims: dict[str, Any] = {"type": "account", "limits": limits}
+    if authority.revoked:
+        account_claims["revocations"] = {
+            authority.key_of(name).public: at for name, at in authority.revoked.items()
+        }
     return (
         operator.token("kilonova", operator.public, {"type": "operator"}, now),
         operator.token("kilonova", account.public, account_claims, now),

@@ -188,6 +188,7 @@ class NatsBus:
                 self._trying = self._loop.create_task(self._connect(client))
                 await asyncio.wait_for(self._trying, CONNECT_S * 2)
             except asyncio.CancelledError:
+                await _shut(client)
                 break
             except _FAULTS as exc:
                 log.info("no connection to the bus", extra={"why": str(exc) or repr(exc)})

@@ -4,6 +4,8 @@ kilonova bus init --directory DIR --listen ADDRESS:PORT --cert CERT --key KEY
     writes DIR/account.seed (0600; keep it: it signs all credentials) and DIR/nats.conf for nats-server
 kilonova bus credentials --account-seed FILE --role api|conductor|console --out FILE
 kilonova bus credentials --account-seed FILE --host NAME --out FILE
+kilonova bus revoke --directory DIR --host NAME
+    writes DIR/nats.conf anew: the credentials that this host has are refused once nats-server was started again
 """
 
 import argparse
@@ -15,8 +17,8 @@ from kilonova.cli.common import Failed
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("verb", choices=("init", "credentials"))
-    add("--directory", metavar="DIR", help="where init writes")
+    add("verb", choices=("init", "credentials", "revoke"))
+    add("--directory", metavar="DIR", help="where init writes, and revoke")
     add("--listen", metavar="ADDRESS:PORT", default="0.0.0.0:4222", help="of nats-server")
     add("--cert", metavar="FILE", help="certificate of nats-server, PEM")
     add("--key", metavar="FILE", help="its key")
@@ -27,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; nothing that is there is written over."""
-    return _init(args) if args.verb == "init" else _credentials(args)
+    """Do it; no key and no credentials are written over."""
+    return {"init": _init, "credentials": _credentials, "revoke": _revoke}[args.verb](args)
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -57,4 +59,14 @@ def _credentials(args: argparse.Namespace) -> int:
     else:
         bus_keys.credentials_of_host(seed, args.host, out)
     print(f"{out}: credentials of {args.role or args.host}")
+    return 0
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    from kilonova.server import bus_keys
+
+    if not args.directory or not args.host:
+        raise Failed("revoke needs --directory and --host", 2)
+    written = bus_keys.revoke(Path(args.directory), args.host)
+    print(f"{written}: the credentials of {args.host} end when nats-server is started again")
     return 0

@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 from kilonova.cli import output
@@ -33,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
     made = state.deployment(directory)
     if found is not None:
         stop(found)
+    elif (args.guests or args.purge) and _helper_answers(directory):
+        raise Failed(
+            f"an agent runs on {directory}: stop it first ('systemctl stop kilonova-agent')"
+        )
     removed = _clean_host(directory, made, purge=args.purge) if args.guests or args.purge else []
     if args.purge:
         _remove(directory)
@@ -46,6 +51,16 @@ def run(args: argparse.Namespace) -> int:
         for item in removed:
             print(f"still there: {item}")
     return 1 if removed else 0
+
+
+def _helper_answers(directory: Path) -> bool:
+    """Tell whether somebody serves as root helper of a state directory."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(launch.helper_socket(directory)))
+        except OSError:
+            return False
+    return True
 
 
 def _words(

@@ -55,13 +55,24 @@ def configuration(listen: Listen, authority: Authority | None, now: float) -> st
             "}",
         ]
     if authority is not None:
-        operator, account = operator_of(authority.account, now)
-        lines += [
-            f"operator: {operator}",
-            "resolver: MEMORY",
-            f"resolver_preload: {{ {authority.account.public}: {account} }}",
-        ]
+        lines += ["resolver: MEMORY", *trust(authority, now)]
     return "\n".join(lines) + "\n"
+
+
+def trust(authority: Authority, now: float) -> list[str]:
+    """Return the lines of a configuration that say whom the server believes, and whom no more."""
+    operator, account = operator_of(authority, now)
+    return [
+        f"operator: {operator}",
+        f"resolver_preload: {{ {authority.account.public}: {account} }}",
+    ]
+
+
+def trusting(text: str, authority: Authority, now: float) -> str:
+    """Return a configuration that believes an authority anew; every other line stays as it is."""
+    ours = ("operator:", "resolver_preload:")
+    kept = [line for line in text.splitlines() if not line.startswith(ours)]
+    return "\n".join([*kept, *trust(authority, now)]) + "\n"
 
 
 def _quoted(text: str) -> str:
