@@ -14,17 +14,20 @@
     leave              the old host removes what the guest left
     arrive             the new host keeps the guest
     release            the old attachments, bindings and claims go
-    source             every record in the cell that it left goes
     finish             as before, in another cell
+    source             every record in the cell that it left goes, when that answers
 
 Until the guest has arrived all can be taken back, and another host is tried unless one was asked for; from its arrival
 on only forward, whatever else was accepted: a guest that runs there is seen there. There is nothing to confirm.
 """
 
+import contextlib
 from typing import Any
 
+from kilonova.cells import move
 from kilonova.common.context import Context
-from kilonova.db import actions, mappings, migrations
+from kilonova.common.errors import Unavailable
+from kilonova.db import actions, mappings, migrations, servers
 from kilonova.db.engine import Tx
 from kilonova.network.interface import PortBindingFailed
 from kilonova.objects.live_orders import LiveDestination, LivePlan, LivePrepared
@@ -122,11 +125,29 @@ def seen(run: Run) -> Output | None:
 
 
 def _arrived(run: Run, output: Output) -> Output:
-    """Bring all of the copy up to date, with what its owner did while the guest moved; it is not hidden any more."""
-    _status(run, "post-migrating")
-    row = there.source_row(run)
-    there.put_copy(run, disks=live_ends.disks_there(run, row), hidden=0)
+    """Bring all of the copy up to date, with what its owner did while the guest moved; it is not hidden any more.
+
+    When the cell that it leaves does not answer, the copy is as it was made: a dead cell holds nothing up (R11).
+    """
+    try:
+        _status(run, "post-migrating")
+        row = there.source_row(run)
+        there.put_copy(run, disks=live_ends.disks_there(run, row), hidden=0)
+    except Unavailable:
+        _show_copy(run)
     return output
+
+
+def _show_copy(run: Run) -> None:
+    """Let the copy be seen as it was made before the guest moved."""
+    row, now = there.target_row(run), run.services.now()
+
+    def put(tx: Tx) -> None:
+        servers.set_columns(tx, run.resource, disks=live_ends.disks_there(run, row))
+        migrations.set_status(tx, run.params.migration, "post-migrating", now)
+        move.hide(tx, run.resource, False)
+
+    cross_cell.in_cell(run, there.target_cell(run), put)
 
 
 def follow(tx: Tx, run: Run, output: Output) -> None:
@@ -143,8 +164,9 @@ def follow(tx: Tx, run: Run, output: Output) -> None:
 
 
 def hide(run: Run) -> Output:
-    """Hide the source's record; the mapping decided before."""
-    there.hide_source(run)
+    """Hide the source's record, unless its cell does not answer: the mapping decided before, and it goes in the end."""
+    with contextlib.suppress(Unavailable):
+        there.hide_source(run)
     return {}
 
 
@@ -259,8 +281,8 @@ SAGA = register(
                 park_outside=cleanup.park,
             ),
             Step("release", release, _ON, 60.0, record=release_claim),
-            Step("source", there.erase_source, _ON, 60.0),
             Step("finish", finish, _ON, 60.0),
+            Step("source", there.leave_source, _ON, 60.0),
         ),
         unwound=unwound,
     )

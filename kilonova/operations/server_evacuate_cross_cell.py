@@ -7,8 +7,8 @@
     guest    the host makes the guest: of its image, or of the volume that it boots from
     show     the copy is complete, as the guest now is, and not hidden any more
     swap     the mapping names the other cell: from here on only forward
-    moved    every record in the cell that it left goes, and the dead host owes a cleanup, in one transaction
     finish   ACTIVE or SHUTOFF
+    moved    every record in the cell that it left goes, and the dead host owes a cleanup, in one transaction
 
 Only a host that an operator forced down is left, as in server_evacuate.py (R13): when it returns, it starts nothing of
 the server while this operation is under way, nor afterwards. Undone, the server is where it was.
@@ -167,8 +167,8 @@ SAGA = register(
             ),
             Step("show", show, there.unshow, 60.0),
             there.SWAP,
-            Step(cleanup.EVACUATED, leave, _ONLY_ON, 60.0),
             Step("finish", finish, _ONLY_ON, 60.0),
+            Step(cleanup.EVACUATED, leave, _ONLY_ON, 60.0),
         ),
         unwound=unwound,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kilonova.common.errors import BadRequest, Conflict
+from kilonova.common.errors import BadRequest, Conflict, Unavailable
 from kilonova.operations import (
     accept,
     live_migrate_cross_cell,
@@ -388,7 +388,40 @@ def test_the_network_must_know_several_bindings(tmp_path: Path) -> None:
     assert ledger == clean and "binding-extended" in said
 
 
-# -- hosts that fall silent
+# -- hosts and cells that fall silent
+
+
+def test_the_cell_that_it_leaves_dies(tmp_path: Path) -> None:
+    """R11, CC-12.3: from the guest's arrival on it is seen, and settled, in its new cell; what is left goes later."""
+    world = Away(tmp_path, LIVE, BACKED)
+    home, operation = world.accept(LIVE)
+    dead: list[str] = []
+    asked: list[str] = []
+    switch, cell = world.guests.switch, world.services.cell
+
+    def and_die(*args: Any) -> FakeGuest:
+        dead.append("cell1")
+        return switch(*args)
+
+    def unless_dead(name: str) -> Any:
+        if name in dead:
+            asked.append(name)
+            raise Unavailable("The database does not answer. Try again.")
+        return cell(name)
+
+    world.guests.switch = and_die  # type: ignore[method-assign, assignment]
+    world.services.cell = unless_dead  # type: ignore[method-assign]
+    world.engines[-1].nudge(home, operation)
+    drive(world, lambda: bool(dead) and not world.in_cell("cell2")["task_state"])  # type: ignore[index]
+    row = world.row()
+    assert asked and (row["host"], row["vm_state"]) == ("cell2-host1", states.ACTIVE)
+    assert migration(world, "cell2")["status"] == "completed"
+    assert world.in_cell("cell1") is not None, "it could not be told"
+    dead.clear()
+    assert world.run(home, operation) == "done"
+    ledger, clean = world.ledger(), world.clean("done")
+    world.close()
+    assert ledger == clean
 
 
 def test_the_source_dies_once_the_guest_has_left(tmp_path: Path) -> None:
