@@ -17,11 +17,12 @@ VOLUME = "/volume/v3"
 SLOW_MIB_S = "12"
 
 
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[RealCloud]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one cell", "two cells"])
+def cloud(request: pytest.FixtureRequest) -> Iterator[RealCloud]:
+    """Two hosts; in a cell each, a server that leaves its host leaves its cell (CC-12.3)."""
     os.environ["KILONOVA_LIVE_MIGRATION_BANDWIDTH_MIB_S"] = SLOW_MIB_S
     try:
-        with running_cloud(hosts=2) as (made, _):
+        with running_cloud(hosts=2, cells=request.param) as (made, _):
             yield made
     finally:
         del os.environ["KILONOVA_LIVE_MIGRATION_BANDWIDTH_MIB_S"]
