@@ -173,5 +173,5 @@ def _news(
             record = dataclasses.replace(record, allocation_ratio=old.allocation_ratio)
         if record != old:
             news[resource_class] = record
-    of_hosts = (names.VCPU, names.PCPU, names.MEMORY_MB, names.DISK_GB)
+    of_hosts = (names.VCPU, names.MEMORY_MB, names.DISK_GB)  # PCPU and devices: an operator's
     return news, [c for c in have.keys() - records.keys() if c in of_hosts]

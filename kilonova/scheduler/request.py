@@ -85,6 +85,7 @@ def groups_of(
     group_policy; hw:cpu_policy=dedicated takes PCPU. Raises BadRequest that names the key.
     """
     specs = flavor.extra_specs
+    _check_built(specs)
     disk = (0 if root_on_volume else flavor.root_gib) + flavor.ephemeral_gib
     cpu = names.PCPU if specs.get("hw:cpu_policy") == "dedicated" else names.VCPU
     base = {
@@ -130,6 +131,15 @@ def groups_of(
         for s in suffixes
     )
     return groups, policy
+
+
+def _check_built(specs: Mapping[str, str]) -> None:
+    """Refuse what would be ignored: guests have no NUMA nodes, and no device has an alias. source: Nova's wording."""
+    for key in ("hw:numa_nodes", "hw:numa_cpus.0", "hw:numa_mem.0"):
+        if specs.get(key, "1") != "1" or (key in specs and key != "hw:numa_nodes"):
+            raise BadRequest(f"Flavor extra spec {key}: NUMA placement of guests is not available.")
+    for asked in filter(None, specs.get("pci_passthrough:alias", "").split(",")):
+        raise BadRequest(f"PCI alias {asked.partition(':')[0].strip()[:60]} is not defined")
 
 
 def build(tx: Tx, asked: RequestedServer, *, ignore_hosts: frozenset[str] = frozenset()) -> Request:

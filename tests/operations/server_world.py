@@ -284,6 +284,7 @@ class ServerWorld:
     pick = -1
     shared = False  # whether its engines own operations by lease
     cells: tuple[str, ...] = ("cell1",)
+    specs: tuple[tuple[str, str], ...] = ()  # extra specs of the server's flavor
     shape: "Shape"
 
     def __init__(
@@ -521,7 +522,14 @@ class ServerWorld:
             request_id=CONTEXT.request_id,
             name="web",
             hostname="web",
-            flavor=FlavorRecord(flavorid="1", name="m1.tiny", vcpus=1, memory_mib=512, root_gib=1),
+            flavor=FlavorRecord(
+                flavorid="1",
+                name="m1.tiny",
+                vcpus=1,
+                memory_mib=512,
+                root_gib=1,
+                extra_specs=dict(self.specs),
+            ),
             image=ImageRecord(
                 id=new_uuid(),
                 name="tiny",
@@ -648,7 +656,7 @@ def _template(
     of: type[ServerWorld] = ServerWorld,
 ) -> Path:
     """Return a directory with a cloud in it, and a server that ``setup`` brought into its state (None: none)."""
-    key = (of.cells, shape, hosts, setup)
+    key = (of.cells, of.specs, shape, hosts, setup)
     if key not in _templates:
         path = Path(tempfile.mkdtemp(dir=_shelf.name)) / "t"
         if setup is None:
