@@ -88,6 +88,7 @@ class Mover(threading.Thread):
         self.done: collections.Counter[str] = collections.Counter()
         self.unwound: collections.Counter[str] = collections.Counter()
         self.refused: collections.Counter[str] = collections.Counter()
+        self.why: collections.Counter[str] = collections.Counter()  # what unwound
         self.wrong: list[str] = []
         listed = self.line.good("GET", f"{V}/flavors")["flavors"]
         self.flavors = {f["name"]: f["id"] for f in listed}
@@ -125,7 +126,8 @@ class Mover(threading.Thread):
             found = self.line.good("GET", f"{V}/servers/{self.server}")["server"]
             if found["status"] == "ERROR":
                 raise Stuck(f"in ERROR: {found.get('fault')}")
-            return None if found[TASK] or found["status"] in ("BUILD", "UNKNOWN") else found
+            silent = TASK not in found  # its cell does not answer: what is known without it
+            return None if silent or found[TASK] or found["status"] == "BUILD" else found
 
         found: dict[str, Any] = self.line.until(look, f"{self.server} settles")
         return found
@@ -145,7 +147,15 @@ class Mover(threading.Thread):
     def told(self, kind: str, moved: bool) -> bool:
         """Count how a kind ended."""
         (self.done if moved else self.unwound)[kind] += 1
+        if not moved:
+            self.why[f"{kind}: {self._last_error()}"] += 1
         return moved
+
+    def _last_error(self) -> str:
+        path = f"/kilonova/v1/operations?all_projects&limit=20&resource={self.server}"
+        found = self.line.good("GET", path)["operations"]
+        told = [f"{o['kind']} {o['state']}: {o.get('error')}" for o in found if o.get("error")]
+        return told[0][:160] if told else ""
 
     def here(self) -> str:
         """Return the server's host."""
@@ -258,7 +268,8 @@ class Evacuee(Mover):
         return self.line.good("GET", f"{V}/os-services?host={host}")["services"][0]
 
     def _force(self, host: str, down: bool) -> None:
-        path = f"{V}/os-services/{self._service(host)['id']}"
+        look = lambda: self._service(host).get("id")  # noqa: E731 - of a silent cell it has none
+        path = f"{V}/os-services/{self.line.until(look, host)}"
         self.line.good("PUT", path, {"forced_down": down})
 
     def _hosts_are_up(self) -> bool:

@@ -114,7 +114,7 @@ def test_kill_each_role_while_servers_move(split: Split) -> None:
     storm = play(split, 1, kills=20, people=3)
     print(sorted(storm.hit.items()))
     for m in storm.movers:
-        print(type(m).__name__, dict(m.done), dict(m.unwound), dict(m.refused))
+        print(type(m).__name__, dict(m.done), dict(m.why), dict(m.refused))
     assert len(storm.kinds()) >= 4, storm.hit
 
 
@@ -122,4 +122,7 @@ def test_kill_each_role_while_servers_move(split: Split) -> None:
 @pytest.mark.parametrize("seed", range(200, 205))
 def test_kill_each_role_at_length(split: Split, seed: int) -> None:
     """R2: the nightly set."""
-    play(split, seed, kills=80, people=5)
+    storm = play(split, seed, kills=80, people=5)
+    for m in storm.movers:
+        print(type(m).__name__, dict(m.done), dict(m.why), dict(m.refused))
+    assert len(storm.kinds()) >= 10, storm.hit
