@@ -103,6 +103,25 @@ class ImageCache:
                 return found._replace(path=target)
         raise DriverError("The image could not be kept on the host.", elsewhere=True, image=name)
 
+    def fetch(self, source: ImageSource, target: Path, progress: Progress) -> None:
+        """Make ``target`` the image's own file, checked as one that is kept would be; one that is there is made anew.
+
+        What a conversion would lose is in it still: which parts of a disk it says nothing of (incremental backups).
+        """
+        made = self._dir / f"{_PARTIAL}{new_hex()}"
+        target.unlink(missing_ok=True)
+        try:
+            self._download(source, target, progress)
+            progress("checking the image")
+            self._convert(target, source.disk_format, made, None)
+        except KilonovaError as exc:
+            target.unlink(missing_ok=True)
+            if isinstance(exc, DriverError):
+                raise
+            raise DriverError(exc.message, elsewhere=exc.retryable, facts=str(exc.facts)) from exc
+        finally:
+            made.unlink(missing_ok=True)
+
     def virtual_size(self, source: ImageSource) -> int | None:
         """Return the size in bytes of the disk inside a cached image, None when it is not cached."""
         path = self._dir / self._name(source)

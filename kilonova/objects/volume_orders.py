@@ -28,10 +28,11 @@ from kilonova.objects.volume import NbdConnection
 class VolumeMake(Versioned, frozen=True, kw_only=True):
     """At most one of image, snapshot_id, source_volid and remote is given; sources are on this host.
 
-    remote: the volume itself, exported by the host that it comes from.
+    remote: the volume itself, exported by the host that it comes from. layers: what incremental backups add to
+    ``image``, oldest first.
     """
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     volume_id: str
     size_gib: int
@@ -40,6 +41,7 @@ class VolumeMake(Versioned, frozen=True, kw_only=True):
     source_volid: str | None = None
     source_server_id: str | None = None  # a guest of this host that writes source_volid now
     remote: NbdConnection | None = since(1, 1, critical=True)
+    layers: tuple[ImageSource, ...] = since(1, 2, default=(), critical=True)
 
 
 class VolumeMade(Versioned, frozen=True, kw_only=True):
@@ -81,10 +83,10 @@ class SnapshotRemove(Versioned, frozen=True, kw_only=True):
 class VolumeUpload(Versioned, frozen=True, kw_only=True):
     """Give an image that is queued the volume's bytes. url: signed for this host and image, or ``image:<id>``.
 
-    snapshot_id: those of a snapshot of it instead.
+    snapshot_id: those of a snapshot of it instead. base: only what is not as in these backups, the full one first.
     """
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     volume_id: str
     image_id: str
@@ -92,6 +94,7 @@ class VolumeUpload(Versioned, frozen=True, kw_only=True):
     disk_format: str = "qcow2"
     attached_to: str | None = None
     snapshot_id: str | None = since(1, 1)
+    base: tuple[ImageSource, ...] = since(1, 2, default=(), critical=True)
 
 
 class VolumeUploaded(Versioned, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """What every volume store promises, on the simulated one and on real files."""
 
+import hashlib
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kilonova.agent.images import CachedImage
 from kilonova.common.ids import new_uuid
 from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import volume_orders as v
@@ -283,3 +285,81 @@ def test_a_volume_comes_from_another_host(host: Host) -> None:
         assert until_done(lambda: host.store.remove(volume, quiet)) is True
         assert [f.id for f in other.files()] == [volume]
         assert until_done(lambda: other.remove(volume, quiet)) is True
+
+
+class Sent:
+    """An image store of what a host sent, for the same host; ``fetch`` and ``link`` as an agent's cache."""
+
+    def __init__(self) -> None:
+        self.host: Host | None = None
+
+    def _path(self, source: ImageSource) -> Path:
+        assert self.host is not None
+        return self.host.sent[source.url]
+
+    def link(self, source: ImageSource, target: Path, progress: Progress) -> CachedImage:
+        words = ["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2"]
+        subprocess.run([*words, str(self._path(source)), str(target)], check=True)
+        return CachedImage(target, 1 << 30)
+
+    def fetch(self, source: ImageSource, target: Path, progress: Progress) -> None:
+        target.write_bytes(self._path(source).read_bytes())
+
+
+@real
+@pytest.mark.real
+def test_incremental_backups_of_files(tmp_path: Path) -> None:
+    """What changed, what became zeros and what grew, three times; each restore is the disk as it was then."""
+    from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
+
+    images = Sent()
+    config = VolumesConfig(tmp_path / "volumes", "host1")
+    host = Host(
+        lambda h: QcowVolumes(config, images, h.send), lambda stack: host.store, scratch=tmp_path
+    )
+    images.host = host
+    volume = host.make(1)
+    path = tmp_path / "volumes" / "volumes" / f"{volume}.qcow2"
+    chain: tuple[ImageSource, ...] = ()
+    sums: list[str] = []
+    for commands in (
+        ["write -P 1 0 1M", "write -P 2 8M 64k", "write -P 3 100M 192k"],
+        ["write -P 4 64k 4k", "write -z 100M 64k", "write -P 5 200M 4k"],
+        ["write -P 1 64k 4k", "write -P 6 1000M 64k"],
+    ):
+        words = [w for c in commands for w in ("-c", c)]
+        subprocess.run(
+            ["qemu-io", "-f", "qcow2", *words, str(path)], check=True, capture_output=True
+        )
+        url = f"image:{len(chain)}"
+        upload = v.VolumeUpload(volume_id=volume, image_id=new_uuid(), url=url, base=chain)
+        until_done(lambda u=upload: host.store.upload(u, quiet))
+        source = ImageSource(
+            image_id=upload.image_id,
+            url=url,
+            disk_format="qcow2",
+            size=host.sent[url].stat().st_size,
+        )
+        chain = (*chain, source)
+        sums.append(_content(path))
+        assert b"layer" not in host.sent[url].read_bytes()[:4096]  # no name of a file below
+    sizes = [host.sent[s.url].stat().st_size for s in chain]
+    assert sizes[1] < sizes[0] and sizes[2] < sizes[0]
+    assert len(set(sums)) == 3
+    for n, wanted in enumerate(sums, 1):
+        make = v.VolumeMake(volume_id=new_uuid(), size_gib=1, image=chain[0], layers=chain[1:n])
+        made = until_done(lambda m=make: host.store.make(m, quiet))
+        assert _content(Path(made.path)) == wanted
+    assert not [f for f in host.store.files() if f.kind == "part"]
+    host.store.close()
+
+
+def _content(path: Path) -> str:
+    """Return the checksum of the disk in a file."""
+    raw = path.with_suffix(".raw")
+    words = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(raw)]
+    subprocess.run(words, check=True)
+    with raw.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    raw.unlink()
+    return found

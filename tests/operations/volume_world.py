@@ -121,7 +121,7 @@ class VolumeWorld(ServerWorld):
         """Return what the ledger must be when the operation ended in ``state``."""
         total = collections.Counter(self.before)
         delta = DELTAS[self.kind][0 if state == "done" else 1]
-        if state != "done" and self.kind in ("revert", "restore") and self.has_data:
+        if state != "done" and self.kind in ("revert", "restore", "restore_more") and self.has_data:
             delta = {}  # it failed before anything was begun
         for key, n in {**delta, f"operation:{SAGAS.get(self.kind, self.kind)}:{state}": 1}.items():
             total[key] += n
@@ -204,6 +204,11 @@ def _backup_snapshot(world: VolumeWorld, tx: Tx) -> None:
     world.backup = str(backing.create_in(tx, CONTEXT, world.volumes, new)["id"])
 
 
+def _backup_more(world: VolumeWorld, tx: Tx) -> None:
+    new = backing.NewBackup(world.volume, "b", incremental=True)
+    world.backup = str(backing.create_in(tx, CONTEXT, world.volumes, new)["id"])
+
+
 def _drop_backup(world: VolumeWorld, tx: Tx) -> None:
     backing.delete_in(tx, CONTEXT, world.volumes, backups.get(tx, world.backup))
 
@@ -242,6 +247,8 @@ STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
     "volume_upload_image": _upload,
     "backup_create": _backup,
     "backup_snapshot": _backup_snapshot,
+    "backup_more": _backup_more,
+    "restore_more": _restore,
     "backup_delete": _drop_backup,
     "revert": _revert,
     "restore": _restore,
@@ -258,6 +265,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "volume_upload_image": ("volume_create",),
     "backup_create": ("volume_create",),
     "backup_snapshot": ("volume_create", "snapshot_create"),
+    "backup_more": ("volume_create", "backup_create"),
+    "restore_more": ("volume_create", "backup_create", "backup_more"),
     "backup_delete": ("volume_create", "backup_create"),
     "revert": ("volume_create", "snapshot_create"),
     "restore": ("volume_create", "backup_create"),
@@ -281,6 +290,8 @@ DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, u
     "volume_upload_image": ({"image:active": 1}, {}),
     "backup_create": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
     "backup_snapshot": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
+    "backup_more": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
+    "restore_more": ({}, {"volume:available": -1, "volume:error_restoring": 1, **_LOST}),
     "backup_delete": ({"backup:available": -1, "image:active": -1}, {}),
     "volume_reimage": ({}, {}),
     "volume_migrate": ({}, {}),
@@ -292,6 +303,8 @@ SAGAS = {
     "create_from_backup": "volume_create",
     "backup_snapshot": "backup_create",
     "revert": "volume_refill",
+    "backup_more": "backup_create",
     "restore": "volume_refill",
+    "restore_more": "volume_refill",
     "restore_new": "volume_refill",
 }

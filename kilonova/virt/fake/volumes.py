@@ -41,6 +41,8 @@ class FakeVolumes:
                 return self._made(found)
             source = self._source(make)
         image_id = "" if make.image is None else make.image.image_id
+        if make.layers:
+            image_id = make.layers[-1].image_id
         if make.remote is not None and source is not None:
             image_id = source.image_id
         wanted = FakeFile(

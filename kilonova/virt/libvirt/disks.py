@@ -41,6 +41,8 @@ class Images(Protocol):
 
     def link(self, source: ImageSource, target: Path, progress: Progress) -> Cached: ...
 
+    def fetch(self, source: ImageSource, target: Path, progress: Progress) -> None: ...
+
 
 class DiskFile(NamedTuple):
     """A file that a guest has as a disk. format: qcow2 or raw."""

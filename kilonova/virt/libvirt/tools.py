@@ -66,7 +66,16 @@ class Tools:
             if job is None:
                 target.unlink(missing_ok=True)
                 size = source.stat().st_size if raw else virtual_size(source)
-                words = ("-f", source_format, "-O", target_format, "--", str(source), str(target))
+                words = (
+                    "convert",
+                    "-f",
+                    source_format,
+                    "-O",
+                    target_format,
+                    "--",
+                    str(source),
+                    str(target),
+                )
                 job = self._jobs[target] = self._start(source, target, size, words)
         self._go_on(target, job, progress)
 
@@ -81,9 +90,18 @@ class Tools:
             job = self._jobs.get(target)
             if job is None:
                 target.unlink(missing_ok=True)
-                words = ("-O", "qcow2", "--", name, str(target))
+                words = ("convert", "-O", "qcow2", "--", name, str(target))
                 job = self._jobs[target] = self._start(target, target, size, words)
         self._go_on(target, job, progress)
+
+    def rebase(self, path: Path, source: Path, below: Path, progress: Progress) -> None:
+        """Keep in ``path``, which has ``source`` below it, what is not as in ``below``; Again while it works."""
+        with self._lock:
+            job = self._jobs.get(path)
+            if job is None:
+                words = ("rebase", "-f", "qcow2", "-F", "qcow2", "-b", str(below), "--", str(path))
+                job = self._jobs[path] = self._start(source, path, virtual_size(source), words)
+        self._go_on(path, job, progress)
 
     def _go_on(self, target: Path, job: _Job, progress: Progress) -> None:
         try:
@@ -127,7 +145,7 @@ class Tools:
             _program("prlimit"),
             *("--cpu=3600", f"--as={2 << 30}", f"--fsize={limit}", "--core=0", "--nofile=64", "--"),
             _program("qemu-img"),
-            *("convert", *words),
+            *words,
         ]
         process = subprocess.Popen(  # noqa: S603 - a list, no shell, names of our own
             command,

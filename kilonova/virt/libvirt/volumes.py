@@ -13,7 +13,7 @@ its blocks are shared where the file system can, or copied by qemu-img, whose lo
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from kilonova.objects.volume_orders import (
     VolumeUploaded,
 )
 from kilonova.virt.driver import Again, DriverError, Progress
-from kilonova.virt.libvirt import tools
+from kilonova.virt.libvirt import layers, tools
 from kilonova.virt.libvirt.disks import Images, Owner
 from kilonova.virt.libvirt.storage_daemon import Listen, StorageDaemon, id_of
 from kilonova.virt.libvirt.tools import Tools
@@ -111,6 +111,7 @@ class QcowVolumes:
         self._wait_until_free(volume_id, path, progress)
         self._end_part(self._part("volume", volume_id))
         self._part("image", volume_id).unlink(missing_ok=True)
+        self._forget_layers(volume_id)
         self.forget_aside(volume_id)
         return _unlink(path)
 
@@ -204,22 +205,40 @@ class QcowVolumes:
         path = self._there("volume" if kept is None else "snapshot", kept or upload.volume_id)
         copied, sent = self._upload_parts(upload)
         with self._giving_up(copied, sent):
-            if kept is not None or (copy is None and not self._exported(upload.volume_id)):
+            if upload.base:
+                self._send_difference(upload, path, copy, progress)
+            elif kept is not None or (copy is None and not self._exported(upload.volume_id)):
                 self.tools.convert(path, sent, progress, target_format=upload.disk_format)
             else:
                 if copied not in self._copied:
                     self._copy_volume(upload.volume_id, copied, progress, copy)
                     self._copied.add(copied)
                 self.tools.convert(copied, sent, progress, target_format=upload.disk_format)
-            self._send(upload.url, sent, progress)
+            if not upload.base:
+                self._send(upload.url, sent, progress)
             size, virtual = sent.stat().st_size, tools.virtual_size(path)
         self.forget_upload(upload)
         return VolumeUploaded(size=size, virtual_size=virtual)
+
+    def _send_difference(
+        self, upload: VolumeUpload, path: Path, copy: Copy | None, progress: Progress
+    ) -> None:
+        """Send what is not as in the backups below."""
+        copied, sent = self._upload_parts(upload)
+        if upload.snapshot_id is None and (copy is not None or self._exported(upload.volume_id)):
+            if copied not in self._copied:
+                self._copy_volume(upload.volume_id, copied, progress, copy)
+                self._copied.add(copied)
+            path = copied
+        below = layers.stack(self._images, upload.base, self._layer(upload.image_id), progress)
+        layers.difference(self.tools, path, below, sent, progress)
+        self._send(upload.url, sent, progress)
 
     def forget_upload(self, upload: VolumeUpload) -> None:
         """Remove the copies."""
         for part in self._upload_parts(upload):
             self._end_part(part)
+        self._forget_layers(upload.image_id)
 
     def _upload_parts(self, upload: VolumeUpload) -> tuple[Path, Path]:
         return self._part("upload", upload.image_id), self._part("sent", upload.image_id)
@@ -344,6 +363,9 @@ class QcowVolumes:
 
     def _from_image(self, make: VolumeMake, part: Path, progress: Progress) -> None:
         assert make.image is not None  # noqa: S101 - for the type checker; the caller looked
+        if make.layers:
+            self._from_chain(make, part, progress)
+            return
         base = self._part("image", make.volume_id)
         virtual = self._images.link(make.image, base, progress).virtual_size
         try:
@@ -354,6 +376,30 @@ class QcowVolumes:
             self._copy_file(base, part, progress)
         finally:
             base.unlink(missing_ok=True)  # the tool that copies it has it open
+
+    def _from_chain(self, make: VolumeMake, part: Path, progress: Progress) -> None:
+        """Make a whole disk of a full backup and what others add to it."""
+        assert make.image is not None  # noqa: S101 - for the type checker; the caller looked
+        chain = (make.image, *make.layers)
+        try:
+            top = layers.stack(self._images, chain, self._layer(make.volume_id), progress)
+            if tools.virtual_size(top) > make.size_gib * GIB:
+                raise DriverError("The volume is smaller than the backup.", id=make.volume_id)
+            self.tools.convert(top, part, progress)
+        except Again:
+            raise
+        except KilonovaError:
+            self._forget_layers(make.volume_id)
+            raise
+        self._forget_layers(make.volume_id)
+
+    def _layer(self, id_: str) -> Callable[[int], Path]:
+        first = self._part("layer", id_)
+        return lambda n: first.with_suffix(f".{n}")
+
+    def _forget_layers(self, id_: str) -> None:
+        for path in self._part("layer", id_).parent.glob(f"layer-{id_.lower()}.*"):
+            path.unlink(missing_ok=True)
 
     def _copy_volume(
         self, volume_id: str, part: Path, progress: Progress, copy: Copy | None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from kilonova.common.context import Context
-from kilonova.common.errors import NotFound
+from kilonova.common.errors import BadRequest, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.image import Image
@@ -20,6 +20,7 @@ from kilonova.volume.embedded.faults import invalid_input, invalid_snapshot, inv
 from kilonova.volume.embedded.neighbours import Images
 from kilonova.volume.embedded.operations import (
     asking,
+    backup_chain,
     backup_create,
     backup_delete,
     volume_refill,
@@ -77,7 +78,10 @@ class ImageStore:
 
 @dataclass(frozen=True)
 class NewBackup:
-    """What is asked for. force: also of a volume that is in use. snapshot_id: of the volume as it was then."""
+    """What is asked for. force: also of a volume that is in use. snapshot_id: of the volume as it was then.
+
+    incremental: what is not as in the newest backup of the volume.
+    """
 
     volume_id: str
     name: str = ""
@@ -85,6 +89,7 @@ class NewBackup:
     metadata: dict[str, str] = field(default_factory=dict)
     force: bool = False
     snapshot_id: str | None = None
+    incremental: bool = False
     id: str = field(default_factory=new_uuid)
 
 
@@ -95,6 +100,7 @@ def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Ro
     size = row["size_gib"] if snapshot is None else snapshot["size_gib"]
     quotas.check(tx, row["project_id"], {"backups": 1, "backup_gigabytes": size})
     now = of.clock.now()
+    at = now if snapshot is None else snapshot["created_at"]
     backups.add(
         tx,
         id=new.id,
@@ -108,7 +114,8 @@ def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Ro
         updated_at=now,
         volume_id=row["id"],
         container=of.target.container,
-        volume=_kept_of(row, now if snapshot is None else snapshot["created_at"]),
+        volume=_kept_of(row, at),
+        parent_id=_parent(tx, of, row, at) if new.incremental else None,
         size_gib=size,
         snapshot_id=new.snapshot_id,
     )
@@ -145,6 +152,32 @@ def _source(tx: Tx, row: Row, new: NewBackup) -> Row | None:
             f'Volume to be backed up must be available or in-use, but the current status is "{row["status"]}".'
         )
     return None
+
+
+def _parent(tx: Tx, of: "EmbeddedVolumes", row: Row, at: float) -> str:
+    """Return the newest backup of the volume from before a moment. BadRequest: none is, or its chain is too long."""
+    there = [
+        (msgspec.json.decode(b["volume"]).get("data_at", 0.0), b["created_at"], b["id"])
+        for b in backups.of_volume(tx, row["id"])
+        if b["status"] == "available"
+        and b["project_id"] == row["project_id"]
+        and b["container"] == of.target.container
+    ]
+    older = [t for t in there if t[0] <= at]
+    if not older:
+        raise BadRequest("Invalid backup: No backups available to do an incremental backup.")
+    found = str(max(older)[2])
+    if len(backup_chain.rows(tx, found)) >= backup_chain.MOST - 1:
+        raise BadRequest(
+            f"Invalid backup: {backup_chain.MOST} backups add to each other already: make a full one."
+        )
+    return found
+
+
+def check_delete(tx: Tx, row: Row) -> None:
+    """Raise BadRequest, in Cinder's words, while other backups add to one."""
+    if backups.parents(tx, [row["id"]]):
+        raise BadRequest("Invalid backup: Incremental backups exist for this backup.")
 
 
 def _kept_of(row: Row, data_at: float) -> str:

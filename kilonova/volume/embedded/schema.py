@@ -107,6 +107,7 @@ backup = Table(
     Column("zone", Text, nullable=False, server_default="nova"),
     Column("parent_id", Text),  # of an incremental one: what it adds to
     Index("backup_project", "project_id", "created_at", "id"),
+    Index("backup_parent", "parent_id"),
 )
 volume_type = Table(
     "volume_type",

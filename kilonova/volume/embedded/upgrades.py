@@ -13,4 +13,9 @@ def add_migration(op: Any) -> None:
     op.add_column("backup", sa.Column("parent_id", sa.Text))
 
 
-UPGRADES = (add_migration,)
+def add_backup_parent(op: Any) -> None:
+    """Version 3: which backups add to one is found at once."""
+    op.create_index("backup_parent", "backup", ["parent_id"])
+
+
+UPGRADES = (add_migration, add_backup_parent)

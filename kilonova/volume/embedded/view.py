@@ -199,8 +199,8 @@ def backup_brief(req: Request, row: Row) -> dict[str, Any]:
     return {"id": row["id"], "name": row["name"], "links": links(req, "backups", row["id"])}
 
 
-def backup(req: Request, row: Row) -> dict[str, Any]:
-    """Return a backup in full."""
+def backup(req: Request, row: Row, *, parent: bool) -> dict[str, Any]:
+    """Return a backup in full. parent: others add to it."""
     v = req.version
     out: dict[str, Any] = {
         **backup_brief(req, row),
@@ -214,8 +214,8 @@ def backup(req: Request, row: Row) -> dict[str, Any]:
         "description": row["description"],
         "fail_reason": row["fail_reason"],
         "volume_id": row["volume_id"],
-        "is_incremental": False,
-        "has_dependent_backups": False,
+        "is_incremental": row["parent_id"] is not None,
+        "has_dependent_backups": parent,
         "snapshot_id": row["snapshot_id"],
         "data_timestamp": moment(_json(row["volume"]).get("data_at", row["created_at"])),
     }

@@ -63,7 +63,14 @@ class Client:
                         self.whole.cloud.volumes.remove_attachment(attachment_id=held.id)
                 body = {"os-force_delete": None}
                 self.call("POST", f"/{noun}/{left}/action", body, who="admin")
-            until(lambda noun=noun: not self._all(noun) or None, f"some {noun} never went")
+            until(lambda noun=noun: self._swept(noun), f"some {noun} never went")
+
+    def _swept(self, noun: str) -> bool | None:
+        """Tell whether all are gone; of backups those that others add to go after them."""
+        left = self._all(noun)
+        for one in left if noun == "backups" else ():
+            self.call("POST", f"/backups/{one}/action", {"os-force_delete": None}, who="admin")
+        return None if left else True
 
     def _all(self, noun: str) -> list[str]:
         found = self.call("GET", f"/{noun}?all_tenants=1", who="admin").json[noun]

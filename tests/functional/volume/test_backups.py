@@ -29,7 +29,6 @@ def test_backup_and_restore(api: Client) -> None:
     assert (found["size"], found["volume_id"], found["metadata"]) == (1, volume, {"k": "v"})
     api.becomes(volume, "available")
     assert api.whole.call("GET", f"/image/v2/images/{backup}").status == 404
-    assert api.call("POST", "/backups", {"backup": {**body, "incremental": True}}).status == 400
     got = api.call("POST", f"/backups/{backup}/restore", {"restore": {"volume_id": volume}})
     assert got.status == 202 and got.json["restore"]["volume_id"] == volume
     api.becomes(volume, "available")
@@ -47,6 +46,44 @@ def test_backup_and_restore(api: Client) -> None:
     until(lambda: api.call("GET", f"/backups/{backup}").status == 404 or None)
     for volume_id in (volume, new):
         api.delete(volume_id)
+
+
+def test_incremental_backups(api: Client) -> None:
+    """One adds to the newest of its volume; what others add to stays; a restore is of the whole chain."""
+    volume, other = api.make(), api.make()
+
+    def back_up(incremental: bool, **more: object) -> Any:
+        body = {"volume_id": volume, "incremental": incremental, **more}
+        return api.call("POST", "/backups", {"backup": body})
+
+    got = back_up(True)
+    assert got.status == 400 and "No backups available to do an incremental" in str(got.json)
+    made = []
+    for incremental in (False, True, True):
+        made.append(str(back_up(incremental).json["backup"]["id"]))
+        wait(api, made[-1], "available")
+        api.becomes(volume, "available")
+    assert back_up(True, volume_id=other).status == 400
+    shown = {b["id"]: b for b in api.call("GET", "/backups/detail").json["backups"]}
+    assert [shown[b]["is_incremental"] for b in made] == [False, True, True]
+    assert [shown[b]["has_dependent_backups"] for b in made] == [True, True, False]
+    for kept in made[:2]:
+        assert api.call("GET", f"/backups/{kept}").json["backup"]["has_dependent_backups"] is True
+        got = api.call("DELETE", f"/backups/{kept}")
+        assert got.status == 400 and "Incremental backups exist for this backup" in str(got.json)
+    force = {"os-force_delete": None}
+    assert api.call("POST", f"/backups/{made[0]}/action", force, who="admin").status == 400
+    body: dict[str, Any] = {"restore": {"volume_id": volume}}
+    assert api.call("POST", f"/backups/{made[2]}/restore", body).status == 202
+    api.becomes(volume, "available")
+    world = api.whole.cloud.fleet.world
+    host = api.show(volume)["os-vol-host-attr:host"].partition("@")[0]
+    file = world.files.find(host, "volume", volume)
+    assert file is not None and file.image_id == made[2]
+    for backup in reversed(made):
+        wait(api, backup, "available")
+        assert api.call("DELETE", f"/backups/{backup}").status == 202
+        until(lambda b=backup: api.call("GET", f"/backups/{b}").status == 404 or None)
 
 
 def test_a_volume_from_a_backup(api: Client) -> None:

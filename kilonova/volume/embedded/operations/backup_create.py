@@ -1,5 +1,7 @@
 """Back a volume up, as it is at one moment, also while a guest writes it; or one of its snapshots.
 
+An incremental backup has only what is not as in its parent, a backup of the same volume: the host compares the two.
+
     prepare   the target makes room under the backup's id
     upload    the volume's host sends the bytes
     finish    available; the volume rests again
@@ -8,11 +10,13 @@ Unwound, the backup is in "error" and its target has nothing of it.
 """
 
 from kilonova.db.engine import Tx
+from kilonova.objects.guest import ImageSource
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.volume_orders import VolumeUpload, VolumeUploaded
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 from kilonova.volume.embedded import attaching
+from kilonova.volume.embedded.operations import backup_chain
 from kilonova.volume.embedded.operations.asking import (
     order,
     row_of,
@@ -47,7 +51,16 @@ def _payload(run: Run) -> VolumeUpload:
         disk_format="qcow2",
         attached_to=writer_of(run, run.resource),
         snapshot_id=run.params.snapshot_id,
+        base=_base(run),
     )
+
+
+def _base(run: Run) -> tuple[ImageSource, ...]:
+    """Return the chain that an incremental backup adds to; of a full one there is none."""
+    row = service(run).db.read(lambda tx: backups.get(tx, run.params.backup_id))
+    if row["parent_id"] is None:
+        return ()
+    return backup_chain.sources(run, row["parent_id"], row_of(run)["host"])
 
 
 def order_upload(run: Run) -> Order:
@@ -57,7 +70,8 @@ def order_upload(run: Run) -> Order:
 
 def order_forget(run: Run) -> Order:
     """Have the host remove what it put aside."""
-    return order(run, row_of(run)["host"], "volume_upload", _payload(run), 60.0, Direction.UNDO)
+    payload = VolumeUpload(volume_id=run.resource, image_id=run.params.backup_id, url="")
+    return order(run, row_of(run)["host"], "volume_upload", payload, 60.0, Direction.UNDO)
 
 
 def uploaded(run: Run, answer: Answer) -> Output:

@@ -7,9 +7,9 @@ finish   available
 
 from typing import Any
 
-from kilonova.common.context import Context, service_context
+from kilonova.common.context import Context
 from kilonova.common.errors import GenerationMismatch
-from kilonova.db.engine import Row, Tx
+from kilonova.db.engine import Tx
 from kilonova.objects.guest import ImageSource
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.volume_orders import VolumeMade, VolumeMake, VolumeRemove
@@ -26,6 +26,7 @@ from kilonova.saga.definition import (
     register,
 )
 from kilonova.volume.embedded import placing
+from kilonova.volume.embedded.operations import backup_chain
 from kilonova.volume.embedded.operations.asking import (
     order,
     park,
@@ -34,6 +35,7 @@ from kilonova.volume.embedded.operations.asking import (
     tell_project,
     writer_of,
 )
+from kilonova.volume.embedded.operations.images import source_image
 from kilonova.volume.embedded.store import backups, services, types, volumes
 
 MAKE_DEADLINE_S = 3600.0
@@ -83,10 +85,14 @@ def let_go(tx: Tx, run: Run) -> None:
 def order_make(run: Run) -> Order:
     """Have the host make the data."""
     row = row_of(run)
+    image, chain = source_image(run, row["image_id"], row["host"]), tuple[ImageSource, ...]()
+    if row["backup_id"] is not None:
+        chain = backup_chain.sources(run, row["backup_id"], row["host"])
     payload = VolumeMake(
         volume_id=run.resource,
         size_gib=row["size_gib"],
-        image=source_image(run, row["image_id"] or _kept_at(run, row), row["host"]),
+        image=chain[0] if chain else image,
+        layers=chain[1:],
         snapshot_id=row["snapshot_id"],
         source_volid=row["source_volid"],
         source_server_id=writer_of(run, row["source_volid"]) if row["source_volid"] else None,
@@ -94,37 +100,11 @@ def order_make(run: Run) -> Order:
     return order(run, row["host"], "volume_make", payload, MAKE_DEADLINE_S)
 
 
-def _kept_at(run: Run, row: Row) -> str | None:
-    """Return the image that keeps the backup which a volume is made of."""
-    if row["backup_id"] is None:
-        return None
-    kept = service(run).db.read(lambda tx: backups.find(tx, row["backup_id"]))
-    if kept is None or kept["location"] is None:
-        raise StepFailed("The backup is gone.")
-    return str(kept["location"])
-
-
 def _rest_backup(tx: Tx, run: Run) -> None:
     """The backup can be used again."""
     backup, now = volumes.get(tx, run.resource)["backup_id"], service(run).clock.now()
     if backup is not None:
         backups.change(tx, backup, now, only=("restoring",), status="available")
-
-
-def source_image(run: Run, image_id: str | None, host: str) -> ImageSource | None:
-    """Return where a host gets the image from that a volume is made of."""
-    if image_id is None:
-        return None
-    image = service(run).images.get(service_context(), image_id)
-    return ImageSource(
-        image_id=image.id,
-        url=run.services.image_url(image.id, host, "GET"),
-        disk_format=image.disk_format or "raw",
-        size=image.size or 0,
-        hash_algo=image.os_hash_algo,
-        hash_value=image.os_hash_value,
-        min_disk_gib=image.min_disk,
-    )
 
 
 def make_failed(run: Run, answer: Answer) -> None:

@@ -9,13 +9,15 @@ Unwound, the volume is in "error" ("error_restoring" of a restore) without data:
 """
 
 from kilonova.db.engine import Tx
+from kilonova.objects.guest import ImageSource
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.volume_orders import VolumeMade, VolumeMake, VolumeRemove
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 from kilonova.volume.embedded import attaching
+from kilonova.volume.embedded.operations import backup_chain
 from kilonova.volume.embedded.operations.asking import order, park, row_of, service
-from kilonova.volume.embedded.operations.volume_create import let_go, place, source_image, take
+from kilonova.volume.embedded.operations.volume_create import let_go, place, take
 from kilonova.volume.embedded.store import backups, volumes
 
 DEADLINE_S = 3600.0
@@ -35,11 +37,14 @@ def cleared(run: Run, answer: Answer) -> Output:
 
 def order_fill(run: Run) -> Order:
     """Have the host make the data anew."""
-    row = row_of(run)
+    row, chain = row_of(run), tuple[ImageSource, ...]()
+    if run.params.backup_id is not None:
+        chain = backup_chain.sources(run, run.params.backup_id, row["host"])
     payload = VolumeMake(
         volume_id=run.resource,
         size_gib=row["size_gib"],
-        image=source_image(run, run.params.image_id, row_of(run)["host"]),
+        image=chain[0] if chain else None,
+        layers=chain[1:],
         snapshot_id=run.params.snapshot_id,
     )
     return order(run, row["host"], "volume_make", payload, DEADLINE_S)

@@ -27,7 +27,7 @@ from kilonova.volume.embedded.operations.asking import (
     service,
     tell_project,
 )
-from kilonova.volume.embedded.operations.volume_create import source_image
+from kilonova.volume.embedded.operations.images import source_image
 from kilonova.volume.embedded.store import attachments, volumes
 
 DEADLINE_S = 3600.0

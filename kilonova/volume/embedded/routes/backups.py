@@ -10,7 +10,6 @@ from kilonova.http.routing import Route
 from kilonova.http.schema import Json
 from kilonova.volume.embedded import backing, listing, view
 from kilonova.volume.embedded.backing import NewBackup
-from kilonova.volume.embedded.faults import invalid_input
 from kilonova.volume.embedded.routes.common import (
     FLAG,
     ID,
@@ -96,8 +95,6 @@ class BackupRoutes:
     def create(self, req: Request) -> dict[str, Any]:
         """Back a volume up, or a snapshot of it."""
         body = req.body["backup"]
-        if truth(body.get("incremental") or False):
-            raise invalid_input("incremental: every backup here is a full one.")
 
         def write(tx: Tx) -> Row:
             given, kept = body["volume_id"], body.get("snapshot_id")
@@ -112,6 +109,7 @@ class BackupRoutes:
                 pairs_of(body.get("metadata")) if req.version >= V(3, 43) else {},
                 truth(body.get("force") or False),
                 kept,
+                truth(body.get("incremental") or False),
             )
             return backing.create_in(tx, req.ctx, self.of, new)
 
@@ -131,13 +129,20 @@ class BackupRoutes:
 
         def read(tx: Tx) -> dict[str, Any]:
             found = listing.page(tx, req, NOUN)
-            return listing.answer(NOUN, found, [view.backup(req, r) for r in found.rows])
+            parents = backups.parents(tx, [r["id"] for r in found.rows])
+            items = [view.backup(req, r, parent=r["id"] in parents) for r in found.rows]
+            return listing.answer(NOUN, found, items)
 
         return self.of.db.read(read)
 
     def show(self, req: Request) -> dict[str, Any]:
         """Show a backup."""
-        return {"backup": view.backup(req, self.of.db.read(lambda tx: self.find(tx, req)))}
+
+        def read(tx: Tx) -> dict[str, Any]:
+            row = self.find(tx, req)
+            return view.backup(req, row, parent=bool(backups.parents(tx, [row["id"]])))
+
+        return {"backup": self.of.db.read(read)}
 
     def update(self, req: Request) -> dict[str, Any]:
         """Change a backup's name, description or metadata."""
@@ -164,6 +169,7 @@ class BackupRoutes:
             row = self.find(tx, req, "backup:delete")
             if row["status"] not in backing.DELETABLE:
                 raise BadRequest("Invalid backup: Backup status must be available or error")
+            backing.check_delete(tx, row)
             backing.delete_in(tx, req.ctx, self.of, row)
 
         self.of.db.write(write)
@@ -201,6 +207,8 @@ class BackupRoutes:
         """Delete a backup whatever its status."""
 
         def write(tx: Tx) -> None:
-            backing.delete_in(tx, req.ctx, self.of, self.find(tx, req, _A + "force_delete"))
+            row = self.find(tx, req, _A + "force_delete")
+            backing.check_delete(tx, row)
+            backing.delete_in(tx, req.ctx, self.of, row)
 
         self.of.db.write(write)

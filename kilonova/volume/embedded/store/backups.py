@@ -1,17 +1,21 @@
 """Rows of backups. Every function works in the caller's transaction."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.db.engine import Row, Tx
+from kilonova.db.portable import among
 from kilonova.db.sql import P, Q, insert
 from kilonova.volume.embedded.faults import missing
 from kilonova.volume.embedded.schema import backup
 
 b = backup
 _FIND = Q(sa.select(b).where(b.c.id == P("id")))
+_OF_VOLUME = Q(sa.select(b).where(b.c.volume_id == P("volume")))
+_PARENTS = Q(sa.select(b.c.parent_id).distinct().where(among(b.c.parent_id, "ids")))
 _ADD = insert(b)
 _DROP = Q(sa.delete(b).where(b.c.id == P("id")))
 
@@ -27,6 +31,16 @@ def get(tx: Tx, backup_id: str) -> Row:
     if row is None:
         raise missing("backup", backup_id)
     return row
+
+
+def of_volume(tx: Tx, volume_id: str) -> list[Row]:
+    """Return every backup of a volume."""
+    return tx.all(_OF_VOLUME, volume=volume_id)
+
+
+def parents(tx: Tx, backup_ids: Iterable[str]) -> set[str]:
+    """Return those that others add to."""
+    return {str(r[0]) for r in tx.all(_PARENTS, ids=json.dumps(list(backup_ids)))}
 
 
 def add(tx: Tx, **values: Any) -> None:
