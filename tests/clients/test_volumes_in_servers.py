@@ -129,3 +129,31 @@ def test_every_way_to_boot_from_a_volume(shell: Shell) -> None:
     ids = " ".join(v["ID"] for v in shell.client.json("volume list"))
     shell.do(f"volume delete {ids}")
     shell.until(lambda: shell.client.json("volume list") == [], "no volume")
+
+
+def test_what_is_done_to_disks_and_consoles(shell: Shell) -> None:
+    """Issue 3's walk where tests/clients/walk.py does not go: in use, reimaged, handed over, looked at."""
+    shell.volume("--size 1", "busy")
+    shell.server("--image tiny-linux --boot-from-volume 1", "on-volume")
+    shell.do("server add volume on-volume busy")
+    shell.is_volume("busy", "in-use")
+    shell.do("server volume set on-volume busy --delete-on-termination")
+    rows = shell.client.json("server volume list on-volume")
+    assert [r["Delete On Termination?"] for r in rows if r["Device"] == "/dev/vdb"] == [True]
+    shell.do("server volume set on-volume busy --preserve-on-termination")
+
+    for kind, scheme in (("novnc", "http"), ("serial", "ws")):
+        shown = shell.client.json(f"console url show --{kind} on-volume")
+        assert shown["type"] == kind and shown["url"].startswith(scheme)
+    shell.do("server rebuild --image tiny-linux --reimage-boot-volume --wait on-volume")
+    assert "volume-backed" in shell.fails("server rescue --image tiny-linux on-volume")
+    shell.do("server remove volume on-volume busy")
+    shell.is_volume("busy", "available")
+    made = shell.client.json("volume transfer request create --name give busy")
+    key = f"--auth-key {made['auth_key']} {made['id']}"
+    assert shell.client.json(f"volume transfer request accept {key}")["name"] == "give"
+    shell.is_volume("busy", "available")
+    root = shell.client.json("server volume list on-volume")[0]["Volume ID"]
+    shell.gone("on-volume")
+    shell.do(f"volume delete busy {root}")
+    shell.until(lambda: shell.client.json("volume list") == [], "no volume")

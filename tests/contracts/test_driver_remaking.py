@@ -82,6 +82,33 @@ def test_rescued_and_back(host: Host, build: g.GuestBuild) -> None:
     assert driver_of(host).forget_aside(build.server_id)
 
 
+@pytest.mark.parametrize(("device", "bus"), [("disk", "virtio"), ("cdrom", "sata")])
+def test_a_stable_rescue(host: Host, build: g.GuestBuild, device: str, bus: str) -> None:
+    """hw_rescue_device: the guest's own disks stay where it knows them, the rescue disk comes last and boots."""
+    own = devices_of(host.build(build))
+    asked = rescued(build)
+    first, *others = asked.disks
+    assert isinstance(first, g.LocalDisk)
+    rescue = first.replace(device_type=device, bus=bus)
+    asked = asked.replace(disks=(*others, rescue))
+    made = remake(host, asked)
+    assert (made[0], devices_of(made)[: len(own)]) == (RUNNING, own)
+    if host.driver.name != "fake":
+        text = host.driver._find(build.server_id).XMLDesc()  # type: ignore[attr-defined]
+        disks = ET.fromstring(text).findall("devices/disk")
+        booted = [d for d in disks if d.find("boot") is not None]
+        assert [(d.get("device"), d.find("alias").get("name")) for d in booted] == [  # type: ignore[union-attr]
+            (device, "ua-disk-rescue")
+        ]
+    made = remake(host, build)
+    assert (made[0], devices_of(made)) == (RUNNING, own)
+    driver_of(host).forget_aside(build.server_id)
+
+
+def devices_of(made: Made) -> list[tuple[str, str]]:
+    return [(d.kind, d.address) for d in made[2]]
+
+
 def test_a_rescue_tells_its_password(host: Host, build: g.GuestBuild) -> None:
     """By a config drive of its own, whether the server has one or not; the server's own stays as it was."""
     first, second = sealed("first-1"), sealed("second-2")

@@ -7,12 +7,12 @@ import sqlalchemy as sa
 
 from kilonova.db.schema.cell import secret
 from kilonova.objects.guest import PowerState
-from kilonova.operations import guest_orders
+from kilonova.operations import accept, guest_orders, server_rescue
 from kilonova.reconcile import cleanups
 from kilonova.virt.fake.disks import sealed
 from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
 from tests.operations.server_ledger import deleted, plus
-from tests.operations.server_world import ServerWorld, saga_of
+from tests.operations.server_world import CONTEXT, ServerWorld, saga_of
 
 KINDS = ("server_rescue", "server_unrescue")
 CASES = [(kind, case) for kind in KINDS for case in points_of(saga_of(kind))]
@@ -71,6 +71,20 @@ def test_disks_of_a_rescued_guest(tmp_path: Path) -> None:
     world.close()
     assert (guest.disks, guest.drives) == (("root", "swap"), {})
     assert (row["vm_state"], guest_orders.system_of(row).rescue) == ("active", None)
+
+
+def test_a_stable_rescue(tmp_path: Path) -> None:
+    """An image with hw_rescue_device: the guest's own disks stay first, the rescue disk comes behind them."""
+    world = ServerWorld(tmp_path, "server_rescue")
+    image = world.image("tools", hw_rescue_device="cdrom", hw_rescue_bus="sata")
+    world.engine().open()
+    found = accept.find_server(world.services, CONTEXT, world.server)
+    operation = server_rescue.start(world.services, CONTEXT, found, image.id, "n3w")
+    assert world.run("cell1", operation) == "done"
+    guest = world.guests.find(world.server)[1]
+    world.close()
+    assert guest.disks == ("root", "swap", "rescue")
+    assert guest.images["rescue"] == image.id
 
 
 def test_a_host_that_goes_down_in_a_rescue(tmp_path: Path) -> None:
