@@ -5,9 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kilonova.db import servers
 from kilonova.objects.guest import Belongings
 from kilonova.operations import belongings, guest_orders
-from tests.operations.cross_cell_world import LIVE, MIGRATE, RESIZE, TwoCells
+from tests.operations.cross_cell_world import LIVE, MIGRATE, RESIZE, UNSHELVE, TwoCells
 from tests.operations.server_world import ServerWorld
 
 PASSWORD, VARIABLES = "posted-and-encrypted", "of-its-firmware"
@@ -77,3 +78,22 @@ def test_a_host_that_is_down_has_nothing_to_give(tmp_path: Path) -> None:
     assert belongings.left_on(world.services, host, world.server) is None
     back()
     world.close()
+
+
+def test_unshelved_in_another_cell(tmp_path: Path) -> None:
+    """What its record kept comes to the host of the other cell, and is in neither record any more."""
+    world = TwoCells(tmp_path, UNSHELVE)
+    kept = Belongings(password=PASSWORD, variables=VARIABLES)
+    system = msgspec.structs.replace(guest_orders.system_of(world.row()), belongings=kept)
+    text = msgspec.json.encode(system).decode()
+    world.databases["cell1"].write(
+        lambda tx: servers.set_columns(tx, world.server, system_metadata=text)
+    )
+    assert world.run(*world.begin()) == "done"
+    host, password, variables = has(world)
+    rows = [r for r in (world.in_cell("cell1"), world.in_cell("cell2")) if r is not None]
+    left = [guest_orders.system_of(r).belongings for r in rows if not r["hidden"]]
+    world.close()
+    assert host.startswith("cell2")
+    assert (password, variables) == (PASSWORD, VARIABLES)
+    assert left == [None]
