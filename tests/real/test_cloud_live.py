@@ -16,9 +16,15 @@ pytestmark = [pytest.mark.real, pytest.mark.skipif(_why is not None, reason=str(
 TICK = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.1 2>/dev/null || sleep 1; done"
 
 
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[RealCloud]:
-    with running_cloud(hosts=2) as (made, _):
+FORMS = [
+    pytest.param((), id="one-process"),
+    pytest.param(("--split",), id="roles", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def cloud(request: pytest.FixtureRequest) -> Iterator[RealCloud]:
+    with running_cloud(hosts=2, options=request.param) as (made, _):
         yield made
 
 
