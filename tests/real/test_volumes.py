@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import guest as g
 from kilonova.objects import volume_orders as v
 from kilonova.objects.order import AnswerState, unpack
+from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
+from tests.contracts.test_driver import EmptyImages, until_done
 from tests.real.disk_site import DiskSite, disk_site
-from tests.real.private_libvirtd import possible
+from tests.real.private_libvirtd import QEMU_ID, possible
 from tests.real.test_libvirt_driver import eventually
 
 pytestmark = [
@@ -33,6 +36,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiskSite]:
             yield site
     except subprocess.CalledProcessError as exc:
         pytest.skip(f"the guest image cannot be built here: {exc}")
+
+
+BLOCKS = (1 << 30) // 512
 
 
 def write(site: DiskSite, serial: str, text: str) -> None:
@@ -159,3 +165,59 @@ def test_boot_from_volume(site: DiskSite) -> None:
     site.order(g.GuestDelete(server_id=second.server_id), "guest_delete")
     site.order(v.VolumeRemove(volume_id=root.serial), "volume_remove")
     assert site.store.files() == ()
+
+
+def test_a_volume_goes_to_another_host_under_its_guest(site: DiskSite) -> None:
+    """The guest writes all the while, sees no other disk, and all that it wrote is in the file of the other host."""
+    server = site.guest().server_id
+    site.answers()
+    disk = site.volume(1)
+    site.attach(server, disk)
+    write(site, disk.serial, "before")
+    name = site.device(disk.serial)
+    site.ssh(
+        f"(n=0; while [ ! -e /tmp/enough ]; do n=$((n+1)); echo $n | dd of=/dev/{name} bs=512 seek=$n"
+        " conv=sync,fsync 2>/dev/null && echo $n >/tmp/last; done; touch /tmp/ended) >/dev/null 2>&1 &"
+    )
+    config = VolumesConfig(site.daemon.root / "second", "host2", QEMU_ID)
+    with closing(QcowVolumes(config, EmptyImages(), lambda *_: None)) as other:
+        until_done(lambda: other.make(v.VolumeMake(volume_id=disk.serial, size_gib=1), quiet))
+        export = export_of(disk)
+        applied = other.apply(v.VolumeExports(host="host2", generation=1, exports=(export,)))
+        there = g.NbdDisk(
+            name="v", host=applied.address, port=0, export=export.name, serial=disk.serial
+        )
+        began = int(site.ssh("cat /tmp/last || echo 0"))
+        site.order(g.GuestAttachDisk(server_id=server, disk=there), "guest_swap_disk")
+        site.order(v.VolumeRemove(volume_id=disk.serial), "volume_remove")
+        ended = int(site.ssh("cat /tmp/last"))
+        eventually(lambda: int(site.ssh("cat /tmp/last")) > ended, "the guest writes no more")
+        site.ssh("touch /tmp/enough")
+        eventually(lambda: site.ssh("ls /tmp/ended || true") != "", "the writer does not end")
+        last = int(site.ssh("cat /tmp/last"))
+        assert site.device(disk.serial) == name and last > ended > began
+        site.detach(server, disk.serial)
+        site.order(g.GuestDelete(server_id=server), "guest_delete")
+        other.apply(v.VolumeExports(host="host2", generation=2))
+        path = site.daemon.root / "second" / "volumes" / f"{disk.serial}.qcow2"
+        every = set(range(1, last + 1))
+        assert last < BLOCKS and _blocks(path, every) == [str(n) for n in sorted(every)]
+        assert until_done(lambda: other.remove(disk.serial, quiet)) is True
+
+
+def _blocks(path: Path, numbers: set[int]) -> list[str]:
+    """Return the texts in blocks of 512 bytes of a volume's file."""
+    raw = path.with_suffix(".raw")
+    words = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(raw)]
+    subprocess.run(words, check=True, capture_output=True)
+    found = []
+    with raw.open("rb") as file:
+        for number in sorted(numbers):
+            file.seek(512 * number)
+            found.append(file.read(512).rstrip(b"\0").decode().strip())
+    raw.unlink()
+    return found
+
+
+def quiet(text: str) -> None:
+    """Nobody watches."""
