@@ -43,6 +43,17 @@ def _descriptors() -> list[str]:
     return [n for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")]
 
 
+@pytest.fixture(autouse=True)
+def databases_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a database server a test leaves none; in a directory they go with it."""
+    yield
+    directory = request.node.funcargs.get("tmp_path")
+    if directory is not None and "KILONOVA_TEST_DATABASE" in os.environ:
+        from tests import databases
+
+        databases.forget(directory)
+
+
 def is_serial(nodeid: str) -> bool:
     """Tell whether a test may run beside no other of its kind."""
     return nodeid.startswith(ONE_AFTER_ANOTHER)
