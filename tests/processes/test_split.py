@@ -379,8 +379,21 @@ def _joined(split: Split, folder: Path, token: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_another_machine_joins(split: Split, tmp_path: Path) -> None:
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Split]:
+    """A deployment of one test's own: a host that came and went would be a finding of every later audit."""
+    with nats_server():
+        (tmp_path / "alone").mkdir()
+        made = Split(tmp_path / "alone" / "state", "--hosts", "1", "--database", "sqlite")
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def test_another_machine_joins(alone: Split, tmp_path: Path) -> None:
     """One line from ``host add``; the token is good once; what it wrote is private and names no database."""
+    split = alone
     assert split.demo.call("POST", "/join/tokens", {"host": "x", "cell": "cell1"}).status == 403
     for bad in ({"host": "a.b", "cell": "cell1"}, {"host": "x", "cell": "cell9"}, {"host": "x"}):
         assert split.admin.call("POST", "/join/tokens", bad).status == 400
