@@ -175,6 +175,8 @@ def take_volumes_back(run: Run) -> None:
     for disk in disks:
         server_volumes.connect(services, str(disk.attachment_id), run.params.host)
     server_volumes.complete_all(services, row)
+    # the first ones, where they are still there
+    cross_cell.drop_attachments_but(run, row, there.target_row(run))
 
 
 def activate(run: Run) -> Output:

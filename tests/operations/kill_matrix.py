@@ -42,7 +42,8 @@ class Away(ServerWorld):
             words = [renamed.get(w, w) for w in key.split(":")]
             out[":".join(words)] = n
         if state == "done":
-            for key, more in (("held:VCPU", 1), ("held:MEMORY_MB", 512), ("held:DISK_GB", 1)):
+            local = 1 - self.shape.made
+            for key, more in (("held:VCPU", 1), ("held:MEMORY_MB", 512), ("held:DISK_GB", local)):
                 out[key] += more
             out |= {"quota:vcpus": 1, "quota:memory_mib": 512}
         return plus(self.before, out)

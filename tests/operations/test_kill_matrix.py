@@ -59,7 +59,7 @@ def test_two_faults(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(20))
+@pytest.mark.parametrize("block", range(5))
 @pytest.mark.parametrize("row", ROWS, ids=_ids)
 def test_two_faults_at_length(row: Row, block: int, tmp_path: Path) -> None:
     """R1b, R8, R11: forty pairs of faults and forty of a fault and a sleep, each time."""

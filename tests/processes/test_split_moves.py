@@ -109,6 +109,7 @@ def _nothing_left(split: Split, movers: list[Mover]) -> None:
     until(lambda: _clean(split), "the audit finds nothing", LONG_S)
 
 
+@pytest.mark.timeout(900)
 def test_kill_each_role_while_servers_move(split: Split) -> None:
     """R2, R3, R6, R8, R9, R11: twenty strikes, one of them a sleep; each server is seen once at every instant."""
     storm = play(split, 1, kills=20, people=3)
