@@ -200,8 +200,10 @@ class Lists:
         shown = sa.select(s) if columns is None else _selecting(tuple(columns), keys)
         statement = shown.where(*where).order_by(*by)
         found, silent = self.ask_cells(lambda tx: tx.select(statement.limit(limit + 1)))
+        where_is: dict[str, str | None] = {}  # read once for all cells: no server is seen in two
+        self._locate(where_is, [r for rows in found.values() for r in rows])
         lists: list[list[Rendered]] = [
-            self._filled(statement, cell, rows, limit + 1) for cell, rows in found.items()
+            self._filled(statement, cell, rows, limit + 1, where_is) for cell, rows in found.items()
         ]
         if filters.deleted is not True:
             lists.append(self._unplaced(filters, keys, start, limit + 1))
@@ -277,24 +279,31 @@ class Lists:
             after = (found[-1]["created_at"], found[-1]["server"])
         return kept[:limit]
 
-    def _filled(self, statement: Any, cell: str, rows: list[Row], wanted: int) -> list[Rendered]:
+    def _filled(
+        self,
+        statement: Any,
+        cell: str,
+        rows: list[Row],
+        wanted: int,
+        where_is: dict[str, str | None],
+    ) -> list[Rendered]:
         """Return the seen ones of a cell's rows; as many as a page takes, if there are so many behind hidden copies."""
         asked = wanted
         while True:
-            seen = self._visible(rows, cell)
+            self._locate(where_is, rows)
+            seen = [r for r in rows if r["deleted"] or where_is.get(r["uuid"]) == cell]
             if len(rows) < asked or len(seen) >= wanted:
                 return seen[:wanted]
             asked *= 2
             more = statement.limit(asked)
             rows = self._asking.one(cell, lambda tx, more=more: tx.select(more))  # type: ignore[misc]
 
-    def _visible(self, rows: list[Row], cell: str) -> list[Rendered]:
-        """Drop rows whose mapping names another cell (a move or an unwind is under way)."""
-        live = [r["uuid"] for r in rows if not r["deleted"]]
-        if not live:
-            return list(rows)
-        where = self._world.ask(lambda tx: mappings.cells_of(tx, live))
-        return [r for r in rows if r["deleted"] or where.get(r["uuid"]) == cell]
+    def _locate(self, where_is: dict[str, str | None], rows: Sequence[Row]) -> None:
+        """Add where the mappings have those servers that are not in it yet (a move or an unwind may be under way)."""
+        new = [r["uuid"] for r in rows if not r["deleted"] and r["uuid"] not in where_is]
+        if new:
+            found = self._world.ask(lambda tx: mappings.cells_of(tx, new))
+            where_is.update((uuid, found.get(uuid)) for uuid in new)
 
     def ask_cells(self, question: Callable[[Tx], Any]) -> tuple[dict[str, Any], list[str]]:
         """Ask every cell at once, each for at most 1 s; return (answers by cell, cells that did not answer)."""
