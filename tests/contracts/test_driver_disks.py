@@ -260,8 +260,8 @@ def test_a_copy_outlives_libvirtd(host: Host, build: g.GuestBuild) -> None:
             host.driver._copies = Copies(Owner(QEMU_ID))  # type: ignore[attr-defined]
         until_done(lambda t=target: _patiently(host, build.server_id, disk.serial, t))
         command = ["qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 0 512M", str(target)]
-        done = subprocess.run(command, check=True, capture_output=True)
-        assert b"failed" not in done.stdout
+        done = subprocess.run(command, capture_output=True)
+        assert done.returncode == 0 and b"failed" not in done.stdout, (restarted, done)
         host.driver.end_copy(build.server_id, target)
 
 

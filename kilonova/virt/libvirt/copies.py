@@ -55,6 +55,10 @@ class Copies:
         if now == target:
             raise Again(POLL_S)
         if mine == target and _worked(domain):
+            if tools.is_written(target):
+                raise Again(
+                    POLL_S
+                )  # libvirt forgets a job a moment before QEMU lets go of its file
             self._forget(server_id, target)
             return
         self._begin(server_id, domain, element, target)
