@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kilonova.bus import answers
 from kilonova.common import memory
+from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.operations.services import Services
 from kilonova.reconcile import (
@@ -101,6 +102,14 @@ class Reconcilers:
         self.found[name] = found
         return found
 
+    def _leads(self) -> bool:
+        """Tell whether this process is the one that reconciles; while no database says so, none is."""
+        try:
+            return self._services.leads()
+        except KilonovaError as exc:
+            log.warning("who reconciles is not known", extra={"why": exc.message})
+            return False
+
     def _loop(self) -> None:
         due = [(time.monotonic() + _spread(every), name, every, run) for name, every, run in JOBS]
         while not self._stop.is_set():
@@ -108,7 +117,7 @@ class Reconcilers:
             at, name, every, run = due[0]
             if self._stop.wait(max(0.0, at - time.monotonic())):
                 return
-            if name in EVERYWHERE or self._services.leads():
+            if name in EVERYWHERE or self._leads():
                 self._pass(name, run)
             due[0] = (time.monotonic() + _spread(every), name, every, run)
 
