@@ -199,14 +199,22 @@ class Lists:
         by = [s.c[n].desc() if desc else s.c[n].asc() for n, desc in keys]
         shown = sa.select(s) if columns is None else _selecting(tuple(columns), keys)
         statement = shown.where(*where).order_by(*by)
+        waiting = self._unplaced(filters, keys, start, limit + 1)
         found, silent = self.ask_cells(lambda tx: tx.select(statement.limit(limit + 1)))
         where_is: dict[str, str | None] = {}  # read once for all cells: no server is seen in two
         self._locate(where_is, [r for rows in found.values() for r in rows])
         lists: list[list[Rendered]] = [
             self._filled(statement, cell, rows, limit + 1, where_is) for cell, rows in found.items()
         ]
-        if filters.deleted is not True:
-            lists.append(self._unplaced(filters, keys, start, limit + 1))
+        # What changed its place between these reads is in none of them so far.
+        seen = {r["uuid"] for rows in lists for r in rows}
+        strays = [r for r in self._strays(statement, found, where_is) if r["uuid"] not in seen]
+        strays.sort(key=lambda r: _rank(r, keys))
+        seen.update(r["uuid"] for r in strays)
+        waiting = _both(waiting, self._unplaced(filters, keys, start, limit + 1))
+        waiting = [r for r in waiting if r["uuid"] not in seen]
+        waiting.sort(key=lambda r: _rank(r, keys))
+        lists += [strays, waiting]
         if silent and partial and down.may_fit(filters):
             lists.append(self._of_silent(silent, filters, keys, start, limit + 1))
         lists = [rows for rows in lists if rows]
@@ -254,6 +262,8 @@ class Lists:
         self, f: Filters, keys: Sequence[tuple[str, bool]], start: Rendered | None, limit: int
     ) -> list[Rendered]:
         """Return the servers that have no cell. In order of creation only as many are rendered as the page takes."""
+        if f.deleted is True:
+            return []
         names = [k for k, _ in keys]
         if names != ["created_at", "uuid"] or keys[0][1] != keys[1][1]:
             found = self._world.read(lambda tx: mappings.unplaced(tx, project_id=f.project_id))
@@ -298,6 +308,25 @@ class Lists:
             more = statement.limit(asked)
             rows = self._asking.one(cell, lambda tx, more=more: tx.select(more))  # type: ignore[misc]
 
+    def _strays(
+        self, statement: Any, found: Mapping[str, list[Row]], where_is: Mapping[str, str | None]
+    ) -> list[Rendered]:
+        """Return what came into a cell after that was read: the mappings, read later, say that it is there."""
+        have = {cell: {r["uuid"] for r in rows} for cell, rows in found.items()}
+        missing: dict[str, set[str]] = {}
+        for cell, rows in found.items():
+            for row in rows:
+                there = where_is.get(row["uuid"])
+                if row["deleted"] or there is None or there == cell:
+                    continue
+                if there in have and row["uuid"] not in have[there]:
+                    missing.setdefault(there, set()).add(row["uuid"])
+        strays: list[Rendered] = []
+        for cell, uuids in missing.items():
+            those = statement.where(s.c.uuid.in_(sorted(uuids)))
+            strays += self._asking.one(cell, lambda tx, those=those: tx.select(those))  # type: ignore[misc]
+        return strays
+
     def _locate(self, where_is: dict[str, str | None], rows: Sequence[Row]) -> None:
         """Add where the mappings have those servers that are not in it yet (a move or an unwind may be under way)."""
         new = [r["uuid"] for r in rows if not r["deleted"] and r["uuid"] not in where_is]
@@ -338,6 +367,11 @@ class Lists:
         found.sort(key=lambda r: _rank(r, keys))
         after = None if start is None else _rank(start, keys)
         return [r for r in found if after is None or after < _rank(r, keys)][:limit]
+
+
+def _both(before: list[Rendered], after: list[Rendered]) -> list[Rendered]:
+    """Return what either read found, once."""
+    return list({r["uuid"]: r for r in (*before, *after)}.values()) if before else after
 
 
 def fits(row: Rendered, f: Filters) -> bool:

@@ -245,7 +245,7 @@ def lists(cells: dict[str, Database]) -> Lists:
     return Lists(cells["global"], {n: cells[n] for n in ("cell1", "cell2")}, render_unplaced)
 
 
-def mapped(cells: dict[str, Database], uuid: str, cell: str) -> None:
+def mapped(cells: dict[str, Database], uuid: str, cell: str | None) -> None:
     def put(tx: Tx) -> None:
         mappings.add(
             tx,
@@ -326,3 +326,48 @@ def test_a_server_that_moves_between_two_reads_is_found(cells: dict[str, Databas
     row = found.find(uuid)
     found.close()
     assert asked and row is not None and row["name"] == "cell2"
+
+
+class Meddled(Lists):
+    """Lists beside which something happens, right after the cells were read."""
+
+    def ask_cells(self, question: Any) -> tuple[dict[str, Any], list[str]]:
+        answers = super().ask_cells(question)
+        self.meddle()
+        return answers
+
+    def meddle(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("way", ["placed", "unplaced", "moved"])
+def test_a_list_has_what_changes_its_place_beside_it(way: str, cells: dict[str, Database]) -> None:
+    """R11: a server that is placed, taken back, or goes to another cell between the reads of a list is in it."""
+    before, after = {"placed": (None, "cell1"), "unplaced": ("cell1", None)}.get(
+        way, ("cell1", "cell2")
+    )
+    uuids = [new_uuid() for _ in range(3)]
+    for n, uuid in enumerate(uuids):
+        if before is not None:
+            cells[before].write(
+                lambda tx, u=uuid, n=n: server(tx, u, created_at=float(n))  # type: ignore[misc]
+            )
+        mapped(cells, uuid, before)
+    mover = uuids[1]
+
+    class Now(Meddled):
+        def meddle(self) -> None:
+            if after is not None:
+                cells[after].write(lambda tx: server(tx, mover, created_at=1.0))
+            cells["global"].write(
+                lambda tx: mappings.place(tx, mover, cell=after, host="h", now=2.0)
+            )
+
+    def rendered(mapping: Any) -> dict[str, Any]:
+        told = {"uuid": mapping["server"], "project_id": "p", "created_at": mapping["created_at"]}
+        return {**told, "updated_at": None, "metadata": "{}", "tags": "[]"}
+
+    found = Now(cells["global"], {n: cells[n] for n in ("cell1", "cell2")}, rendered)
+    page = found.page(Filters(project_id="p"), Order(), 10)
+    found.close()
+    assert sorted(r["uuid"] for r in page.rows) == sorted(uuids)
