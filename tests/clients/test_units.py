@@ -28,4 +28,6 @@ def test_a_unit_starts_its_role(unit: Path, tmp_path: Path) -> None:
 
 
 def test_each_role_has_a_unit() -> None:
-    assert [u.stem for u in UNITS] == ["kilonova-agent", "kilonova-api", "kilonova-conductor"]
+    assert [u.stem for u in UNITS] == [
+        f"kilonova-{r}" for r in ("agent", "api", "conductor", "console")
+    ]
