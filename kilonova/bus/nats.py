@@ -176,9 +176,18 @@ class NatsBus:
 
     def _island(self) -> None:
         try:
-            self._loop.run_until_complete(self._stay_connected())
+            while not self._closed:
+                self._live()
         finally:
             self._loop.close()
+
+    def _live(self) -> None:
+        """Stay connected until the end. What the client's library did not foresee costs a connection, never the bus."""
+        try:
+            self._loop.run_until_complete(self._stay_connected())
+        except Exception:
+            log.exception("the client of the bus failed; it connects anew")
+            time.sleep(FIRST_RETRY_S)
 
     async def _stay_connected(self) -> None:
         retry_s = FIRST_RETRY_S

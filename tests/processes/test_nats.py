@@ -4,8 +4,10 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
 from kilonova.bus.interface import NobodyListens
 from kilonova.bus.nats import Address, NatsBus
@@ -37,6 +39,26 @@ def test_the_server_may_come_last() -> None:
             bus.publish("a", b"x")
             assert box.bodies(1) == [b"x"]
             assert bus.dropped == 1
+        finally:
+            bus.close()
+
+
+def test_a_fault_of_the_library_costs_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw does not end the bus's thread for good. R5."""
+    tried: list[int] = []
+
+    class Failing(Client):
+        async def connect(self, *args: Any, **more: Any) -> None:
+            tried.append(1)
+            if len(tried) == 1:
+                raise LookupError("not foreseen")
+            await super().connect(*args, **more)
+
+    monkeypatch.setattr("kilonova.bus.nats.Client", Failing)
+    with nats_server() as server:
+        bus = NatsBus(Address((server.listen.url,), "one"), workers=1)
+        try:
+            assert bus.connected.wait(GUARD_S) and len(tried) == 2
         finally:
             bus.close()
 

@@ -112,6 +112,7 @@ LOOPS = {
     "saga/engine.py": "saga step",
     "saga/tending.py": "a lease: a database that does not answer stops no other one",
     "bus/delivery.py": "RPC dispatch",
+    "bus/nats.py": "the loop that runs the bus's client library",
     "agent/orders.py": "RPC dispatch",
     "agent/queries.py": "RPC dispatch",
     "agent/workers.py": "RPC dispatch",
