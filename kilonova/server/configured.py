@@ -1,11 +1,14 @@
 """From kilonova.toml to what a role starts with: its plan, its connection to the bus."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kilonova.bus.nats import Address, NatsBus
 from kilonova.common.config import Settings
 from kilonova.common.deployment import Tables, needed
 from kilonova.server.plan import JoinPlan, Plan
+
+if TYPE_CHECKING:
+    from kilonova.bus.nats import NatsBus
 
 
 def plan_of(path: Path, role: str, settings: Settings, tables: Tables) -> Plan:
@@ -41,7 +44,9 @@ def path_of(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def connect(tables: Tables, name: str, credentials: Path | None = None) -> NatsBus:
+def connect(tables: Tables, name: str, credentials: Path | None = None) -> "NatsBus":
     """Connect to the bus, now or once it is there. name: of the client; a host's own inbox is named after it."""
+    from kilonova.bus.nats import Address, NatsBus  # an extra: a cloud in one process goes without
+
     own = credentials or path_of(tables.bus.credentials)
     return NatsBus(Address(tables.bus.url, name, own, path_of(tables.bus.ca)))

@@ -3,10 +3,10 @@
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kilonova.bus.interface import Bus, NobodyListens
-from kilonova.bus.nats import NatsBus
 from kilonova.common import memory
 from kilonova.common.deployment import Tables
 from kilonova.common.errors import Conflict, Forbidden, Unavailable
@@ -21,6 +21,9 @@ from kilonova.server.configured import connect
 from kilonova.server.plan import Plan
 from kilonova.virt.consoles import ConsoleDriver
 from kilonova.virt.driver import Driver
+
+if TYPE_CHECKING:
+    from kilonova.bus.nats import NatsBus
 
 NOVNC = (Path("/usr/share/novnc"), Path("/var/cache/kilonova/novnc"))
 """Debian's package, installed by somebody, or unpacked by tools/install."""
