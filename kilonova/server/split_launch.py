@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import importlib.util
 import re
 import signal
 import socket
@@ -24,11 +25,16 @@ READY_S = 180.0
 
 @contextlib.contextmanager
 def running(asked: Asked, step: Callable[[str], None]) -> Iterator[dict[str, str]]:
-    """Run it in the block, which gets the first projects' ids. Raises StartFailed when it does not answer in time.
+    """Run it in the block, which gets the first projects' ids.
 
-    step: told what is done.
+    step: told what is done. Raises StartFailed when it does not answer in time, or needs what is not installed.
     """
     environment_is_ours()
+    if importlib.util.find_spec("nats") is None:
+        raise StartFailed(
+            "Several processes need the client of the bus, which is not installed here. "
+            "In the project: .venv/bin/pip install -e '.[nats,postgresql]', then the same again."
+        )
     layout = Layout(asked)
     layout.write()
     logs = asked.directory / "logs"

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 EXTRAS = ("nats", "psycopg", "pymysql", "oslo_messaging", "openstack", "eventlet", "pytest")
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r}))"
@@ -26,6 +27,16 @@ def test_a_simulated_cloud_starts_without_extras() -> None:
         said = process.stderr.read()
     assert line, said
     assert json.loads(line)["pid"] == process.pid
+
+
+def test_several_processes_say_what_they_need(tmp_path: Path) -> None:
+    """They were started, ended at once, and `up` said after three minutes that nobody answers."""
+    run = f"{WITHOUT}; from kilonova.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    options = ("--split", "--driver", "fake", "--port", "0", "--state-dir", str(tmp_path / "s"))
+    done = subprocess.run(
+        [sys.executable, "-c", run, "up", *options], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0 and "pip install" in done.stderr
 
 
 def test_what_real_guests_need_is_there_without_extras() -> None:
