@@ -211,7 +211,8 @@ class Lists:
         strays = [r for r in self._strays(statement, found, where_is) if r["uuid"] not in seen]
         strays.sort(key=lambda r: _rank(r, keys))
         seen.update(r["uuid"] for r in strays)
-        waiting = _both(waiting, self._unplaced(filters, keys, start, limit + 1))
+        if None in where_is.values():  # taken out of its cell since: an unwind
+            waiting = _both(waiting, self._unplaced(filters, keys, start, limit + 1))
         waiting = [r for r in waiting if r["uuid"] not in seen]
         waiting.sort(key=lambda r: _rank(r, keys))
         lists += [strays, waiting]
