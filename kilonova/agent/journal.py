@@ -89,10 +89,8 @@ class Journal:
 
         host: who of those that share a file this is. The file is its owner's to close.
         """
-        self._own = None if path is None or isinstance(path, JournalFile) else path
-        file = JournalFile(self._own, full=full) if self._own is not None else path
-        assert file is None or isinstance(file, JournalFile)  # noqa: S101 - for the type checker
-        self._file = file
+        self._own = JournalFile(path, full=full) if isinstance(path, Path) else None
+        file = path if isinstance(path, JournalFile) else self._own
         self._lock = threading.Lock() if file is None else file.lock
         self._prefix = f"{host}/" if host else ""
         self._servers: dict[str, _Server] = {}
@@ -222,8 +220,8 @@ class Journal:
         """Close the file, if it is this host's own. Safe to repeat."""
         with self._lock:
             self._conn = None
-        if self._own is not None and self._file is not None:
-            self._file.close()
+        if self._own is not None:
+            self._own.close()
 
     # -- the file
 

@@ -212,8 +212,8 @@ class Lists:
         strays.sort(key=lambda r: _rank(r, keys))
         seen.update(r["uuid"] for r in strays)
         if None in where_is.values():  # taken out of its cell since: an unwind
-            waiting = _both(waiting, self._unplaced(filters, keys, start, limit + 1))
-        waiting = [r for r in waiting if r["uuid"] not in seen]
+            waiting += self._unplaced(filters, keys, start, limit + 1)
+        waiting = [r for r in {r["uuid"]: r for r in waiting}.values() if r["uuid"] not in seen]
         waiting.sort(key=lambda r: _rank(r, keys))
         lists += [strays, waiting]
         if silent and partial and down.may_fit(filters):
@@ -368,11 +368,6 @@ class Lists:
         found.sort(key=lambda r: _rank(r, keys))
         after = None if start is None else _rank(start, keys)
         return [r for r in found if after is None or after < _rank(r, keys)][:limit]
-
-
-def _both(before: list[Rendered], after: list[Rendered]) -> list[Rendered]:
-    """Return what either read found, once."""
-    return list({r["uuid"]: r for r in (*before, *after)}.values()) if before else after
 
 
 def fits(row: Rendered, f: Filters) -> bool:

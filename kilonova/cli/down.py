@@ -15,7 +15,7 @@ from pathlib import Path
 from kilonova.cli import output
 from kilonova.cli.client import wait_for
 from kilonova.cli.common import Failed, common_options
-from kilonova.server import launch, state
+from kilonova.server import helper_beside, state
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def _helper_answers(directory: Path) -> bool:
     """Tell whether somebody serves as root helper of a state directory."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.connect(str(launch.helper_socket(directory)))
+            probe.connect(str(helper_beside.helper_socket(directory)))
         except OSError:
             return False
     return True
@@ -132,7 +132,7 @@ def _clean_host(directory: Path, made: state.Deployment | None, *, purge: bool) 
     from kilonova.agent.helper.verbs import purge as everything
 
     left: list[str] = []
-    first = launch.helper_settings(directory)
+    first = helper_beside.helper_settings(directory)
     before = [int(p.name[-1]) for p in directory.glob("host-[2-9]")]  # of a start with more hosts
     for number in range(max(made.hosts, *before, 1), 0, -1):
         settings = first if number == 1 else machine.settings_of(first, number)

@@ -10,7 +10,7 @@ from kilonova.cli import output
 from kilonova.cli.client import Client, connect, wait_for
 from kilonova.cli.common import Failed, common_options
 from kilonova.cli.status import STATUS
-from kilonova.server import ground, launch, state
+from kilonova.server import ground, helper_beside, state
 
 NAME = "hello"
 _COMPUTE, _NETWORK = "/compute/v2.1", "/network/v2.0"
@@ -262,7 +262,7 @@ def host_changes(directory: Path) -> list[str]:
     from kilonova.agent.helper import names
     from kilonova.agent.helper.settings import Settings
 
-    settings: Settings = launch.helper_settings(directory)
+    settings: Settings = helper_beside.helper_settings(directory)
     tag = settings.tag
     before = settings.noted("ip_forward")
     packages = Path("/var/lib/kilonova-installed-packages")

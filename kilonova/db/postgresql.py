@@ -114,9 +114,8 @@ class PostgresqlSession:
         self._prepared: dict[int, tuple[bytes, Text]] = {}
         self._shapes: dict[bytes, _Shape] = {}
         self._waiting: list[_Send] = []
-        self._fresh: dict[
-            int, int
-        ] = {}  # place among those that wait -> id of the text that is prepared there
+        # Place among those that wait -> id of the text that is prepared there.
+        self._fresh: dict[int, int] = {}
         self._begins = False  # the first of those that wait is BEGIN
         self._leaving = False  # a ROLLBACK was sent, its answer is not read yet
         self._conn = pq.PGconn.connect(info.encode())

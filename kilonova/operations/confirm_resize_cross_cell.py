@@ -10,7 +10,6 @@
 A guest that runs is never touched, whatever goes wrong here (CC-10.8).
 """
 
-from kilonova.cells import move
 from kilonova.common.context import Context
 from kilonova.db import actions, mappings, migrations, servers
 from kilonova.db.engine import Row, Tx
@@ -19,6 +18,7 @@ from kilonova.objects.guest import GuestDelete, PowerState
 from kilonova.objects.order import Answer, Order
 from kilonova.objects.server import CrossCellParams, RequestedServer
 from kilonova.operations import accept, cleanup, cross_cell, guest_orders, states
+from kilonova.operations import cross_cell_places as there
 from kilonova.operations.accept import Found
 from kilonova.operations.services import Services
 from kilonova.placement import allocations
@@ -66,13 +66,6 @@ def let_go(run: Run) -> Output:
         cross_cell.event(tx, run, "compute_confirm_snapshot_based_resize_at_source", host)
 
     cross_cell.in_cell(run, run.params.target_cell, put)
-    return {}
-
-
-def erase(run: Run) -> Output:
-    """Take every record of the server out of the source cell (CC-10.3)."""
-    cell = run.params.source_cell
-    cross_cell.in_cell(run, cell, lambda tx: move.remove(tx, run.resource))
     return {}
 
 
@@ -144,7 +137,7 @@ SAGA = register(
                 park_outside=cleanup.park,
             ),
             Step("bindings", let_go, NO_UNDO, 60.0),
-            Step("source", erase, NO_UNDO, 60.0),
+            Step("source", there.erase_source, NO_UNDO, 60.0),  # CC-10.3
             Step("claim", nothing, NO_UNDO, 60.0, record=settle_claims),
             Step("finish", finish, NO_UNDO, 60.0),
         ),
@@ -159,6 +152,4 @@ def start(services: Services, ctx: Context, found: Found, migration: Row) -> str
     accept.startable(found, states.TRANSITIONS[KIND])
     cross_cell.check_up(services, migration["source_host"])
     params = cross_cell.params_of(services, found, migration)
-    return cross_cell.take(
-        services, ctx, cross_cell.Wanted(SAGA, found, params, cross_cell.nothing_more)
-    )
+    return cross_cell.take(services, ctx, cross_cell.Wanted(SAGA, found, params))

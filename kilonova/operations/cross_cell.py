@@ -121,6 +121,10 @@ def drop_made(run: Run, item: str, disks: list[DiskRequest], *, unnamed: bool = 
 # -- the accept
 
 
+def _nothing_more(tx: Tx) -> None:
+    """Nothing else is written when it is accepted."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """An operation that is to be accepted. world(tx): written in the accepting transaction, may refuse.
@@ -131,7 +135,7 @@ class Wanted:
     saga: Saga
     found: Found
     params: Mapping[str, Any]
-    world: Callable[[Tx], None]
+    world: Callable[[Tx], None] = _nothing_more
 
 
 def take(services: Services, ctx: Context, wanted: Wanted) -> str:
@@ -318,10 +322,6 @@ def params_of(services: Services, found: Found, migration: Row) -> dict[str, Any
         "source_cell": services.hosts.cell_of(migration["source_host"]),
         "target_cell": found.mapping["cell"],
     }
-
-
-def nothing_more(tx: Tx) -> None:
-    """Nothing else is written when it is accepted."""
 
 
 def without_old_state(row: Row) -> str:

@@ -39,9 +39,7 @@ class SystemMetadata(msgspec.Struct):
     old_vm_state: str | None = None
     shelved_image: str | None = None  # what keeps the root disk of a shelved server
     rescue: ImageRecord | None = None  # what a rescued server is booted from
-    belongings: Belongings | None = (
-        None  # of a shelved server: what it left on its host besides disks
-    )
+    belongings: Belongings | None = None  # what a shelved server left on its host besides disks
 
 
 def order(

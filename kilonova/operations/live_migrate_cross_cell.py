@@ -319,6 +319,4 @@ def start(
         return None
     live.check_hosts(services, found.id, row["host"], host)
     more = {**asked, **there.same_size(flavor, cell, target)}
-    return cross_cell.take(
-        services, ctx, cross_cell.Wanted(SAGA, found, more, cross_cell.nothing_more)
-    )
+    return cross_cell.take(services, ctx, cross_cell.Wanted(SAGA, found, more))

@@ -383,6 +383,4 @@ def start(services: Services, ctx: Context, found: Found, migration: Row) -> str
     cross_cell.check_up(services, migration["source_host"])
     cross_cell.check_up(services, row["host"])
     params = cross_cell.params_of(services, found, migration)
-    return cross_cell.take(
-        services, ctx, cross_cell.Wanted(SAGA, found, params, cross_cell.nothing_more)
-    )
+    return cross_cell.take(services, ctx, cross_cell.Wanted(SAGA, found, params))

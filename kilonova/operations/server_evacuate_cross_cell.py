@@ -200,6 +200,4 @@ def start(
     if target is None or target == cell:
         return None
     more = {**asked, **there.same_size(flavor, cell, target)}
-    return cross_cell.take(
-        services, ctx, cross_cell.Wanted(SAGA, found, more, cross_cell.nothing_more)
-    )
+    return cross_cell.take(services, ctx, cross_cell.Wanted(SAGA, found, more))

@@ -241,6 +241,4 @@ def start(
         return None
     more = {**asked, "source_cell": cell, "target_cell": target}
     more["old_flavor"] = resizing.flavor_of(row["flavor"])
-    return cross_cell.take(
-        services, ctx, cross_cell.Wanted(SAGA, found, more, cross_cell.nothing_more)
-    )
+    return cross_cell.take(services, ctx, cross_cell.Wanted(SAGA, found, more))

@@ -8,7 +8,7 @@ release  the attachment ends; the record has no such disk
 import msgspec
 
 from kilonova.common.context import Context
-from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound
+from kilonova.common.errors import BadRequest, KilonovaError, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db import servers
 from kilonova.db.engine import Tx
@@ -34,30 +34,18 @@ def start(services: Services, ctx: Context, found: Found, volume_id: str) -> str
     server's state or lock.
     """
     services.volumes.get(ctx, volume_id)
-    disk = None
-    if found.row is not None:
-        disk = server_disks.find_volume(server_disks.read(found.row), volume_id)
-    if disk is None:
-        raise NotFound(f"Instance {found.id} is not attached to volume {volume_id}")
+    disk = volume_ops.disk_of(found, volume_id)
     if server_disks.is_root(disk):
         raise BadRequest("Cannot detach a root device volume")
     check_lock(ctx, found)
     row = volume_ops.check_state(found, states.TRANSITIONS[KIND])
     has_host = row["host"] is not None
     volume_ops.check_host(services, row)
-    _check_settled(disk)
+    volume_ops.check_settled(disk)
     if has_host:
-        _begin(services, volume_id, found.id)
+        volume_ops.begin_detaching(services, volume_id, found.id)
     operation = new_uuid()
-
-    def mark(disks: list[DiskRequest]) -> tuple[list[DiskRequest], DiskRequest]:
-        mine = server_disks.find_volume(disks, volume_id)
-        if mine is None:
-            raise NotFound(f"Instance {found.id} is not attached to volume {volume_id}")
-        _check_settled(mine)
-        mine = mine.replace(state="detaching")
-        return [mine if d.id == mine.id and d.volume_id == volume_id else d for d in disks], mine
-
+    mark = volume_ops.marked(found, volume_id, "detaching")
     try:
         volume_ops.accept(services, ctx, SAGA, found, volume_ops.Accepted(operation, mark))
     except KilonovaError:
@@ -65,21 +53,6 @@ def start(services: Services, ctx: Context, found: Found, volume_id: str) -> str
             services.volumes.roll_detaching(volume_id, found.id)
         raise
     return operation
-
-
-def _check_settled(disk: DiskRequest) -> None:
-    if disk.state:
-        raise BadRequest(
-            f"Invalid volume: Volume {disk.volume_id} status must be in-use, "
-            f"but current status is: {disk.state}."
-        )
-
-
-def _begin(services: Services, volume_id: str, server_id: str) -> None:
-    try:
-        services.volumes.begin_detaching(volume_id, server_id)
-    except Conflict as exc:
-        raise BadRequest(f"Invalid input received: {exc.message}") from exc
 
 
 def _others_detach(services: Services, found: Found, volume_id: str) -> bool:

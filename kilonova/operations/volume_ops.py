@@ -5,13 +5,13 @@ of their epochs (Saga.in_turn). The disk stands in the server's record from acce
 twice; the row's epoch follows when the operation begins.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from kilonova.common.context import Context
-from kilonova.common.errors import Conflict
+from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db import actions, mappings, servers
 from kilonova.db.engine import Row, Tx
@@ -56,6 +56,48 @@ def check_host(services: Services, row: Row) -> None:
     """Refuse what only a host could do that is down. source: Nova, ServiceUnavailable of a detach, a 409."""
     if row["host"] is not None and services.host_is_down(row["host"]):
         raise Conflict("Service is unavailable at this time.", host=row["host"])
+
+
+def marked(found: Found, volume_id: str, state: str) -> Change:
+    """Return the change that has a volume's disk show ``state``. It raises NotFound, and BadRequest: it is busy."""
+
+    def mark(disks: list[DiskRequest]) -> tuple[list[DiskRequest], DiskRequest]:
+        mine = _find_disk(found, disks, volume_id)
+        check_settled(mine)
+        mine = mine.replace(state=state)
+        return [mine if d.volume_id == volume_id else d for d in disks], mine
+
+    return mark
+
+
+def disk_of(found: Found, volume_id: str) -> DiskRequest:
+    """Return a volume's disk as it stands in the server's record. NotFound: it has no such one."""
+    disks = [] if found.row is None else server_disks.read(found.row)
+    return _find_disk(found, disks, volume_id)
+
+
+def _find_disk(found: Found, disks: Sequence[DiskRequest], volume_id: str) -> DiskRequest:
+    disk = server_disks.find_volume(disks, volume_id)
+    if disk is None:
+        raise NotFound(f"Instance {found.id} is not attached to volume {volume_id}")
+    return disk
+
+
+def check_settled(disk: DiskRequest) -> None:
+    """Raise BadRequest while something is done to a disk."""
+    if disk.state:
+        raise BadRequest(
+            f"Invalid volume: Volume {disk.volume_id} status must be in-use, "
+            f"but current status is: {disk.state}."
+        )
+
+
+def begin_detaching(services: Services, volume_id: str, server_id: str) -> None:
+    """Show a volume as detaching. BadRequest unless it is in use."""
+    try:
+        services.volumes.begin_detaching(volume_id, server_id)
+    except Conflict as exc:
+        raise BadRequest(f"Invalid input received: {exc.message}") from exc
 
 
 def accept(
@@ -123,18 +165,17 @@ def _accept_in_cell(
 def _params(
     found: Found, row: Row, action: str, disk: DiskRequest, to: tuple[str, str] | None
 ) -> AttachParams:
-    params = AttachParams(
-        server_id=found.id,
-        project_id=found.mapping["project_id"],
-        action=action,
-        previous_vm_state=row["vm_state"],
-        host=row["host"],
-        disk=disk,
-    )
+    of: dict[str, Any] = {
+        "server_id": found.id,
+        "project_id": found.mapping["project_id"],
+        "action": action,
+        "previous_vm_state": row["vm_state"],
+        "host": row["host"],
+        "disk": disk,
+    }
     if to is None:
-        return params
-    kept = {f: getattr(params, f) for f in params.__struct_fields__}
-    return SwapParams(**kept, new_volume_id=to[0], new_attachment_id=to[1])
+        return AttachParams(**of)
+    return SwapParams(**of, new_volume_id=to[0], new_attachment_id=to[1])
 
 
 def no_host(params: AttachParams, outputs: Any) -> bool:

@@ -21,7 +21,7 @@ from kilonova.objects.guest import GuestAttachDisk
 from kilonova.objects.order import Answer, Direction, Order
 from kilonova.objects.server import DiskRequest, SwapParams
 from kilonova.objects.volume import Volume
-from kilonova.operations import guest_orders, server_disks, server_volumes, states, volume_ops
+from kilonova.operations import guest_orders, server_volumes, states, volume_ops
 from kilonova.operations.accept import Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -49,32 +49,20 @@ def start(services: Services, ctx: Context, found: Found, old: Volume, new: Volu
     NotFound: the server does not have the old volume. BadRequest: the new one cannot take its place. Conflict: the
     server's state or lock.
     """
-    disk = None
-    if found.row is not None:
-        disk = server_disks.find_volume(server_disks.read(found.row), old.id)
-    if disk is None:
-        raise NotFound(f"Instance {found.id} is not attached to volume {old.id}")
+    disk = volume_ops.disk_of(found, old.id)
     check_lock(ctx, found)
     row = volume_ops.check_state(found, states.TRANSITIONS[KIND])
     volume_ops.check_host(services, row)
     _check_volumes(old, new)
-    _check_settled(disk)
+    volume_ops.check_settled(disk)
     operation = new_uuid()
     key = (operation, ITEM)
-    begin_detaching(services, old.id, found.id)
+    volume_ops.begin_detaching(services, old.id, found.id)
     try:
         attachment = services.volumes.ensure_attachment(
             key, volume_id=new.id, server_id=found.id, mode=disk.mode
         )
-
-        def mark(disks: list[DiskRequest]) -> tuple[list[DiskRequest], DiskRequest]:
-            mine = server_disks.find_volume(disks, old.id)
-            if mine is None:
-                raise NotFound(f"Instance {found.id} is not attached to volume {old.id}")
-            _check_settled(mine)
-            mine = mine.replace(state="swapping")
-            return [mine if d.volume_id == old.id else d for d in disks], mine
-
+        mark = volume_ops.marked(found, old.id, "swapping")
         accepted = volume_ops.Accepted(operation, mark, (new.id, attachment.id))
         volume_ops.accept(services, ctx, SAGA, found, accepted)
     except KilonovaError:
@@ -95,26 +83,10 @@ def _check_volumes(old: Volume, new: Volume) -> None:
         )
 
 
-def _check_settled(disk: DiskRequest) -> None:
-    if disk.state:
-        raise BadRequest(
-            f"Invalid volume: Volume {disk.volume_id} status must be in-use, "
-            f"but current status is: {disk.state}."
-        )
-
-
-def begin_detaching(services: Services, volume_id: str, server_id: str) -> None:
-    """Show the old volume as detaching. BadRequest unless it is in use."""
-    try:
-        services.volumes.begin_detaching(volume_id, server_id)
-    except Conflict as exc:
-        raise BadRequest(f"Invalid input received: {exc.message}") from exc
-
-
 def begin(run: Run) -> Output:
     """The old volume shows as detaching, and the new one is reserved, once more: the same attachment."""
     services: Services = run.services
-    begin_detaching(services, str(run.params.disk.volume_id), run.resource)
+    volume_ops.begin_detaching(services, str(run.params.disk.volume_id), run.resource)
     services.volumes.ensure_attachment(
         (run.operation, ITEM),
         volume_id=run.params.new_volume_id,

@@ -23,9 +23,8 @@ from kilonova.common.config import Settings
 from kilonova.common.errors import KilonovaError
 from kilonova.server import helper_beside, kvm, privileges, state
 from kilonova.server.ground import StartFailed
-from kilonova.server.helper_beside import helper_settings, helper_socket
+from kilonova.server.helper_beside import helper_socket
 
-__all__ = ["helper_settings", "helper_socket"]  # the command line asks here
 _OPEN_FILES = 4096
 _LOG_LIMIT_BYTES = 64 << 20
 

@@ -55,10 +55,8 @@ class Copies:
         if now == target:
             raise Again(POLL_S)
         if mine == target and _worked(domain):
-            if tools.is_written(target):
-                raise Again(
-                    POLL_S
-                )  # libvirt forgets a job a moment before QEMU lets go of its file
+            if tools.is_written(target):  # libvirt forgets a job before QEMU lets go of its file
+                raise Again(POLL_S)
             self._forget(server_id, target)
             return
         self._begin(server_id, domain, element, target)

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -60,24 +61,16 @@ class Tools:
         One that is there and that nobody is making is made anew. A failed or aborted one leaves nothing. QEMU's own
         locks keep writers of ``source`` away meanwhile.
         """
-        raw = source_format == "raw"
-        with self._lock:
-            job = self._jobs.get(target)
-            if job is None:
-                target.unlink(missing_ok=True)
-                size = source.stat().st_size if raw else virtual_size(source)
-                words = (
-                    "convert",
-                    "-f",
-                    source_format,
-                    "-O",
-                    target_format,
-                    "--",
-                    str(source),
-                    str(target),
-                )
-                job = self._jobs[target] = self._start(source, target, size, words)
-        self._go_on(target, job, progress)
+        formats = ("-f", source_format, "-O", target_format)
+
+        def begin() -> _Job:
+            target.unlink(missing_ok=True)
+            raw = source_format == "raw"
+            size = source.stat().st_size if raw else virtual_size(source)
+            words = ("convert", *formats, "--", str(source), str(target))
+            return self._start(source, target, size, words)
+
+        self._go_on(target, begin, progress)
 
     def fetch(self, source: NbdConnection, size: int, target: Path, progress: Progress) -> None:
         """Make ``target``, qcow2, of what another host exports; as ``convert``. size: its bytes at most."""
@@ -86,24 +79,29 @@ class Tools:
             server = {"type": "unix", "path": source.host}
         node = {"driver": "nbd", "server": server, "export": source.export}
         name = "json:" + json.dumps({"driver": "raw", "file": node})
-        with self._lock:
-            job = self._jobs.get(target)
-            if job is None:
-                target.unlink(missing_ok=True)
-                words = ("convert", "-O", "qcow2", "--", name, str(target))
-                job = self._jobs[target] = self._start(target, target, size, words)
-        self._go_on(target, job, progress)
+
+        def begin() -> _Job:
+            target.unlink(missing_ok=True)
+            words = ("convert", "-O", "qcow2", "--", name, str(target))
+            return self._start(target, target, size, words)
+
+        self._go_on(target, begin, progress)
 
     def rebase(self, path: Path, source: Path, below: Path, progress: Progress) -> None:
         """Keep in ``path``, which has ``source`` below it, what is not as in ``below``; Again while it works."""
-        with self._lock:
-            job = self._jobs.get(path)
-            if job is None:
-                words = ("rebase", "-f", "qcow2", "-F", "qcow2", "-b", str(below), "--", str(path))
-                job = self._jobs[path] = self._start(source, path, virtual_size(source), words)
-        self._go_on(path, job, progress)
 
-    def _go_on(self, target: Path, job: _Job, progress: Progress) -> None:
+        def begin() -> _Job:
+            words = ("rebase", "-f", "qcow2", "-F", "qcow2", "-b", str(below), "--", str(path))
+            return self._start(source, path, virtual_size(source), words)
+
+        self._go_on(path, begin, progress)
+
+    def _go_on(self, target: Path, begin: Callable[[], _Job], progress: Progress) -> None:
+        """Look at what makes a file, begun now if nothing does."""
+        with self._lock:
+            job = self._jobs.get(target)
+            if job is None:
+                job = self._jobs[target] = begin()
         try:
             progress("copying the disk")
         except Aborted:

@@ -205,34 +205,27 @@ class QcowVolumes:
         path = self._there("volume" if kept is None else "snapshot", kept or upload.volume_id)
         copied, sent = self._upload_parts(upload)
         with self._giving_up(copied, sent):
-            if upload.base:
-                self._send_difference(upload, path, copy, progress)
-            elif kept is not None or (copy is None and not self._exported(upload.volume_id)):
-                self.tools.convert(path, sent, progress, target_format=upload.disk_format)
-            else:
+            source = path
+            if kept is None and (copy is not None or self._exported(upload.volume_id)):
                 if copied not in self._copied:
                     self._copy_volume(upload.volume_id, copied, progress, copy)
                     self._copied.add(copied)
-                self.tools.convert(copied, sent, progress, target_format=upload.disk_format)
-            if not upload.base:
-                self._send(upload.url, sent, progress)
+                source = copied
+            if upload.base:
+                self._difference(upload, source, sent, progress)
+            else:
+                self.tools.convert(source, sent, progress, target_format=upload.disk_format)
+            self._send(upload.url, sent, progress)
             size, virtual = sent.stat().st_size, tools.virtual_size(path)
         self.forget_upload(upload)
         return VolumeUploaded(size=size, virtual_size=virtual)
 
-    def _send_difference(
-        self, upload: VolumeUpload, path: Path, copy: Copy | None, progress: Progress
+    def _difference(
+        self, upload: VolumeUpload, path: Path, target: Path, progress: Progress
     ) -> None:
-        """Send what is not as in the backups below."""
-        copied, sent = self._upload_parts(upload)
-        if upload.snapshot_id is None and (copy is not None or self._exported(upload.volume_id)):
-            if copied not in self._copied:
-                self._copy_volume(upload.volume_id, copied, progress, copy)
-                self._copied.add(copied)
-            path = copied
+        """Make ``target`` of what is not as in the backups below."""
         below = layers.stack(self._images, upload.base, self._layer(upload.image_id), progress)
-        layers.difference(self.tools, path, below, sent, progress)
-        self._send(upload.url, sent, progress)
+        layers.difference(self.tools, path, below, target, progress)
 
     def forget_upload(self, upload: VolumeUpload) -> None:
         """Remove the copies."""

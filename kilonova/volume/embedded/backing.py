@@ -16,7 +16,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
-from kilonova.volume.embedded.faults import invalid_input, invalid_snapshot, invalid_volume
+from kilonova.volume.embedded.faults import invalid_snapshot, invalid_volume
 from kilonova.volume.embedded.neighbours import Images
 from kilonova.volume.embedded.operations import (
     asking,
@@ -213,10 +213,7 @@ def restore_in(
     tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, volume_id: str | None, name: str
 ) -> Row:
     """Accept a restore into a volume, or into a new one. Returns the volume's row."""
-    if row["status"] != "available":
-        raise invalid_input(
-            f"Invalid backup: Backup status must be available, not {row['status']}."
-        )
+    backups.check_usable(row)
     now = of.clock.now()
     if volume_id is None:
         volume = _new_volume(tx, ctx, of, row, name)

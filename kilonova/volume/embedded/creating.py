@@ -173,10 +173,7 @@ def _backup(tx: Tx, new: NewVolume) -> Row | None:
     row = backups.find(tx, new.backup_id)
     if row is None or row["project_id"] != new.project_id:
         raise NotFound(f"Backup {new.backup_id} could not be found.")
-    if row["status"] != "available":
-        raise invalid_input(
-            f"Invalid backup: Backup status must be available, not {row['status']}."
-        )
+    backups.check_usable(row)
     return row
 
 

@@ -25,7 +25,7 @@ from kilonova.objects.volume_orders import (
     VolumeExport,
     VolumeExports,
 )
-from kilonova.volume.embedded.schema import attachment, export_host, volume
+from kilonova.volume.embedded.schema import TARGET, attachment, export_host, volume
 
 log = get_logger(__name__)
 RESEND_EVERY_S = 5.0
@@ -63,7 +63,7 @@ _EXPORTS = Q(
 
 def _data_of(row: Row) -> str:
     """Return the volume by whose id the host knows the data."""
-    return str((row["migration_status"] or "").partition("target:")[2] or row["volume_id"])
+    return str((row["migration_status"] or "").partition(TARGET)[2] or row["volume_id"])
 
 
 def new_name() -> str:

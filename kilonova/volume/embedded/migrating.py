@@ -10,6 +10,7 @@ from kilonova.objects.volume_params import VolumeParams
 from kilonova.volume.embedded import attaching, placing
 from kilonova.volume.embedded.faults import invalid_volume
 from kilonova.volume.embedded.operations import asking, volume_migrate
+from kilonova.volume.embedded.schema import TARGET
 from kilonova.volume.embedded.store import attachments, snapshots, volumes
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def complete(tx: Tx, of: "EmbeddedVolumes", old: Row, new: Row | None, *, error:
     Conflict: the migration was given up, or is no such one. source: Cinder, os-migrate_volume_completion.
     """
     now = of.clock.now()
-    if new is None or new["migration_status"] != f"{volumes.TARGET}{old['id']}":
+    if new is None or new["migration_status"] != f"{TARGET}{old['id']}":
         if new is None and (error or old["migration_status"] in ("completing", "success")):
             return str(old["id"])  # said before
         raise Conflict(f"Volume {old['id']} does not migrate to that volume.")

@@ -30,6 +30,8 @@ def _standard() -> list[Column[Any]]:
     ]
 
 
+TARGET = "target:"
+"""Begins a volume's migration_status: it is what another one becomes, and no volume of its own yet."""
 volume = Table(
     "volume",
     metadata,
@@ -60,6 +62,8 @@ volume = Table(
     Index("volume_host", "host"),
     Index("volume_key", "operation", "item"),
 )
+OF_ITS_OWN = sa.func.coalesce(volume.c.migration_status, "").not_like(f"{TARGET}%")
+"""Of what is no target: what lists show and quotas count."""
 attachment = Table(
     "attachment",
     metadata,

@@ -36,6 +36,7 @@ from kilonova.saga.definition import (
 from kilonova.volume.embedded import attaching, cleanups, placing
 from kilonova.volume.embedded.exporting import new_name
 from kilonova.volume.embedded.operations.asking import order, row_of, service
+from kilonova.volume.embedded.schema import TARGET
 from kilonova.volume.embedded.store import attachments, volumes
 
 KIND = "volume_migrate"
@@ -91,7 +92,7 @@ def _add_target(tx: Tx, run: Run, row: Row, now: float) -> None:
         id=run.params.target_id,
         status="creating",
         host=run.params.host,
-        migration_status=f"{volumes.TARGET}{run.resource}",
+        migration_status=f"{TARGET}{run.resource}",
         created_at=now,
         updated_at=now,
         **{k: row[k] for k in kept},

@@ -28,7 +28,7 @@ from kilonova.volume.embedded.routes.common import (
     truth,
     visible,
 )
-from kilonova.volume.embedded.schema import volume, volume_type
+from kilonova.volume.embedded.schema import OF_ITS_OWN, volume, volume_type
 from kilonova.volume.embedded.store import attachments, snapshots, volumes
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
@@ -67,7 +67,7 @@ NOUN = listing.Noun(
         "volume_type_id": _c.type_id,
     },
 )
-_SEEN = [sa.func.coalesce(_c.migration_status, "").not_like("target:%")]
+_SEEN = [OF_ITS_OWN]
 _NULL_ID = {"anyOf": [{"type": "null"}, ID]}
 _BODY = body_of(
     "volume",

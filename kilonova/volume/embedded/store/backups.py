@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from kilonova.db.engine import Row, Tx
 from kilonova.db.portable import among
 from kilonova.db.sql import P, Q, insert
-from kilonova.volume.embedded.faults import missing
+from kilonova.volume.embedded.faults import invalid_input, missing
 from kilonova.volume.embedded.schema import backup
 
 b = backup
@@ -41,6 +41,14 @@ def of_volume(tx: Tx, volume_id: str) -> list[Row]:
 def parents(tx: Tx, backup_ids: Iterable[str]) -> set[str]:
     """Return those that others add to."""
     return {str(r[0]) for r in tx.all(_PARENTS, ids=json.dumps(list(backup_ids)))}
+
+
+def check_usable(row: Row) -> None:
+    """Raise BadRequest unless a volume can be made of a backup now."""
+    if row["status"] != "available":
+        raise invalid_input(
+            f"Invalid backup: Backup status must be available, not {row['status']}."
+        )
 
 
 def add(tx: Tx, **values: Any) -> None:

@@ -7,7 +7,14 @@ import sqlalchemy as sa
 from kilonova.common.errors import QuotaExceeded
 from kilonova.db.engine import Tx
 from kilonova.db.sql import P, Q
-from kilonova.volume.embedded.schema import backup, quota, snapshot, volume, volume_type
+from kilonova.volume.embedded.schema import (
+    OF_ITS_OWN,
+    backup,
+    quota,
+    snapshot,
+    volume,
+    volume_type,
+)
 
 DEFAULTS: Mapping[str, int] = {
     "volumes": 10,
@@ -21,10 +28,7 @@ DEFAULTS: Mapping[str, int] = {
 _SIZE = sa.func.coalesce(volume.c.new_size_gib, volume.c.size_gib)
 _VOLUMES = Q(
     sa.select(volume.c.type_id, sa.func.count(), sa.func.coalesce(sa.func.sum(_SIZE), 0))
-    .where(
-        volume.c.project_id == P("project"),
-        sa.func.coalesce(volume.c.migration_status, "").not_like("target:%"),
-    )
+    .where(volume.c.project_id == P("project"), OF_ITS_OWN)
     .group_by(volume.c.type_id)
 )
 _SNAPSHOTS = Q(

@@ -23,7 +23,6 @@ _CLAIMS = Q(
         volume.c.operation != "", volume.c.created_at <= P("before")
     )
 )
-TARGET = "target:"  # of a migration_status: the volume is what another one becomes
 _LOOSE = Q(
     sa.select(volume).where(
         volume.c.status.in_(("in-use", "detaching")),
