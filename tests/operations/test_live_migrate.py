@@ -13,6 +13,7 @@ from kilonova.objects.live_orders import LiveWhere
 from kilonova.objects.query import LiveMove
 from kilonova.operations import accept, live_migrate, live_moves, live_steering, states
 from kilonova.reconcile import cleanups
+from kilonova.saga.definition import Saga
 from kilonova.saga.faults import AFTER, BEFORE, ERROR, LOST, Fault, Faults
 from kilonova.saga.state import DO, DONE, FAILED
 from kilonova.virt.fake.world import FakeGuest
@@ -76,12 +77,12 @@ class Merged(Moving):
         return merged(super().ledger())
 
 
-def end_of(case: Case) -> str:
-    """Return how it must end: what is seen to have arrived is not taken back."""
+def end_of(case: Case, saga: Saga = SAGA) -> str:
+    """Return how a live move must end: what is seen to have arrived is not taken back."""
     for f in case:
         if f.kind != ERROR or f.direction != DO or f.when not in (BEFORE, AFTER):
             continue
-        if SAGA.positions[f.step] < SAGA.positions["migrate"]:
+        if saga.positions[f.step] < saga.positions["migrate"]:
             return FAILED
         if f.step == "migrate" and f.when == BEFORE:
             return FAILED

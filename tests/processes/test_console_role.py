@@ -4,16 +4,16 @@ import http.client
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 from tests.client import until
+from tests.consoles import opened, read, refused
 from tests.nats import nats_server
 from tests.processes.test_split import LONG_S, Split, V, gone, wait
 
@@ -53,32 +53,6 @@ def _url(split: Split, server: str, type_: str = "serial") -> str:
     return str(got.json["remote_console"]["url"])
 
 
-@contextmanager
-def _opened(url: str, origin: str | None = "own") -> Iterator[ClientConnection]:
-    """Open what a console URL leads to, as its page would."""
-    parts = urlsplit(url)
-    path = f"/?{parts.query}"
-    if parts.path:
-        path = "/" + unquote(parse_qs(parts.query).get("path", [path.lstrip("/")])[0])
-    own = f"http://{parts.netloc}" if origin == "own" else origin
-    with connect(f"ws://{parts.netloc}{path}", origin=own, proxy=None) as ws:  # type: ignore[arg-type]
-        yield ws
-
-
-def _refused(url: str, origin: str | None = "own") -> int:
-    with pytest.raises(InvalidStatus) as refused, _opened(url, origin):
-        pass
-    return int(refused.value.response.status_code)
-
-
-def _read(ws: ClientConnection, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        piece = ws.recv(timeout=LONG_S)
-        found += piece if isinstance(piece, bytes) else piece.encode()
-    return found
-
-
 def _say(ws: ClientConnection, line: bytes) -> None:
     for _ in range(200):
         ws.send(line)
@@ -86,24 +60,24 @@ def _say(ws: ClientConnection, line: bytes) -> None:
 
 def test_both_consoles(split: Split, server: str) -> None:
     """The serial port hears and says; the display speaks RFB; many bytes come as they went."""
-    with _opened(_url(split, server)) as ws:
-        assert _read(ws, 11) == b"one login: "
+    with opened(_url(split, server)) as ws:
+        assert read(ws, 11, LONG_S) == b"one login: "
         line = b"y" * 1000 + b"\r"
         threading.Thread(target=_say, args=(ws, line), daemon=True).start()
-        echo = _read(ws, 200 * 1002)
+        echo = read(ws, 200 * 1002, LONG_S)
         assert echo == (b"y" * 1000 + b"\r\n") * 200
-    with _opened(_url(split, server, "novnc")) as ws:
-        assert _read(ws, 12) == b"RFB 003.008\n"
+    with opened(_url(split, server, "novnc")) as ws:
+        assert read(ws, 12, LONG_S) == b"RFB 003.008\n"
 
 
 def test_a_token_opens_once_and_for_our_pages(split: Split, server: str) -> None:
     url = _url(split, server)
     for origin in (None, "http://evil.example", "null"):
-        assert _refused(url, origin) == 403
-    with _opened(url, split.url) as ws:
-        assert _read(ws, 1)
-    assert _refused(url) == 403
-    assert _refused(url.partition("?")[0] + "?token=guess") == 403
+        assert refused(url, origin) == 403
+    with opened(url, split.url) as ws:
+        assert read(ws, 1, LONG_S)
+    assert refused(url) == 403
+    assert refused(url.partition("?")[0] + "?token=guess") == 403
 
 
 def test_a_token_dies_with_the_run_of_the_guest(split: Split, server: str) -> None:
@@ -111,26 +85,26 @@ def test_a_token_dies_with_the_run_of_the_guest(split: Split, server: str) -> No
     url = _url(split, server)
     split.demo.act(server, {"reboot": {"type": "HARD"}})
     wait(split.demo, server, "ACTIVE")
-    assert _refused(url) == 409
-    assert _refused(url) == 403
+    assert refused(url) == 409
+    assert refused(url) == 403
     second = _url(split, server)
     split.demo.act(server, {"os-stop": None})
     wait(split.demo, server, "SHUTOFF")
     assert _ask(split, server).status == 409
-    assert _refused(second) == 409
+    assert refused(second) == 409
     split.demo.act(server, {"os-start": None})
     wait(split.demo, server, "ACTIVE")
     third = _url(split, server)
     split.demo.delete(f"{V}/{server}")
     gone(split.demo, server)
-    assert _refused(third) == 403
+    assert refused(third) == 403
 
 
 def test_whoever_dies_consoles_come_back(split: Split, server: str) -> None:
     """R2: a token outlives the api and the proxy; a console ends with the proxy, or with the guest's agent."""
     for role in ("agent-cell1", "console"):
-        with _opened(_url(split, server)) as ws:
-            assert _read(ws, 1)
+        with opened(_url(split, server)) as ws:
+            assert read(ws, 1, LONG_S)
             before = split.kill(role)
             with pytest.raises(ConnectionClosed):
                 while True:
@@ -159,8 +133,8 @@ def _try(url: str) -> None:
 
     def opens() -> bool:
         try:
-            with _opened(url) as ws:
-                return bool(_read(ws, 1))
+            with opened(url) as ws:
+                return bool(read(ws, 1, LONG_S))
         except OSError:
             return False
         except InvalidStatus as exc:

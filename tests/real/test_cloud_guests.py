@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from websockets.sync.client import connect
 
 from kilonova.agent.helper import names
+from tests.consoles import log_in_prompt, opened
 from tests.real.cloud import NETWORK, RealCloud, Server, new_key, running_cloud
 from tests.real.outside import Outside, comes_in, missing, said, timed, until
 
@@ -236,24 +235,12 @@ def test_display_and_serial_port_by_websocket(world: World) -> None:
         asked = {"remote_console": {"protocol": protocol, "type": type_}}
         client = world.cloud.client()
         made = client.call("POST", f"{world.anna.path}/remote-consoles", asked)
-        parts = urlsplit(made["remote_console"]["url"])
-        query = unquote(parse_qs(parts.query)["path"][0]) if parts.scheme == "http" else ""
-        target = f"ws://{parts.netloc}/{query or '?' + parts.query}"
-        return connect(target, origin=f"http://{parts.netloc}", proxy=None)  # type: ignore[arg-type]
+        return opened(made["remote_console"]["url"])
 
     with console("vnc", "novnc") as display:
         assert display.recv(timeout=30) == b"RFB 003.008\n"
     with console("serial", "serial") as port:
-        heard = b""
-
-        def login() -> bool:
-            nonlocal heard
-            port.send(b"\r")
-            piece = port.recv(timeout=30)
-            heard += piece if isinstance(piece, bytes) else piece.encode()
-            return b"login:" in heard
-
-        until(login, "a login prompt on the serial port", 60)
+        log_in_prompt(port)
 
 
 def test_pause_suspend_resume(world: World) -> None:

@@ -8,19 +8,19 @@ import os
 import pwd
 import signal
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Origin
+from websockets.sync.client import ClientConnection
 
 from kilonova.agent.helper import names
 from kilonova.cli.client import Refused
 from kilonova.cli.common import Failed
+from tests.consoles import log_in_prompt, opened
 from tests.real.cloud import COMPUTE, NETWORK, RealCloud, Server, new_key, running_cloud
 from tests.real.outside import missing, said, timed, until
 
@@ -48,15 +48,12 @@ class World:
         os.kill(before, signal.SIGKILL)
         until(lambda: self.pids().get(role) not in (None, before), f"{role} is back", BACK_S)
 
-    def console(self, protocol: str, type_: str) -> ClientConnection:
+    def console(self, protocol: str, type_: str) -> AbstractContextManager[ClientConnection]:
         """Open a console of the guest, as soon as its host answers."""
         asked = {"remote_console": {"protocol": protocol, "type": type_}}
         path = f"{self.anna.path}/remote-consoles"
         made = until(lambda: _said(self.cloud, path, asked), "the host answers", BACK_S)
-        parts = urlsplit(made["remote_console"]["url"])
-        query = unquote(parse_qs(parts.query)["path"][0]) if parts.scheme == "http" else ""
-        target = f"ws://{parts.netloc}/{query or '?' + parts.query}"
-        return connect(target, origin=Origin(f"http://{parts.netloc}"), proxy=None)
+        return opened(made["remote_console"]["url"])
 
 
 def _said(cloud: RealCloud, path: str, body: Any) -> Any:
@@ -110,20 +107,7 @@ def test_consoles_come_through_the_proxy(world: World) -> None:
     with world.console("vnc", "novnc") as display:
         assert display.recv(timeout=30) == b"RFB 003.008\n"
     with world.console("serial", "serial") as port:
-        _log_in_prompt(port)
-
-
-def _log_in_prompt(port: ClientConnection) -> None:
-    heard = b""
-
-    def login() -> bool:
-        nonlocal heard
-        port.send(b"\r")
-        piece = port.recv(timeout=30)
-        heard += piece if isinstance(piece, bytes) else piece.encode()
-        return b"login:" in heard
-
-    until(login, "a login prompt on the serial port", 60)
+        log_in_prompt(port)
 
 
 def test_a_volume_and_an_image(world: World) -> None:
@@ -157,7 +141,7 @@ def test_the_guest_survives_every_role(world: World) -> None:
     qemu, before = anna.qemu(), anna.tell("cat /proc/sys/kernel/random/boot_id")
     assert qemu is not None
     with world.console("serial", "serial") as port:
-        _log_in_prompt(port)
+        log_in_prompt(port)
         world.kill("agent")
         with pytest.raises(ConnectionClosed):
             while True:
@@ -168,7 +152,7 @@ def test_the_guest_survives_every_role(world: World) -> None:
     assert anna.qemu() == qemu
     assert anna.tell("cat /proc/sys/kernel/random/boot_id") == before
     with world.console("serial", "serial") as port:
-        _log_in_prompt(port)
+        log_in_prompt(port)
     until(lambda: _said(world.cloud, f"{anna.path}/action", {"pause": None}) is not None, "paused")
     anna.status("PAUSED", BACK_S)
     anna.act("unpause")

@@ -328,18 +328,6 @@ def test_a_server_that_moves_between_two_reads_is_found(cells: dict[str, Databas
     assert asked and row is not None and row["name"] == "cell2"
 
 
-class Meddled(Lists):
-    """Lists beside which something happens, right after the cells were read."""
-
-    def ask_cells(self, question: Any) -> tuple[dict[str, Any], list[str]]:
-        answers = super().ask_cells(question)
-        self.meddle()
-        return answers
-
-    def meddle(self) -> None:
-        raise NotImplementedError
-
-
 @pytest.mark.parametrize("way", ["placed", "unplaced", "moved"])
 def test_a_list_has_what_changes_its_place_beside_it(way: str, cells: dict[str, Database]) -> None:
     """R11: a server that is placed, taken back, or goes to another cell between the reads of a list is in it."""
@@ -355,19 +343,23 @@ def test_a_list_has_what_changes_its_place_beside_it(way: str, cells: dict[str, 
         mapped(cells, uuid, before)
     mover = uuids[1]
 
-    class Now(Meddled):
-        def meddle(self) -> None:
+    class Meddled(Lists):
+        """Lists beside which it happens, right after the cells were read."""
+
+        def ask_cells(self, question: Any) -> tuple[dict[str, Any], list[str]]:
+            answers = super().ask_cells(question)
             if after is not None:
                 cells[after].write(lambda tx: server(tx, mover, created_at=1.0))
             cells["global"].write(
                 lambda tx: mappings.place(tx, mover, cell=after, host="h", now=2.0)
             )
+            return answers
 
     def rendered(mapping: Any) -> dict[str, Any]:
         told = {"uuid": mapping["server"], "project_id": "p", "created_at": mapping["created_at"]}
         return {**told, "updated_at": None, "metadata": "{}", "tags": "[]"}
 
-    found = Now(cells["global"], {n: cells[n] for n in ("cell1", "cell2")}, rendered)
+    found = Meddled(cells["global"], {n: cells[n] for n in ("cell1", "cell2")}, rendered)
     page = found.page(Filters(project_id="p"), Order(), 10)
     found.close()
     assert sorted(r["uuid"] for r in page.rows) == sorted(uuids)

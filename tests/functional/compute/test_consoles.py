@@ -2,14 +2,12 @@
 
 import http.client
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
+from tests.consoles import opened, read, refused
 from tests.whole import Answer, Whole, running
 
 V = "/compute/v2.1"
@@ -42,24 +40,6 @@ def _url(cloud: Whole, server: str, type_: str) -> str:
     return str(console["url"])
 
 
-@contextmanager
-def _opened(url: str, origin: str | None = "own") -> Iterator[ClientConnection]:
-    """Open what a console URL leads to, as its page would."""
-    parts = urlsplit(url)
-    path = f"/?{parts.query}"
-    if parts.path:
-        path = "/" + unquote(parse_qs(parts.query).get("path", [path.lstrip("/")])[0])
-    own = f"http://{parts.netloc}" if origin == "own" else origin
-    with connect(f"ws://{parts.netloc}{path}", origin=own, proxy=None) as ws:  # type: ignore[arg-type]
-        yield ws
-
-
-def _refused(url: str, origin: str | None = "own") -> int:
-    with pytest.raises(InvalidStatus) as refused, _opened(url, origin):
-        pass
-    return int(refused.value.response.status_code)
-
-
 def _get(url: str, path: str) -> tuple[int, bytes, dict[str, str]]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
     connection.request("GET", path)
@@ -69,41 +49,33 @@ def _get(url: str, path: str) -> tuple[int, bytes, dict[str, str]]:
     return out
 
 
-def _read(ws: ClientConnection, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        piece = ws.recv(timeout=20)
-        found += piece if isinstance(piece, bytes) else piece.encode()
-    return found
-
-
 def test_a_serial_console_carries_both_ways(cloud: Whole, server: str) -> None:
-    with _opened(_url(cloud, server, "serial")) as ws:
-        assert _read(ws, 11) == b"one login: "
+    with opened(_url(cloud, server, "serial")) as ws:
+        assert read(ws, 11) == b"one login: "
         ws.send(b"hello\r")
-        assert _read(ws, 7) == b"hello\r\n"
+        assert read(ws, 7) == b"hello\r\n"
 
 
 def test_a_display_speaks_rfb(cloud: Whole, server: str) -> None:
-    with _opened(_url(cloud, server, "novnc")) as ws:
-        assert _read(ws, 12) == b"RFB 003.008\n"
+    with opened(_url(cloud, server, "novnc")) as ws:
+        assert read(ws, 12) == b"RFB 003.008\n"
 
 
 def test_a_token_opens_once(cloud: Whole, server: str) -> None:
     url = _url(cloud, server, "serial")
-    with _opened(url) as ws:
-        _read(ws, 1)
-    assert _refused(url) == 403
-    assert _refused(url.partition("?")[0] + "?token=guess") == 403
+    with opened(url) as ws:
+        read(ws, 1)
+    assert refused(url) == 403
+    assert refused(url.partition("?")[0] + "?token=guess") == 403
 
 
 @pytest.mark.parametrize("origin", [None, "http://evil.example", "null"])
 def test_a_foreign_page_opens_nothing(cloud: Whole, server: str, origin: str | None) -> None:
     """S29; the token is not spent by it."""
     url = _url(cloud, server, "serial")
-    assert _refused(url, origin) == 403
-    with _opened(url, origin=cloud.url) as ws:
-        assert _read(ws, 1)
+    assert refused(url, origin) == 403
+    with opened(url, origin=cloud.url) as ws:
+        assert read(ws, 1)
 
 
 def test_a_token_dies_with_the_run_of_the_guest(cloud: Whole, server: str) -> None:
@@ -112,12 +84,12 @@ def test_a_token_dies_with_the_run_of_the_guest(cloud: Whole, server: str) -> No
     before = _url(cloud, server, "serial")
     cloud.call("POST", path, {"os-stop": None})
     cloud.settled(server)
-    assert _refused(before) >= 400
+    assert refused(before) >= 400
     assert _ask(cloud, server, "vnc", "novnc").status == 409
     again = _url_after_start(cloud, server, path)
-    assert _refused(before) == 403
-    with _opened(again) as ws:
-        assert _read(ws, 1)
+    assert refused(before) == 403
+    with opened(again) as ws:
+        assert read(ws, 1)
 
 
 def _url_after_start(cloud: Whole, server: str, path: str) -> str:
@@ -126,7 +98,7 @@ def _url_after_start(cloud: Whole, server: str, path: str) -> str:
     old = _url(cloud, server, "serial")
     cloud.call("POST", path, {"reboot": {"type": "HARD"}})
     cloud.settled(server)
-    assert _refused(old) >= 400
+    assert refused(old) >= 400
     return _url(cloud, server, "serial")
 
 
@@ -134,7 +106,7 @@ def test_a_token_dies_with_the_server(cloud: Whole) -> None:
     made = cloud.server("short")
     url = _url(cloud, made, "serial")
     cloud.gone(made)
-    assert _refused(url) == 403
+    assert refused(url) == 403
 
 
 def test_what_is_refused(cloud: Whole, server: str) -> None:
