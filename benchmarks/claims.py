@@ -20,6 +20,7 @@ from kilonova.operations.stores import WORLD
 from kilonova.placement import claims, providers
 from kilonova.placement.candidates import Group
 from kilonova.placement.inventories import Inventory
+from kilonova.scheduler import reading
 from kilonova.scheduler.request import Request
 from kilonova.scheduler.select import select
 from kilonova.scheduler.view import HostFacts, View
@@ -78,7 +79,7 @@ def run(sync: str, hosts: int, threads: int, count: int) -> None:
         label = f"{sync:<6} {hosts:>6} hosts, {threads} threads"
         measure(f"{label}: claim", threads, count, claim)
         view = View()
-        view.refresh(db, 1.0, full=True)
+        reading.refresh(view, db, 1.0, full=True)
         for i, uuid in enumerate(uuids):
             view.put_host(HostFacts(uuid, f"host{i}", "cell1"))
         request = Request(groups=(Group(resources=BASE),))
@@ -96,10 +97,10 @@ def run(sync: str, hosts: int, threads: int, count: int) -> None:
 
         measure(f"{label}: decide + claim + apply", threads, count, decide)
         began = time.process_time()
-        view.refresh(db, 2.0)
+        reading.refresh(view, db, 2.0)
         print(f"{label}: refresh after it {(time.process_time() - began) * 1000:13.1f} CPU ms")
         began = time.process_time()
-        view.refresh(db, 3.0, full=True)
+        reading.refresh(view, db, 3.0, full=True)
         print(f"{label}: full comparison {(time.process_time() - began) * 1000:14.1f} CPU ms")
         db.close()
 

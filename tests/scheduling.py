@@ -14,6 +14,7 @@ from kilonova.operations.stores import WORLD
 from kilonova.placement import aggregates, inventories, providers, traits
 from kilonova.placement.candidates import Group
 from kilonova.placement.inventories import Inventory
+from kilonova.scheduler import reading
 from kilonova.scheduler.request import Request
 from kilonova.scheduler.view import HostFacts, HostKind, View
 from tests import databases
@@ -126,7 +127,7 @@ class Cloud:
 
     def view(self) -> View:
         """Return the view, fresh."""
-        self._view.refresh(self.db, self.now, full=True)
+        reading.refresh(self._view, self.db, self.now, full=True)
         return self._view
 
 

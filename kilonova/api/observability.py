@@ -4,10 +4,10 @@ from typing import Any
 
 from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
+from kilonova.http.service import Service
 from kilonova.operations.services import Services
 from kilonova.saga import journal
 

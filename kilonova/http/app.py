@@ -7,7 +7,6 @@ Nothing is stored, and no body is read, before authentication.
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import falcon
@@ -17,55 +16,19 @@ from kilonova.common import errors as e
 from kilonova.common import log as logs
 from kilonova.common.context import Context
 from kilonova.common.ids import new_request_id
-from kilonova.http import errors as forms
 from kilonova.http.microversion import Microversion
 from kilonova.http.openapi import route_of
-from kilonova.http.policy import PUBLIC, Policy
+from kilonova.http.policy import PUBLIC
 from kilonova.http.request import SPARE, Query, Request, Response
 from kilonova.http.routing import FIRST, Route, check
+from kilonova.http.service import Microversions, Service
 
 log = logs.get_logger(__name__)
-ID_HEADER = "x-openstack-request-id"
-
 Authenticate = Callable[[str | None, str | None, str], Context]
 """(token, service token, request id) -> the caller; raises Unauthorized."""
 
-Once = Callable[[Request, Route], Any]
-"""Does a request that carries an Idempotency-Key; returns what the handler would."""
-
 Observe = Callable[[str, str, str, int, float], None]
 """(service, method, path template, status, seconds): for metrics."""
-
-
-@dataclass(frozen=True)
-class Microversions:
-    """How a service negotiates: the type in ``OpenStack-API-Version: <type> 2.1`` and an older header, if any."""
-
-    kind: str
-    low: Microversion
-    high: Microversion
-    default: Microversion
-    legacy_header: str | None = None
-
-
-@dataclass(frozen=True)
-class Service:
-    """One API: its mount ("/compute"), routes, default policy, error form and microversions (None: it has none).
-
-    once: does requests that carry an Idempotency-Key, on routes that say how. exact: a path with a slash at its end, an
-    empty id that is, is not found (but for the versions' roots).
-    """
-
-    name: str
-    mount: str
-    routes: Sequence[Route]
-    policy: Policy
-    render: forms.Render
-    microversions: Microversions | None = None
-    once: Once | None = None
-    exact: bool = False
-    id_headers: tuple[str, ...] = (ID_HEADER,)
-    extra_headers: dict[str, str] = field(default_factory=dict)
 
 
 class Application:

@@ -7,7 +7,7 @@ become one operation whose body is one of theirs. The schemas are the ones that 
 import copy
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -16,9 +16,7 @@ from kilonova.http.microversion import Microversion
 from kilonova.http.policy import PUBLIC
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import FIRST, Route
-
-if TYPE_CHECKING:
-    from kilonova.http.app import Service
+from kilonova.http.service import Service
 
 Json = dict[str, Any]
 PATH = "/openapi.json"
@@ -59,7 +57,7 @@ _IDEMPOTENCY_KEY: Json = {
 }
 
 
-def document(service: "Service", version: Microversion | None = None, root: str = "") -> Json:
+def document(service: Service, version: Microversion | None = None, root: str = "") -> Json:
     """Return the document of ``service`` at ``version`` (None: its newest). root: the cloud's public URL."""
     negotiated = service.microversions
     at = version or (negotiated.high if negotiated is not None else FIRST)
@@ -86,7 +84,7 @@ def document(service: "Service", version: Microversion | None = None, root: str 
     }
 
 
-def error_schema(service: "Service") -> Json:
+def error_schema(service: Service) -> Json:
     """Return the schema of a refusal: that of the form which the service renders errors in."""
     from kilonova.common.errors import NotFound
 
@@ -117,7 +115,7 @@ def _like(value: Any) -> Json:
     return {"type": "integer"} if isinstance(value, int) else {"type": "string"}
 
 
-def _paths(service: "Service", at: Microversion) -> Json:
+def _paths(service: Service, at: Microversion) -> Json:
     groups: dict[tuple[str, str], list[Route]] = {}
     for route in service.routes:
         if at.between(route.since, route.until) or service.microversions is None:
@@ -131,7 +129,7 @@ def _paths(service: "Service", at: Microversion) -> Json:
 
 
 def _operation(
-    service: "Service", path: str, method: str, routes: list[Route], at: Microversion
+    service: Service, path: str, method: str, routes: list[Route], at: Microversion
 ) -> Json:
     public = all(r.policy == PUBLIC for r in routes)
     out: Json = {
@@ -220,7 +218,7 @@ def _body(routes: list[Route]) -> Json | None:
 
 
 def _responses(
-    service: "Service", path: str, routes: list[Route], public: bool, at: Microversion
+    service: Service, path: str, routes: list[Route], public: bool, at: Microversion
 ) -> Json:
     out: Json = {}
     for status in sorted({r.success for r in routes}):
@@ -248,7 +246,7 @@ def _answer_schema(routes: list[Route], at: Microversion) -> Json | None:
     return {"anyOf": found} if len(found) > 1 else next(iter(found), None)
 
 
-def _refusals(service: "Service", path: str, routes: list[Route], public: bool) -> set[int]:
+def _refusals(service: Service, path: str, routes: list[Route], public: bool) -> set[int]:
     """The declared ones, and those that the application itself gives to every route of this kind."""
     out = {status for r in routes for status in r.errors}
     out |= {400, 503}  # a broken query string; a database or neighbour that does not answer
@@ -265,7 +263,7 @@ def _refusals(service: "Service", path: str, routes: list[Route], public: bool) 
     return out
 
 
-def route_of(service: "Service") -> Route:
+def route_of(service: Service) -> Route:
     """Return the route that serves a service's document: ``GET <mount>/openapi.json?version=2.90``, to anybody."""
     made: dict[str, bytes] = {}
 
@@ -283,7 +281,7 @@ def route_of(service: "Service") -> Route:
     return Route("GET", PATH, show, PUBLIC, errors=(400,), since=since)
 
 
-def _asked(service: "Service", text: str | None) -> Microversion | None:
+def _asked(service: Service, text: str | None) -> Microversion | None:
     known = service.microversions
     if known is None:
         return None

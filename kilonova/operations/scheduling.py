@@ -23,6 +23,7 @@ from kilonova.operations import cleanup
 from kilonova.operations.services import Services
 from kilonova.placement import claims, groups
 from kilonova.placement.claims import Change
+from kilonova.scheduler import reading
 from kilonova.scheduler import request as requests
 from kilonova.scheduler.filters.base import Settings
 from kilonova.scheduler.select import Decision, select_fresh
@@ -97,7 +98,7 @@ class Scheduling:
 
     def refresh(self, full: bool = False) -> None:
         """Read what changed in placement since the last time."""
-        self._view.refresh(self._services.world, self._services.now(), full)
+        reading.refresh(self._view, self._services.world, self._services.now(), full)
 
     def aggregates_changed(self) -> None:
         """An aggregate, its hosts or its metadata changed: read all of it again."""

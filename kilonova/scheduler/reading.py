@@ -65,7 +65,7 @@ _BUSY = Q(
 
 
 def refresh(view: View, db: Database, now: float, full: bool = False) -> int:
-    """Bring ``view`` up to the database; return how many providers were read again. See View.refresh."""
+    """Read what changed since the last time, everything every 60 s or when ``full``; return how many providers."""
     with view.refreshing:
         full = full or abs(now - view.synced_at) >= FULL_EVERY_S  # the clock may jump back
         rows, gone, aggregates = db.read(lambda tx: _read(view, tx, full))

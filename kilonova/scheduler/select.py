@@ -14,7 +14,7 @@ import numpy as np
 from kilonova.common.errors import Conflict
 from kilonova.db.engine import Database
 from kilonova.placement.candidates import Budget, Candidate, Node, Rules, solve
-from kilonova.scheduler import weighers
+from kilonova.scheduler import reading, weighers
 from kilonova.scheduler.columns import Floats
 from kilonova.scheduler.explain import Dropped, Explanation, dropped_by, explain_failure
 from kilonova.scheduler.filters import Asked, Filter, Local, Settings, chain
@@ -124,7 +124,7 @@ def select_fresh(
     """``select``; before it says that there is no host, it decides once more on everything freshly read."""
     decision = select(view, request, num, alternates, settings=settings, rng=rng)
     if not decision.complete:
-        view.refresh(db, now, full=True)
+        reading.refresh(view, db, now, full=True)
         decision = select(view, request, num, alternates, settings=settings, rng=rng)
     return decision
 

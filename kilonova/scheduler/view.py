@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kilonova.db.engine import Database
 from kilonova.placement import names
 from kilonova.placement.candidates import Node, Slot
 from kilonova.placement.claims import Change, Delta
@@ -192,12 +191,6 @@ class View:
             self.weighed[INSTANCES, row] += delta.servers
 
     # -- reading the database
-
-    def refresh(self, db: Database, now: float, full: bool = False) -> int:
-        """Read what changed since the last time, everything every 60 s or when ``full``; return providers re-read."""
-        from kilonova.scheduler import reading
-
-        return reading.refresh(self, db, now, full)
 
     def put_provider(self, p: ProviderRow) -> None:
         """Take over a provider as read; claims of ours that are newer than the read stay applied. Root first."""

@@ -21,7 +21,8 @@ from kilonova.db import versions
 from kilonova.db.engine import Database
 from kilonova.db.opening import file_url, open_database
 from kilonova.db.secrets import Vault
-from kilonova.http.app import Application, Service
+from kilonova.http.app import Application
+from kilonova.http.service import Service
 from kilonova.http.serving import HttpServer
 from kilonova.identity.embedded import service as identity_api
 from kilonova.identity.embedded.identity import EmbeddedIdentity

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from kilonova.http.app import Service
 from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC
 from kilonova.http.routing import Route
+from kilonova.http.service import Service
 from tests.security.roles_world import MISSING, World, minimal, unlimited
 from tests.whole import Answer, Whole, running
 

@@ -8,12 +8,13 @@ import pytest
 from kilonova.common.context import Context
 from kilonova.common.errors import Conflict, NotImplementedHere, Unauthorized, Unavailable
 from kilonova.http import errors as forms
-from kilonova.http.app import Application, Microversions, Service
+from kilonova.http.app import Application
 from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
 from kilonova.http.schema import Schema
+from kilonova.http.service import Microversions, Service
 
 BODY = Schema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 SEEN: list[Request] = []

@@ -10,10 +10,10 @@ import pytest
 from kilonova.api import placement
 from kilonova.api.compute import service as compute
 from kilonova.api.operations import service as operations
-from kilonova.http.app import Service
 from kilonova.http.microversion import V
 from kilonova.http.openapi import document, operation_id
 from kilonova.http.policy import PUBLIC
+from kilonova.http.service import Service
 from kilonova.identity.embedded import service as identity
 from kilonova.image.embedded import service as image
 from kilonova.network.embedded import service as network

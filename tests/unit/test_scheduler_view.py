@@ -52,13 +52,13 @@ def test_a_claim_shows_at_once_and_the_database_adds_nothing(cloud: Cloud) -> No
     view = cloud.view()
     view.applied(take(cloud, "a", h))
     assert free(view, "h") == 8192 - 1024
-    assert view.refresh(cloud.db, cloud.now) == 0, (
+    assert reading.refresh(view, cloud.db, cloud.now) == 0, (
         "nothing but our own claim: nothing is read again"
     )
     assert free(view, "h") == 8192 - 1024
     view.applied(cloud.db.write(lambda tx: claims.release(tx, "a", now=cloud.now)))
     assert free(view, "h") == 8192
-    view.refresh(cloud.db, cloud.now, full=True)
+    reading.refresh(view, cloud.db, cloud.now, full=True)
     assert free(view, "h") == 8192
 
 
@@ -83,7 +83,7 @@ def test_deltas_and_reads_in_any_order(cloud: Cloud, order: tuple[str, ...]) -> 
             for row in stale:
                 view.put_provider(row)
         else:
-            view.refresh(cloud.db, cloud.now)
+            reading.refresh(view, cloud.db, cloud.now)
     assert free(view, "h") == 8192 - 1024 - 2048
 
 
@@ -91,7 +91,7 @@ def test_changes_of_others_are_read_by_overlap(cloud: Cloud) -> None:
     h = cloud.host("h")
     view = cloud.view()
     take(cloud, "a", h)  # by another process
-    assert view.refresh(cloud.db, cloud.now) == 1
+    assert reading.refresh(view, cloud.db, cloud.now) == 1
     assert free(view, "h") == 8192 - 1024
 
     def grow(tx: object) -> None:
@@ -100,7 +100,7 @@ def test_changes_of_others_are_read_by_overlap(cloud: Cloud) -> None:
         providers.touch(tx, p.id, cloud.now + 1)  # type: ignore[arg-type]
 
     cloud.db.write(grow)
-    assert view.refresh(cloud.db, cloud.now + 2) == 1
+    assert reading.refresh(view, cloud.db, cloud.now + 2) == 1
     assert free(view, "h") == 16384 - 1024
 
 
@@ -109,13 +109,13 @@ def test_a_change_older_than_the_overlap_is_found_by_the_full_comparison(cloud: 
     view = cloud.view()
     cloud.now += 30
     take(cloud, "b", h)
-    view.refresh(cloud.db, cloud.now)
+    reading.refresh(view, cloud.db, cloud.now)
     cloud.now -= 20  # a transaction that took long: it commits now, its change is dated before
     take(cloud, "a", h)
     cloud.now += 20
-    assert view.refresh(cloud.db, cloud.now) == 0
+    assert reading.refresh(view, cloud.db, cloud.now) == 0
     cloud.now += 60
-    assert view.refresh(cloud.db, cloud.now) == 1
+    assert reading.refresh(view, cloud.db, cloud.now) == 1
     assert free(view, "h") == 8192 - 2048
 
 
@@ -125,7 +125,7 @@ def test_the_clock_may_jump_back(cloud: Cloud) -> None:
     view = cloud.view()
     cloud.now -= 3600
     take(cloud, "a", h)
-    assert view.refresh(cloud.db, cloud.now) == 1
+    assert reading.refresh(view, cloud.db, cloud.now) == 1
 
 
 def test_providers_come_and_go(cloud: Cloud) -> None:
@@ -137,7 +137,7 @@ def test_providers_come_and_go(cloud: Cloud) -> None:
     card = cloud.uuids["b-card"]
     for uuid in (card, b):
         cloud.db.write(lambda tx, u=uuid: providers.delete(tx, providers.get(tx, u), cloud.now))
-    view.refresh(cloud.db, cloud.now)
+    reading.refresh(view, cloud.db, cloud.now)
     assert view.hosts == 1
     assert card not in view.row_of
     assert {s.chosen.host for s in select(view, asks(), 3, 0).selections} == {"a"}
@@ -158,7 +158,7 @@ def test_facts_may_come_before_the_provider(cloud: Cloud) -> None:
             tx, uuid=uuid, name="early", inventory=stock(), now=cloud.now
         )
     )
-    view.refresh(cloud.db, cloud.now)
+    reading.refresh(view, cloud.db, cloud.now)
     assert view.hosts == 1
     assert select(view, asks()).complete
     view.remove_host(uuid)
@@ -185,7 +185,7 @@ def test_aggregates_are_followed(cloud: Cloud) -> None:
     view = cloud.view()
     assert not select(view, asks(availability_zone="east")).complete
     cloud.aggregate(1, '{"availability_zone": "east"}', "a")
-    view.refresh(cloud.db, cloud.now)
+    reading.refresh(view, cloud.db, cloud.now)
     assert select(view, asks(availability_zone="east")).complete
 
 
@@ -222,7 +222,7 @@ def test_a_provider_made_anew_under_its_old_id_is_read(cloud: Cloud) -> None:
         providers.ensure_host(tx, uuid=h, name="h", inventory=stock(memory=99), now=cloud.now + 1)  # type: ignore[arg-type]
 
     cloud.db.write(anew)
-    view.refresh(cloud.db, cloud.now)
+    reading.refresh(view, cloud.db, cloud.now)
     assert free(view, "h") == 99
     assert view.hosts == 1
 
@@ -236,9 +236,9 @@ def test_claims_after_a_gap_wait_for_the_read(cloud: Cloud) -> None:
         if i % 2:
             view.applied(change)
     assert free(view, "h") == 8192 - 2 * 1024
-    assert view.refresh(cloud.db, cloud.now) == 1
+    assert reading.refresh(view, cloud.db, cloud.now) == 1
     assert free(view, "h") == 8192 - 4 * 1024
-    assert view.refresh(cloud.db, cloud.now) == 0
+    assert reading.refresh(view, cloud.db, cloud.now) == 0
 
 
 def test_hosts_of_a_cell_are_taken_over(cloud: Cloud, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_hosts_of_a_cell_are_taken_over(cloud: Cloud, tmp_path: Path) -> None:
     add("silent", cloud.now - 61)
     add("disabled", cloud.now, 1)
     assert reading.hosts(view, "cell1", cell, cloud.now) == 3
-    view.refresh(cloud.db, cloud.now)
+    reading.refresh(view, cloud.db, cloud.now)
     assert view.hosts == 3
     chosen = [s.chosen.host for s in select(view, asks(4), 9, 0).selections]
     assert set(chosen) == {"up"}

@@ -50,8 +50,8 @@ from kilonova.api.compute import (
 )
 from kilonova.api.compute.servers import routes as servers
 from kilonova.http import errors as forms
-from kilonova.http.app import ID_HEADER, Service
 from kilonova.http.policy import Policy
+from kilonova.http.service import ID_HEADER, Service
 
 MOUNT = "/compute"
 NOUNS: tuple[Any, ...] = (  # each module: ROUTES, RULES

@@ -3,11 +3,11 @@
 from typing import Any
 
 from kilonova.api.compute.answers import others as a
-from kilonova.http.app import Microversions
 from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC
 from kilonova.http.request import Request
 from kilonova.http.routing import Route
+from kilonova.http.service import Microversions
 
 LOW, HIGH = V(2, 1), V(2, 104)
 MICROVERSIONS = Microversions(

@@ -4,11 +4,11 @@ from typing import Any
 
 from kilonova.common.errors import BadRequest
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
 from kilonova.http.schema import Schema
+from kilonova.http.service import Service
 from kilonova.operations.joins import LIFE_S, Joins
 
 RULE = "kilonova:hosts:add"

@@ -10,10 +10,10 @@ from kilonova.api.operations.versions import show_versions
 from kilonova.common.errors import BadRequest, Conflict, NotFound
 from kilonova.db.engine import Database, Row
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
 from kilonova.http.policy import Policy
 from kilonova.http.request import Request
 from kilonova.http.routing import Route
+from kilonova.http.service import Service
 from kilonova.operations.services import Services
 from kilonova.reconcile import audit as audits
 from kilonova.saga import history, journal

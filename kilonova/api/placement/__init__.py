@@ -18,11 +18,11 @@ from kilonova.api.placement import (
 )
 from kilonova.api.placement import common as _common
 from kilonova.http import errors as forms
-from kilonova.http.app import Microversions, Service
 from kilonova.http.microversion import V
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
+from kilonova.http.service import Microversions, Service
 
 LOW, HIGH = V(1, 0), V(1, 39)
 

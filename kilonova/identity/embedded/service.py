@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
 from kilonova.http.policy import Policy
 from kilonova.http.routing import Route
+from kilonova.http.service import Service
 from kilonova.identity.embedded.identity import EmbeddedIdentity
 from kilonova.identity.embedded.routes import versions
 from kilonova.identity.embedded.routes.auth import Auth

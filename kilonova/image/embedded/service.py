@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
 from kilonova.http.policy import Policy
+from kilonova.http.service import Service
 from kilonova.image.embedded.routes.data import DataRoutes
 from kilonova.image.embedded.routes.images import ImageRoutes
 from kilonova.image.embedded.routes.info import InfoRoutes

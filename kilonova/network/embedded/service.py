@@ -4,8 +4,8 @@ from typing import Any, Protocol
 
 from kilonova.common.errors import KilonovaError
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
 from kilonova.http.routing import Route
+from kilonova.http.service import Service
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.routes.bindings import Bindings
 from kilonova.network.embedded.routes.engine import Engine

@@ -1,11 +1,6 @@
-"""Backups: where they are kept is a target; the image store is the one that is built.
-
-A target gives the host an image to fill and says where a volume is made from again. Others (a folder, S3, Swift) would
-stand beside ``ImageStore`` here.
-"""
+"""Backups of volumes: what is accepted, and what a restore makes. Where they are kept: targets.py."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -13,11 +8,10 @@ from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Row, Tx
-from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
 from kilonova.volume.embedded.faults import invalid_snapshot, invalid_volume
-from kilonova.volume.embedded.neighbours import Images
+from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import (
     asking,
     backup_chain,
@@ -27,53 +21,7 @@ from kilonova.volume.embedded.operations import (
 )
 from kilonova.volume.embedded.store import backups, quotas, snapshots, types, volumes
 
-if TYPE_CHECKING:
-    from kilonova.volume.embedded.volumes import EmbeddedVolumes
-
-OWNER = "kilonova-backups"  # no project has this name: nobody but an administrator sees the images
 DELETABLE = ("available", "error")
-
-
-class Target(Protocol):
-    """Where backups are kept."""
-
-    container: str
-
-    def prepare(self, backup_id: str, size_gib: int) -> str:
-        """Make room for a backup under an id that is known before; return it. Repeatable."""
-        ...
-
-    def remove(self, location: str) -> None:
-        """Remove a backup; fine when there is none."""
-        ...
-
-
-class ImageStore:
-    """Each backup is an image of nobody's, with the backup's own id."""
-
-    container = "images"
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-
-    def prepare(self, backup_id: str, size_gib: int) -> str:
-        """See Target."""
-        image = Image(
-            id=backup_id,
-            name=f"volume-backup-{backup_id}",
-            status="queued",
-            visibility="private",
-            owner=OWNER,
-            disk_format="qcow2",
-            container_format="bare",
-            hidden=True,
-            min_disk=size_gib,
-        )
-        return self._images.ensure(f"{backup_id}:backup", image).id
-
-    def remove(self, location: str) -> None:
-        """See Target."""
-        self._images.delete(location)
 
 
 @dataclass(frozen=True)
@@ -93,7 +41,7 @@ class NewBackup:
     id: str = field(default_factory=new_uuid)
 
 
-def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewBackup) -> Row:
+def create_in(tx: Tx, ctx: Context, of: Ground, new: NewBackup) -> Row:
     """Accept a backup. BadRequest in Cinder's words, QuotaExceeded, NotFound."""
     row = volumes.get(tx, new.volume_id)
     snapshot = _source(tx, row, new)
@@ -154,7 +102,7 @@ def _source(tx: Tx, row: Row, new: NewBackup) -> Row | None:
     return None
 
 
-def _parent(tx: Tx, of: "EmbeddedVolumes", row: Row, at: float) -> str:
+def _parent(tx: Tx, of: Ground, row: Row, at: float) -> str:
     """Return the newest backup of the volume from before a moment. BadRequest: none is, or its chain is too long."""
     there = [
         (msgspec.json.decode(b["volume"]).get("data_at", 0.0), b["created_at"], b["id"])
@@ -186,7 +134,7 @@ def _kept_of(row: Row, data_at: float) -> str:
     return msgspec.json.encode({**kept, "data_at": data_at}).decode()
 
 
-def delete_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row) -> None:
+def delete_in(tx: Tx, ctx: Context, of: Ground, row: Row) -> None:
     """Accept the delete of a backup. Repeatable. It is an operation on the backup, not on the volume."""
     if journal.live_of(tx, row["id"]):
         return
@@ -209,9 +157,7 @@ def delete_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row) -> None:
     )
 
 
-def restore_in(
-    tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, volume_id: str | None, name: str
-) -> Row:
+def restore_in(tx: Tx, ctx: Context, of: Ground, row: Row, volume_id: str | None, name: str) -> Row:
     """Accept a restore into a volume, or into a new one. Returns the volume's row."""
     backups.check_usable(row)
     now = of.clock.now()
@@ -244,7 +190,7 @@ def restore_in(
     return volumes.get(tx, volume["id"])
 
 
-def _new_volume(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, name: str) -> Row:
+def _new_volume(tx: Tx, ctx: Context, of: Ground, row: Row, name: str) -> Row:
     kept = msgspec.json.decode(row["volume"])
     kind = types.find(tx, kept.get("type_id") or "") or types.default_for(tx, row["project_id"])
     size, now = row["size_gib"], of.clock.now()

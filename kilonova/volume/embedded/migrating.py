@@ -1,7 +1,5 @@
 """Accept the migration of a volume to another host. source: Cinder, volume API, os-migrate_volume."""
 
-from typing import TYPE_CHECKING
-
 from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict
 from kilonova.common.ids import new_uuid
@@ -9,19 +7,15 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.volume.embedded import attaching, placing
 from kilonova.volume.embedded.faults import invalid_volume
+from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import asking, volume_migrate
 from kilonova.volume.embedded.schema import TARGET
 from kilonova.volume.embedded.store import attachments, snapshots, volumes
 
-if TYPE_CHECKING:
-    from kilonova.volume.embedded.volumes import EmbeddedVolumes
-
 RESTING = (None, "", "none", "deleting", "error", "success")
 
 
-def accept(
-    tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, given: str, *, lock: bool
-) -> None:
+def accept(tx: Tx, ctx: Context, of: Ground, row: Row, given: str, *, lock: bool) -> None:
     """Accept it; given: the host as it is named in lists of pools. lock: show the volume in maintenance.
 
     BadRequest in Cinder's words.
@@ -67,7 +61,7 @@ def _check_held(tx: Tx, row: Row) -> None:
         raise invalid_volume(f"Volume {row['id']} is not written by a server: detach it first.")
 
 
-def complete(tx: Tx, of: "EmbeddedVolumes", old: Row, new: Row | None, *, error: bool) -> str:
+def complete(tx: Tx, of: Ground, old: Row, new: Row | None, *, error: bool) -> str:
     """Hear from compute that a guest went over to the other host's data, or did not; return which volume it has now.
 
     Conflict: the migration was given up, or is no such one. source: Cinder, os-migrate_volume_completion.

@@ -1,7 +1,6 @@
 """Accept a reimage: a volume is written anew from an image. source: Cinder, volume API 3.68, os-reimage."""
 
 import uuid
-from typing import TYPE_CHECKING
 
 from kilonova.common.context import Context
 from kilonova.db.engine import Row, Tx
@@ -10,12 +9,10 @@ from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
 from kilonova.volume.embedded.creating import check_fits
 from kilonova.volume.embedded.faults import invalid_volume
+from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import asking, volume_reimage
 from kilonova.volume.embedded.store import attachments, volumes
 from kilonova.volume.interface import Key, NotReady, ReimageFailed
-
-if TYPE_CHECKING:
-    from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
 _NAMES = uuid.UUID("3c1f3f0e-6b0e-4a5c-9d0a-0b6f5a1f4f68")
 ENDED = "done"
@@ -29,7 +26,7 @@ def operation_of(key: Key) -> str:
 def accept(
     tx: Tx,
     ctx: Context,
-    of: "EmbeddedVolumes",
+    of: Ground,
     row: Row,
     image: Image,
     *,
@@ -77,7 +74,7 @@ def look(tx: Tx, key: Key, volume_id: str) -> bool:
     return True
 
 
-def give_up(tx: Tx, of: "EmbeddedVolumes", key: Key) -> None:
+def give_up(tx: Tx, of: Ground, key: Key) -> None:
     """End a reimage that is under way. NotReady until it ended."""
     row = journal.find_row(tx, operation_of(key))
     if row is None or row["ended_at"] is not None:

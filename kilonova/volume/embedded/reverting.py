@@ -1,19 +1,15 @@
 """Accept a revert: a volume becomes what it was at its latest snapshot."""
 
-from typing import TYPE_CHECKING
-
 from kilonova.common.context import Context
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.volume.embedded.faults import invalid_snapshot, invalid_volume, missing
+from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import asking, volume_refill
 from kilonova.volume.embedded.store import snapshots, volumes
 
-if TYPE_CHECKING:
-    from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
-
-def accept(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row, snapshot_id: str) -> None:
+def accept(tx: Tx, ctx: Context, of: Ground, row: Row, snapshot_id: str) -> None:
     """Accept it. BadRequest in Cinder's words; NotFound unless the snapshot is the volume's."""
     taken = snapshots.of_volume(tx, row["id"])
     snapshot = next((s for s in taken if s["id"] == snapshot_id), None)

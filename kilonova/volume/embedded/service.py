@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from kilonova.http import errors as forms
-from kilonova.http.app import Microversions, Service
 from kilonova.http.routing import Route
+from kilonova.http.service import Microversions, Service
 from kilonova.volume.embedded.routes.actions import ActionRoutes
 from kilonova.volume.embedded.routes.attachments import AttachmentRoutes
 from kilonova.volume.embedded.routes.backups import BackupRoutes

@@ -1,7 +1,6 @@
 """Accept snapshots: refusals, row, quota and journal in one transaction."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,11 +11,9 @@ from kilonova.objects.base import decode
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
 from kilonova.volume.embedded.faults import invalid_snapshot, invalid_volume
+from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import asking, snapshot_create, snapshot_delete
 from kilonova.volume.embedded.store import quotas, snapshots, volumes
-
-if TYPE_CHECKING:
-    from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
 USED = ("in-use", "attaching", "detaching", "reserved", "maintenance")
 DELETABLE = ("available", "error")
@@ -36,7 +33,7 @@ class NewSnapshot:
     id: str = field(default_factory=new_uuid)
 
 
-def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewSnapshot) -> Row:
+def create_in(tx: Tx, ctx: Context, of: Ground, new: NewSnapshot) -> Row:
     """Accept a snapshot. BadRequest in Cinder's words, QuotaExceeded, NotFound."""
     if new.key[0] and (there := snapshots.of_key(tx, new.key, living=True)):
         return there[0]
@@ -73,7 +70,7 @@ def create_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", new: NewSnapshot) -> 
     return snapshots.get(tx, new.id)
 
 
-def delete_in(tx: Tx, ctx: Context, of: "EmbeddedVolumes", row: Row) -> None:
+def delete_in(tx: Tx, ctx: Context, of: Ground, row: Row) -> None:
     """Accept the delete of a snapshot, whatever runs for it. Repeatable."""
     now = of.clock.now()
     for live in journal.live_of(tx, row["volume_id"]):

@@ -1,17 +1,13 @@
 """The embedded volume service: a VolumeService for compute and the store behind the Block Storage API."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kilonova.bus import answers
-from kilonova.bus.interface import Bus, Subscription
-from kilonova.common.clock import SYSTEM, Clock
+from kilonova.bus.interface import Subscription
 from kilonova.common.context import Context, service_context
 from kilonova.common.errors import BadRequest, NotFound, Unavailable
-from kilonova.common.ids import new_uuid
-from kilonova.db.engine import Database, Row, Tx
-from kilonova.db.versions import ensure
-from kilonova.objects.base import encode
+from kilonova.db.engine import Row, Tx
 from kilonova.objects.image import Image
 from kilonova.objects.volume import (
     Connection,
@@ -19,7 +15,6 @@ from kilonova.objects.volume import (
     Volume,
     VolumeAttachment,
     VolumeClaim,
-    VolumeEvent,
     VolumeSnapshot,
     VolumeWanted,
 )
@@ -27,7 +22,6 @@ from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
 from kilonova.volume.embedded import (
     attaching,
-    backing,
     cleanups,
     creating,
     migrating,
@@ -35,64 +29,23 @@ from kilonova.volume.embedded import (
     snapshotting,
 )
 from kilonova.volume.embedded.creating import NewVolume
-from kilonova.volume.embedded.exporting import Exports
 from kilonova.volume.embedded.faults import missing
-from kilonova.volume.embedded.neighbours import Images
+from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import asking, volume_create, volume_delete
-from kilonova.volume.embedded.placing import HostRoom
-from kilonova.volume.embedded.schema import metadata
 from kilonova.volume.embedded.snapshotting import NewSnapshot
-from kilonova.volume.embedded.store import attachments, backups, quotas, snapshots, types, volumes
-from kilonova.volume.embedded.upgrades import UPGRADES
+from kilonova.volume.embedded.store import attachments, backups, quotas, snapshots, volumes
 from kilonova.volume.interface import Key, ReimageFailed, VolumeService
 
 T = TypeVar("T")
-Nudge = Callable[[str, str], None]
 
 
-class EmbeddedVolumes:
+class EmbeddedVolumes(Ground):
     """Records in one database, which is a home of the engine; data on hosts. Safe to use from any thread.
 
-    rooms: the hosts as they are now. nudge(database, operation): tells the engine of an accepted operation.
     Call ``start`` once the bus is there, ``stop`` before it goes.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        bus: Bus,
-        images: Images,
-        clock: Clock = SYSTEM,
-        *,
-        rooms: Callable[[], Sequence[HostRoom]] = tuple,
-        nudge: Nudge = lambda database, operation: None,
-    ) -> None:
-        ensure(database, metadata, UPGRADES)
-        self.db = database
-        self.bus = bus
-        self.images = images
-        self.clock = clock
-        self.rooms = rooms
-        self.nudge = nudge
-        self.verify: Callable[[Image], Image] = lambda image: image
-        """Whoever knows certificates verifies images' signatures here. BadRequest: one is wrong."""
-        self.target: backing.Target = backing.ImageStore(images)
-        self.exports = Exports(database, bus, clock, self.send_cleanups)
-        self._handlers: list[Callable[[VolumeEvent], None]] = []
-        self._subscription: Subscription | None = None
-        self.db.write(self._seed)
-
-    def _seed(self, tx: Tx) -> None:
-        if types.find(tx, types.DEFAULT_NAME) is None:
-            now = self.clock.now()
-            types.add(
-                tx,
-                id=new_uuid(),
-                name=types.DEFAULT_NAME,
-                description="Default Volume Type",
-                created_at=now,
-                updated_at=now,
-            )
+    _subscription: Subscription | None = None
 
     def start(self, *, thread: bool = True) -> None:
         """Listen to hosts and keep them informed. thread: repeat by itself what was lost."""
@@ -116,27 +69,6 @@ class EmbeddedVolumes:
         if self._subscription is not None:
             self._subscription.close()
         self.exports.stop()
-
-    def send_cleanups(self) -> None:
-        """Send every cleanup record's order to its host, if that is up."""
-        if not self.db.ask(cleanups.all_records):
-            return
-        up = {r.host for r in self.rooms() if r.up}
-
-        def read(tx: Tx) -> list[Any]:
-            return [cleanups.renewed(tx, r) for r in cleanups.all_records(tx) if r["host"] in up]
-
-        for order in self.db.read(read):
-            self.bus.publish(f"agent.{order.host}.order", encode(order))
-
-    def on_event(self, handler: Callable[[VolumeEvent], None]) -> None:
-        """See VolumeService."""
-        self._handlers.append(handler)
-
-    def emit(self, event: VolumeEvent) -> None:
-        """Tell compute."""
-        for handler in self._handlers:
-            handler(event)
 
     # -- looking
 

@@ -3,6 +3,7 @@
 import pytest
 
 from kilonova.common.ids import new_uuid
+from kilonova.scheduler import reading
 from kilonova.scheduler.view import View
 from tests.functional.placement.conftest import Api
 
@@ -301,5 +302,5 @@ def test_absurd_numbers(api: Api) -> None:
     )
     assert api.call("GET", "/allocation_candidates?resources=VCPU:9999999999").status_code == 200
     view = View()
-    view.refresh(api.db, 0.0, full=True)
+    reading.refresh(view, api.db, 0.0, full=True)
     assert view.roots.n == 1

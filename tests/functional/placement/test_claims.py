@@ -15,6 +15,7 @@ from kilonova.db.schema.world import server_group
 from kilonova.db.sql import insert
 from kilonova.placement import allocations, claims, groups, inventories, providers
 from kilonova.placement.inventories import Inventory
+from kilonova.scheduler import reading
 from kilonova.scheduler.select import select
 from tests import databases
 from tests.scheduling import NOW, Cloud, asks, stock
@@ -191,7 +192,7 @@ def test_many_deciders_fill_every_host_and_no_more(cloud: Cloud) -> None:
         t.join(60)
     assert len(won) == 100
     assert not view.roots.classes["VCPU"].free.data[: view.roots.n].any()
-    view.refresh(cloud.db, NOW, full=True)
+    reading.refresh(view, cloud.db, NOW, full=True)
     assert not view.roots.classes["VCPU"].free.data[: view.roots.n].any()
     assert all(used(cloud.db, cloud.uuids[f"h{i}"])["VCPU"] == 10 for i in range(10))
 

@@ -1,10 +1,10 @@
 """Images' bytes for hosts: by signed URLs, without a token (kilonova/image/signing.py)."""
 
 from kilonova.http import errors as forms
-from kilonova.http.app import Service
 from kilonova.http.policy import PUBLIC, Policy
 from kilonova.http.request import Request, Response
 from kilonova.http.routing import Route
+from kilonova.http.service import Service
 from kilonova.image.embedded.routes.data import Body, pieces
 from kilonova.image.embedded.store import EmbeddedImages
 from kilonova.image.signing import MOUNT, UrlSigner

@@ -3,7 +3,7 @@
 Each has an epoch of its own: the engine takes a volume's operations in turn, and a host drops what has a lower one.
 """
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import sqlalchemy as sa
 
@@ -18,26 +18,24 @@ from kilonova.saga import journal
 from kilonova.saga.definition import Run, Saga
 from kilonova.volume.embedded import attaching, cleanups
 from kilonova.volume.embedded.faults import invalid_volume
+from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.schema import volume
 from kilonova.volume.embedded.store import attachments, messages, snapshots, volumes
-
-if TYPE_CHECKING:
-    from kilonova.volume.embedded.volumes import EmbeddedVolumes
 
 _NEXT_EPOCH = Q(
     sa.update(volume).where(volume.c.id == P("the_id")).values(epoch=volume.c.epoch + 1)
 )
 
 
-def service(run: Run) -> "EmbeddedVolumes":
+def service(run: Run) -> Ground:
     """Return the volume service of this process."""
-    return cast("EmbeddedVolumes", run.services.volumes)
+    return cast(Ground, run.services.volumes)
 
 
 def accept(
     tx: Tx,
     ctx: Context,
-    of: "EmbeddedVolumes",
+    of: Ground,
     saga: Saga,
     params: VolumeParams,
     *,
