@@ -142,6 +142,7 @@ class Chaos:
             cleanups.run(world.services)
             world.clock.advance(5.0)
             world.settle()
+            engine.run_until_idle(limit=20_000)  # what a host's answer set off: a volume's delete
 
 
 def play(x: Chaos, seed: int, turns: int) -> None:
