@@ -3,6 +3,7 @@
 Each value is read by its own type at start-up; an error names file, key and fault. ``KILONOVA_<KEY>`` overrides a key.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from kilonova.common.devices import NO_CPUS, CpuSet, DeviceSpec, PciAlias, SimulatedDevices
 from kilonova.common.errors import KilonovaError
 
 TABLES = ("deployment", "bus", "database", "cells", "api", "agent", "console")
@@ -47,6 +49,9 @@ class Settings:
     destination at once instead of pausing it; auto_converge: a guest that writes faster than it is sent is slowed down.
     webhooks_file: TOML file of those who are told of events by HTTP (docs/events.md).
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
+    pci_alias: what flavors ask devices by, the same for every process of the control plane; pci_device_spec: devices of
+    this host that guests may have; cpu_dedicated_set: CPUs of this host that one guest has alone (docs/devices.md).
+    fake_host_devices, fake_host_numa_nodes, fake_host_dedicated_cpus: what each simulated host has of them.
     """
 
     synchronous: str = "NORMAL"
@@ -89,6 +94,12 @@ class Settings:
     fake_host_vcpus: int = 64
     fake_host_memory_mib: int = 262144
     fake_host_disk_gib: int = 4096
+    pci_alias: tuple[PciAlias, ...] = ()
+    pci_device_spec: tuple[DeviceSpec, ...] = ()
+    cpu_dedicated_set: CpuSet = NO_CPUS
+    fake_host_devices: tuple[SimulatedDevices, ...] = ()
+    fake_host_numa_nodes: int = 1
+    fake_host_dedicated_cpus: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,6 +115,10 @@ class Settings:
         for name in ("resize_confirm_window_s", "reclaim_instance_interval_s"):
             if getattr(self, name) < 0:
                 raise BadConfig(f"{name} must be at least 0")
+        if not 1 <= self.fake_host_numa_nodes <= 16:
+            raise BadConfig("fake_host_numa_nodes must be from 1 to 16")
+        if not 0 <= self.fake_host_dedicated_cpus <= self.fake_host_vcpus:
+            raise BadConfig("fake_host_dedicated_cpus must be from 0 to fake_host_vcpus")
         if self.build_time_s < 0 or self.heartbeat_s <= 0:
             raise BadConfig("build_time_s must be at least 0 and heartbeat_s more than 0")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
@@ -185,8 +200,32 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
         raise BadConfig(f"{path or 'environment'}: {exc.message}") from exc
 
 
+_STRUCTURED: Mapping[Any, Any] = {
+    CpuSet: CpuSet,
+    **{tuple[t, ...]: t for t in (PciAlias, DeviceSpec, SimulatedDevices)},  # type: ignore[valid-type]
+}
+"""Settings that have types of their own: hint -> what reads one value."""
+
+
+def _structured(where: str, key: str, value: Any, hint: Any) -> Any:
+    """Return a value of a type of its own, or a tuple of such: in the environment a list in JSON."""
+    kind = _STRUCTURED[hint]
+    try:
+        if kind is hint:
+            return kind.read(value)
+        if isinstance(value, str):
+            value = json.loads(value)
+        if not isinstance(value, list):
+            raise ValueError("must be a list")
+        return tuple(kind.read(one) for one in value)
+    except ValueError as exc:
+        raise BadConfig(f"{where}: {key} {exc}") from None
+
+
 def typed(where: str, key: str, value: Any, hint: Any) -> Any:
     """Return a value as the type that its setting has. Raises BadConfig that names where it stands."""
+    if hint in _STRUCTURED:
+        return _structured(where, key, value, hint)
     options = [t for t in (get_args(hint) or (hint,)) if t is not type(None) and t is not ...]
     kind = options[0]
     if hint == tuple[str, ...]:

@@ -139,6 +139,11 @@ def encode(obj: Versioned, manifest: Manifest | None = None) -> bytes:
     return msgspec.json.encode({"t": name, "v": f"{version[0]}.{version[1]}", "d": data})
 
 
+def at_rest(obj: Versioned) -> str:
+    """Return the JSON that a column keeps, as the oldest release that takes part reads it."""
+    return msgspec.json.encode(obj if _spoken is None else _down(obj, _spoken)).decode()
+
+
 def _down(value: Any, manifest: Manifest) -> Any:
     if isinstance(value, Versioned):
         peer = manifest.get(type(value).__name__, (1, 0))

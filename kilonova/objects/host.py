@@ -5,8 +5,31 @@ from typing import ClassVar, Union
 from kilonova.objects.base import Version, Versioned, since
 
 
+class HostDevice(Versioned, frozen=True, kw_only=True):
+    """One PCI device or virtual function that a host may give to a guest. address: "0000:81:00.0"."""
+
+    address: str
+    resource_class: str
+    traits: tuple[str, ...] = ()
+    numa_node: int | None = None
+
+
+class HostNode(Versioned, frozen=True, kw_only=True):
+    """One NUMA node of a host. cpus: those that guests share; dedicated: those that one guest has alone."""
+
+    number: int
+    memory_mib: int
+    cpus: tuple[int, ...] = ()
+    dedicated: tuple[int, ...] = ()
+
+
 class Inventory(Versioned, frozen=True, kw_only=True):
-    """What a host has and is. Units: cores, MiB, GiB."""
+    """What a host has and is. Units: cores, MiB, GiB.
+
+    vcpus: without the dedicated ones. nodes: of a host that has several NUMA nodes; ``dedicated`` is all of theirs.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     vcpus: int
     memory_mib: int
@@ -20,6 +43,9 @@ class Inventory(Versioned, frozen=True, kw_only=True):
     disk_free_gib: int | None = None
     supported: tuple[tuple[str, str, str], ...] = (("x86_64", "qemu", "hvm"),)
     numa: tuple[tuple[int, int], ...] = ()
+    devices: tuple[HostDevice, ...] = since(1, 1, default=())
+    nodes: tuple[HostNode, ...] = since(1, 1, default=())
+    dedicated: tuple[int, ...] = since(1, 1, default=())
 
 
 class HostRegister(Versioned, frozen=True, kw_only=True, tag="register", tag_field="type"):

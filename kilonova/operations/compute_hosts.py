@@ -12,7 +12,7 @@ from kilonova.operations.aggregates import take_out
 from kilonova.operations.ask import HostSilent, ask
 from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.services import CELL0, Services
-from kilonova.placement import providers
+from kilonova.placement import providers, reported
 
 UPTIME_TIMEOUT_S = 2.0
 
@@ -122,6 +122,7 @@ def remove(services: Services, found: ComputeHost) -> None:
             take_out(tx, row, host, now)
         provider = providers.find(tx, found.uuid)
         if provider is not None:
+            reported.remove_parts(tx, provider, now)
             providers.delete(tx, provider, now)
         db.unmap(tx, host)
 

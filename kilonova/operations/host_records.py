@@ -11,9 +11,10 @@ import msgspec
 from kilonova.common.ids import new_uuid
 from kilonova.db import hosts as db
 from kilonova.db.engine import Row, Tx
+from kilonova.objects.base import at_rest
 from kilonova.objects.host import HostRegister
 from kilonova.operations import notices
-from kilonova.placement import providers
+from kilonova.placement import reported
 
 
 def said(r: HostRegister) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def said(r: HostRegister) -> dict[str, Any]:
         "driver": r.driver,
         "release": r.release,
         "versions": msgspec.json.encode(r.versions).decode(),
-        "inventory": msgspec.json.encode(r.inventory).decode(),
+        "inventory": at_rest(r.inventory),
     }
 
 
@@ -65,11 +66,11 @@ def is_in_world(tx: Tx, r: HostRegister, uuid: str, mapped: Row | None) -> bool:
     return (
         mapped is not None
         and mapped["host_id"] == r.host_id
-        and providers.is_reported(tx, uuid=uuid, name=r.host, report=r.inventory)
+        and reported.is_reported(tx, uuid=uuid, name=r.host, report=r.inventory)
     )
 
 
 def put_in_world(tx: Tx, r: HostRegister, uuid: str, now: float) -> None:
     """Map a host to its cell, and make its resource provider what it reports; repeatable. Global database."""
     db.map_host(tx, host=r.host, cell=r.cell, host_id=r.host_id)
-    providers.ensure_reported(tx, uuid=uuid, name=r.host, report=r.inventory, now=now)
+    reported.ensure_reported(tx, uuid=uuid, name=r.host, report=r.inventory, now=now)

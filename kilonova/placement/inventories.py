@@ -93,6 +93,9 @@ def of_host(
         )
     if report.disk_gib > 0:
         out[names.DISK_GB] = Inventory(report.disk_gib, 0, 1, report.disk_gib, 1, disk_ratio)
+    if report.dedicated and not report.nodes:
+        n = len(report.dedicated)
+        out[names.PCPU] = Inventory(n, 0, 1, n, 1, 1.0)
     return out
 
 

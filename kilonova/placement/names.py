@@ -4,6 +4,10 @@ import functools
 import re
 
 VCPU, PCPU, MEMORY_MB, DISK_GB = "VCPU", "PCPU", "MEMORY_MB", "DISK_GB"
+NODE_VCPU, NODE_MEMORY_MB = "CUSTOM_NUMA_VCPU", "CUSTOM_NUMA_MEMORY_MB"
+"""What guests with NUMA nodes take of one node of a host, besides what they take of the host as a whole."""
+NODE, DEVICE = "HW_NUMA_ROOT", "COMPUTE_MANAGED_PCI_DEVICE"
+"""Traits of the providers below a host that its NUMA nodes and devices are."""
 DISABLED = "COMPUTE_STATUS_DISABLED"
 SHARES = "MISC_SHARES_VIA_AGGREGATE"
 MAX_UNIT = 2**31 - 1
@@ -15,6 +19,8 @@ UNITS = {
     PCPU: ("dedicated CPUs", ""),
     MEMORY_MB: ("memory", "MiB"),
     DISK_GB: ("disk", "GiB"),
+    NODE_VCPU: ("vCPUs of one NUMA node", ""),
+    NODE_MEMORY_MB: ("memory of one NUMA node", "MiB"),
 }
 """resource class -> (what a person calls it, unit)"""
 

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from kilonova.common.errors import BadRequest, Conflict, GenerationMismatch, NotFound
 from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q, insert
-from kilonova.objects import host as host_objects
 from kilonova.placement import inventories, names, traits
 from kilonova.placement.inventories import Inventory
 from kilonova.placement.schema import (
@@ -47,6 +46,7 @@ _TOUCH = Q(
 _RENAME = Q(sa.update(rp).where(rp.c.id == P("id_")).values(name=P("name")))
 _REPARENT = Q(sa.update(rp).where(rp.c.id == P("id_")).values(parent=P("parent"), root=P("root")))
 _MOVE_ROOT = Q(sa.update(rp).where(rp.c.id == P("id_")).values(root=P("root")))
+_BELOW = Q(_SHOWN.where(rp.c.parent == P("parent")))
 _CHILDREN = Q(sa.select(rp.c.id).where(rp.c.parent == P("id")))
 _DELETE = Q(sa.delete(rp).where(rp.c.id == P("id")))
 _USED_BY = Q(sa.select(sa.func.count()).where(allocation.c.provider == P("id")))
@@ -203,6 +203,11 @@ def _reparent(
     tx.run(_REPARENT, id_=provider.id, parent=above_id, root=new_root)
 
 
+def children(tx: Tx, provider_id: int) -> list[Provider]:
+    """Return the providers right below one."""
+    return [from_row(row) for row in tx.all(_BELOW, parent=provider_id)]
+
+
 def subtree(tx: Tx, provider_id: int) -> list[int]:
     """Return the ids of a provider and everything below it."""
     found, at = [provider_id], 0
@@ -261,31 +266,6 @@ def ensure_host(
     return changed
 
 
-def ensure_reported(
-    tx: Tx, *, uuid: str, name: str, report: host_objects.Inventory, now: float
-) -> bool:
-    """``ensure_host`` from an agent's own report."""
-    return ensure_host(
-        tx,
-        uuid=uuid,
-        name=name,
-        inventory=inventories.of_host(report),
-        traits_=report.traits,
-        now=now,
-    )
-
-
-def is_reported(tx: Tx, *, uuid: str, name: str, report: host_objects.Inventory) -> bool:
-    """Tell whether ``ensure_reported`` would change nothing: most hosts register as what they were."""
-    provider = find(tx, uuid)
-    return (
-        provider is not None
-        and provider.name == name
-        and inventories.is_reported(tx, provider.id, inventories.of_host(report))
-        and traits.is_reported(tx, provider.id, frozenset(report.traits))
-    )
-
-
 def disable(tx: Tx, uuid: str, disabled: bool = True, *, now: float) -> None:
     """Set or clear COMPUTE_STATUS_DISABLED; no new server goes to such a host. Fine when the provider is not there."""
     provider = find(tx, uuid)
@@ -300,17 +280,16 @@ __all__ = [
     "InUse",
     "Provider",
     "bump",
+    "children",
     "consumer",
     "create",
     "delete",
     "disable",
     "ensure_host",
-    "ensure_reported",
     "find",
     "from_row",
     "get",
     "inventory",
-    "is_reported",
     "provider_aggregate",
     "provider_trait",
     "shown",

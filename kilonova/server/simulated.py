@@ -9,12 +9,14 @@ from kilonova.agent.network.fake import FakeHostNetwork
 from kilonova.agent.uploads import HostFiles
 from kilonova.agent.workers import Workers
 from kilonova.bus.interface import Bus
+from kilonova.common.config import Settings
 from kilonova.common.ids import new_uuid
 from kilonova.console.gate import ConsoleGate
 from kilonova.objects.host import Inventory
 from kilonova.server.access import ImageAccess
 from kilonova.server.plan import Plan
 from kilonova.virt.driver import Driver
+from kilonova.virt.fake.devices import devices_of, nodes_of
 from kilonova.virt.fake.world import World
 
 
@@ -34,18 +36,7 @@ class FakeHosts:
     ) -> None:
         self.plan = plan
         s = plan.settings
-        spec = Inventory(
-            vcpus=s.fake_host_vcpus,
-            memory_mib=s.fake_host_memory_mib,
-            disk_gib=s.fake_host_disk_gib,
-            hypervisor_type="fake",
-            hypervisor_version=1,
-            supported=(
-                ("x86_64", "fake", "hvm"),
-                ("x86_64", "qemu", "hvm"),
-                ("x86_64", "kvm", "hvm"),
-            ),
-        )
+        spec = spec_of(s)
         self.world = World(plan.state_dir / "guests.db", build_time_s=s.build_time_s, spec=spec)
         self.workers = Workers(2)  # no job of a simulated host waits on its thread
         self._file: JournalFile | None = None
@@ -99,6 +90,28 @@ class FakeHosts:
         self.world.close()
         if self._file is not None:
             self._file.close()
+
+
+def spec_of(s: Settings) -> Inventory:
+    """Return what each simulated host has."""
+    dedicated = range(s.fake_host_vcpus - s.fake_host_dedicated_cpus, s.fake_host_vcpus)
+    return Inventory(
+        vcpus=s.fake_host_vcpus - s.fake_host_dedicated_cpus,
+        memory_mib=s.fake_host_memory_mib,
+        disk_gib=s.fake_host_disk_gib,
+        hypervisor_type="fake",
+        hypervisor_version=1,
+        supported=(
+            ("x86_64", "fake", "hvm"),
+            ("x86_64", "qemu", "hvm"),
+            ("x86_64", "kvm", "hvm"),
+        ),
+        nodes=nodes_of(
+            s.fake_host_numa_nodes, s.fake_host_vcpus, s.fake_host_memory_mib, dedicated
+        ),
+        dedicated=tuple(dedicated),
+        devices=devices_of(s.fake_host_devices),
+    )
 
 
 def named(cells: int, hosts: int) -> list[tuple[str, str]]:

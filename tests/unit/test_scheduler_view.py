@@ -14,7 +14,7 @@ from kilonova.db.sqlite import SqliteDatabase
 from kilonova.db.versions import ensure
 from kilonova.objects.host import Inventory as HostInventory
 from kilonova.operations import stores
-from kilonova.placement import claims, inventories, providers
+from kilonova.placement import claims, inventories, providers, reported
 from kilonova.placement.claims import Change
 from kilonova.placement.inventories import Inventory
 from kilonova.scheduler import reading
@@ -272,7 +272,7 @@ def test_hosts_of_a_cell_are_taken_over(cloud: Cloud, tmp_path: Path) -> None:
             lambda tx: tx.run(insert(cell_schema.host, *known), **{k: row.get(k) for k in known})
         )
         cloud.db.write(
-            lambda tx: providers.ensure_reported(
+            lambda tx: reported.ensure_reported(
                 tx,
                 uuid=uuid,
                 name=name,
