@@ -19,12 +19,13 @@ from kilonova.virt.driver import Again, Driver
 log = get_logger(__name__)
 FIRST_RETRY_S = 0.2
 LONGEST_RETRY_S = 10.0
+REFUSED_RETRY_S = 10.0
 REPLY_S = 5.0
 START_WITHIN_S = 300.0
 
 
 class Registration:
-    """Registers one host, again and again until a conductor replies."""
+    """Registers one host, again and again until a conductor takes it; who was refused asks again later."""
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class Registration:
         self._done = done
         self._retry_s = FIRST_RETRY_S
         self._oldest = False
+        self._refused: str | None = None
+        self._asked = float("-inf")
         self._starting: set[str] = set()
         self.stopped = False
 
@@ -60,13 +63,16 @@ class Registration:
 
     def attempt(self) -> float | None:
         """Ask once; returns as Workers' jobs do: None when replied, else the seconds until the next try."""
-        if self.stopped:
+        now = self._clock.monotonic()
+        if self.stopped or (self._refused and now - self._asked < REFUSED_RETRY_S * 0.7):
             return None
+        self._asked = now
         try:
             message = self._make()
             body = encode(Report(host=message.host, body=message), {} if self._oldest else None)
             answer = self._bus.request(f"report.{message.host}", body, REPLY_S)
-            self._accept(message, decode(answer, Registered))
+            reply = decode(answer, Registered)
+            self._accept(message, reply)
         except KilonovaError as exc:
             # A conductor of an older release cannot read ours, and says nothing: the oldest form it can.
             self._oldest = not self._oldest
@@ -75,7 +81,7 @@ class Registration:
             log.info("not registered yet", extra={"why": exc.message, "facts": str(exc.facts)})
             return wait
         self._retry_s = FIRST_RETRY_S
-        return None
+        return None if reply.accepted else REFUSED_RETRY_S
 
     def _accept(self, message: HostRegister, reply: Registered) -> None:
         now = self._clock.now()
@@ -84,15 +90,18 @@ class Registration:
         self._known.replace(self._driver.guests())
         before, boot = self._journal.boot_id, message.boot_id
         if not reply.accepted:
-            log.error(
-                "the registration was refused", extra={"host": message.host, "why": reply.reason}
-            )
+            if reply.reason != self._refused:
+                log.error(
+                    "the registration was refused",
+                    extra={"host": message.host, "why": reply.reason},
+                )
         elif (
             before is None
         ):  # never here before, or the state was wiped: adopt what runs, start nothing
             self._journal.booted(boot)
         elif before != boot:
             self._start_wanted(message.host, boot, reply.servers)
+        self._refused = None if reply.accepted else reply.reason
         self._done(reply)
 
     def _start_wanted(self, host: str, boot: str, servers: tuple[OwnedServer, ...]) -> None:

@@ -7,7 +7,7 @@ Servers that have no cell yet come from their mapping, as one more cell.
 import functools
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,14 +148,14 @@ class Lists:
         world: Database,
         cells: Mapping[str, Database],
         render_unplaced: Callable[[Row], Rendered],
-        absent: Sequence[str] = (),
+        absent: Collection[str] = (),
     ) -> None:
-        """absent: cells that could not be opened; they count as silent."""
+        """absent: cells that cannot be opened now; they count as silent. It may change while this lives."""
         self._world = world
         self._cells = cells
         self._render = render_unplaced
         self._asking = Cells(cells)
-        self._absent = tuple(absent)
+        self._absent = absent
         self._big = threading.BoundedSemaphore(2)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ _ADD = insert(c)
 _GET = Q(sa.select(c).where(c.c.name == P("name")))
 _ALL = Q(sa.select(c).order_by(c.c.name))
 _DISABLE = Q(sa.update(c).where(c.c.name == P("the_name")).values(disabled=P("disabled")))
+_SET_URL = Q(sa.update(c).where(c.c.name == P("the_name")).values(url=P("url")))
 _DROP = Q(sa.delete(c).where(c.c.name == P("name")))
 _SERVERS = Q(sa.select(sa.func.count()).where(sm.c.cell == P("name")))
 _HOSTS = Q(sa.select(sa.func.count()).where(hm.c.cell == P("name")))
@@ -37,6 +38,11 @@ def set_disabled(tx: Tx, name: str, now: float, *, disabled: bool) -> None:
     """Take a cell out of scheduling, or back in. Repeatable."""
     if tx.run(_DISABLE, the_name=name, disabled=int(disabled)) == 0:
         add(tx, name, "", now, disabled=disabled)
+
+
+def set_url(tx: Tx, name: str, url: str) -> None:
+    """Say where a cell's database is. url: sealed. Repeatable."""
+    tx.run(_SET_URL, the_name=name, url=url)
 
 
 def drop(tx: Tx, name: str) -> None:

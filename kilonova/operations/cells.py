@@ -1,36 +1,44 @@
-"""Cells for operators: add one by its database's URL, take one out of scheduling, forget one that is empty.
+"""Cells for operators: add one by its database's URL, give it another URL, take one out of scheduling.
 
-A cell that is added is used once the processes of the control plane were started again; each opens it then.
+The processes of the control plane are told at once, and use a cell that was added within seconds (cell_table.py).
 """
 
 import base64
 import re
 import sqlite3
-from collections.abc import Collection
 from contextlib import closing
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 
 from kilonova.common.config import BadConfig
-from kilonova.common.errors import BadRequest, Conflict, NotFound, Unavailable
-from kilonova.common.log import get_logger
+from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound
 from kilonova.common.secret import Secret
-from kilonova.db import cells
+from kilonova.db import cells, mappings
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.opening import check, open_database
 from kilonova.db.schema.cell import host, server
+from kilonova.db.schema.world import host_mapping
 from kilonova.db.secrets import Vault
 from kilonova.db.versions import ensure
 from kilonova.operations.services import CELL0, Services
 from kilonova.operations.stores import CELL
+from kilonova.saga.schema import TABLES
 
-log = get_logger(__name__)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
 _KIND = "cell_url"
+_SAMPLE = 200
+CHANGED = "cells.changed"
+"""The subject on which it is said that the table of cells has changed."""
 _ONE = sa.select(sa.literal(1))
 _TAKEN = frozenset((CELL0, "global", "identity", "image", "network", "volume"))
+
+
+class CannotUse(KilonovaError):
+    """A cell's database cannot be opened, or is not the cell's; the message is for an admin."""
+
+    code = "cell_unusable"
 
 
 def known(services: Services) -> dict[str, Row | None]:
@@ -49,22 +57,59 @@ def add(services: Services, name: str, url: str) -> None:
         )
     if name in known(services):
         raise Conflict(f"There is a cell {name} already.")
-    with closing(_open(name, url)) as database:
-        try:
-            ensure(database, CELL)
-        except (Unavailable, OSError, sqlite3.Error) as exc:
+    with closing(_checked(name, url)) as database:
+        if database.read(_is_used):
             raise BadRequest(
-                f"url: the database of cell {name} at {where(url)} cannot be used: {exc}"
-            ) from exc
-        _check_empty(services, name, database)
-    sealed = base64.b64encode(services.vault.seal(f"{_KIND}:{name}", Secret(url))).decode()
+                f"url: the database for cell {name} has hosts or servers, or had them: it is a cell's. "
+                "Make an empty one."
+            )
 
     def put(tx: Tx) -> None:
         if cells.find(tx, name) is not None:
             raise Conflict(f"There is a cell {name} already.")
-        cells.add(tx, name, sealed, services.now())
+        cells.add(tx, name, _sealed(services, name, url), services.now())
 
     services.world.write(put)
+    _tell(services)
+
+
+def set_url(services: Services, name: str, url: str) -> None:
+    """Say where the database of a cell that was added is now. BadRequest: another one is there; NotFound; Conflict."""
+    row = services.world.read(lambda tx: cells.find(tx, name))
+    if row is None and name not in services.real_cells():
+        raise NotFound(f"Cell {name[:80]} could not be found.")
+    if row is None or not row["url"]:
+        raise Conflict(f"Cell {name} is in the configuration: change it there.")
+    with closing(_checked(name, url)) as database:
+        wrong = why_not_ours(services.world, name, database)
+    if wrong is not None:
+        raise BadRequest(f"url: {wrong}")
+    sealed = _sealed(services, name, url)
+    services.world.write(lambda tx: cells.set_url(tx, name, sealed))
+    _tell(services)
+
+
+def _sealed(services: Services, name: str, url: str) -> str:
+    return base64.b64encode(services.vault.seal(f"{_KIND}:{name}", Secret(url))).decode()
+
+
+def _tell(services: Services) -> None:
+    """Say that the table of cells has changed: this process follows before the answer, the others at once."""
+    services.bus.publish(CHANGED, b"")
+    services.look_at_cells()
+
+
+def _checked(name: str, url: str) -> Database:
+    """Return the database at a URL, with a cell's tables. BadRequest."""
+    database = _open(name, url)
+    try:
+        ensure(database, CELL)
+    except (KilonovaError, OSError, sqlite3.Error) as exc:
+        database.close()
+        raise BadRequest(
+            f"url: the database of cell {name} at {where(url)} cannot be used: {reason(exc, url)}"
+        ) from exc
+    return database
 
 
 def _open(name: str, url: str) -> Database:
@@ -80,16 +125,46 @@ def _open(name: str, url: str) -> Database:
         ) from exc
 
 
-def _check_empty(services: Services, name: str, database: Database) -> None:
-    """Refuse a database that is a cell's already: two cells would have the same servers."""
+def reason(exc: BaseException, url: str) -> str:
+    """Return why a database cannot be used, in its driver's words where there are some, without the password."""
+    facts = exc.facts if isinstance(exc, KilonovaError) else {}
+    text = " ".join(str(facts.get("why") or exc).split())
+    for secret in {urlsplit(url).password, unquote(urlsplit(url).password or "")} - {None, ""}:
+        text = text.replace(str(secret), "***")
+    return text
 
-    def count(tx: Tx) -> int:
-        return sum(
-            int(tx.select(sa.select(sa.func.count()).select_from(t))[0][0]) for t in (host, server)
+
+def _is_used(tx: Tx) -> bool:
+    """Tell whether a database is or was a cell's: two cells would have the same servers."""
+    return any(
+        tx.select(sa.select(sa.func.count()).select_from(t))[0][0]
+        for t in (host, server, TABLES.incarnation)
+    )
+
+
+def why_not_ours(world: Database, name: str, database: Database) -> str | None:
+    """Return what speaks against a database's being this cell's, by its hosts and servers; None: nothing.
+
+    The global database knows of every server before its cell does, and of a host right after.
+    """
+    mapped = {
+        r[0]
+        for r in world.read(
+            lambda tx: tx.select(sa.select(host_mapping.c.host).where(host_mapping.c.cell == name))
         )
-
-    if database.read(count):
-        raise BadRequest(f"url: the database for cell {name} has hosts or servers: it is a cell's.")
+    }
+    there = {r[0] for r in database.read(lambda tx: tx.select(sa.select(host.c.host)))}
+    if mapped & there:
+        return None
+    if mapped:
+        return (
+            f"the database knows none of the {len(mapped)} hosts of cell {name}: it is another one."
+        )
+    live = sa.select(server.c.uuid).where(server.c.deleted == 0).limit(_SAMPLE)
+    servers = [r[0] for r in database.read(lambda tx: tx.select(live))]
+    if servers and not world.read(lambda tx: mappings.cells_of(tx, servers)):
+        return "the database has servers that are not this cloud's: it is a cell of another cloud."
+    return None
 
 
 def where(url: str) -> str:
@@ -103,42 +178,25 @@ def set_disabled(services: Services, name: str, *, disabled: bool) -> None:
     if name not in known(services):
         raise NotFound(f"Cell {name[:80]} could not be found.")
     services.world.write(lambda tx: cells.set_disabled(tx, name, services.now(), disabled=disabled))
-    services.scheduling.cells_changed()
-
-
-def delete(services: Services, name: str) -> None:
-    """Forget a cell that was added and is empty; its database stays. NotFound; Conflict."""
-
-    def drop(tx: Tx) -> None:
-        row = cells.find(tx, name)
-        if row is None and name not in services.real_cells():
-            raise NotFound(f"Cell {name[:80]} could not be found.")
-        servers, hosts = cells.uses(tx, name)
-        if servers or hosts:
-            raise Conflict(
-                f"Cell {name} has {servers} servers and {hosts} hosts: delete or move them first."
-            )
-        if row is None or not row["url"]:
-            raise Conflict(f"Cell {name} is in the configuration: take it out there.")
-        cells.drop(tx, name)
-
-    services.world.write(drop)
+    services.bus.publish(CHANGED, b"")
     services.scheduling.cells_changed()
 
 
 def shown(services: Services) -> list[dict[str, Any]]:
     """Return every cell: whether its database answers, whether servers are placed there, and where it is."""
     _, silent = services.lists.ask_cells(lambda tx: tx.select(_ONE))
+    absent = services.absent_cells
     out = []
     for name, row in known(services).items():
         state = "down" if name in silent else "up"
         if name not in services.cells and name not in silent:
-            state = "waits for a restart"
+            state = "new"
         servers, hosts = services.world.read(lambda tx, name=name: cells.uses(tx, name))  # type: ignore[misc]
         out.append(
             {
                 "name": name,
                 "state": state,
+                "why": absent.get(name, ""),
                 "disabled": row is not None and bool(row["disabled"]),
                 "added": row is not None and bool(row["url"]),
                 "database": where(opened(services.vault, row)) if row and row["url"] else "",
@@ -155,21 +213,24 @@ def opened(vault: Vault, row: Row) -> str:
     return vault.unseal(f"{_KIND}:{row['name']}", sealed).reveal()
 
 
-def open_added(
-    world: Database, vault: Vault, there: Collection[str], synchronous: str
-) -> tuple[dict[str, Database], list[str]]:
-    """Open the cells that were added and are not there yet; return them, and those that cannot be reached now."""
-    made: dict[str, Database] = {}
-    absent = []
-    for row in world.read(cells.all_cells):
-        if not row["url"] or row["name"] in there:
-            continue
-        name = row["name"]
-        try:
-            database = open_database(opened(vault, row), name, synchronous)
-            ensure(database, CELL)
-            made[name] = database
-        except (Unavailable, BadConfig, OSError, sqlite3.Error) as exc:
-            log.error("a cell cannot be reached", extra={"cell": name, "why": str(exc)})
-            absent.append(name)
-    return made, absent
+def open_cell(world: Database, vault: Vault, row: Row, synchronous: str) -> Database:
+    """Return the database of a cell that was added. Raises CannotUse, in words for an admin."""
+    name = row["name"]
+    try:
+        url = opened(vault, row)
+    except KilonovaError as exc:
+        raise CannotUse("its URL was sealed with another key: secret.key differs here") from exc
+    try:
+        database = open_database(url, name, synchronous)
+    except (KilonovaError, OSError, sqlite3.Error) as exc:
+        raise CannotUse(reason(exc, url)) from exc
+    try:
+        ensure(database, CELL)
+        wrong = why_not_ours(world, name, database)
+    except (KilonovaError, OSError, sqlite3.Error) as exc:
+        database.close()
+        raise CannotUse(reason(exc, url)) from exc
+    if wrong is not None:
+        database.close()
+        raise CannotUse(wrong)
+    return database

@@ -6,6 +6,7 @@ Where there are several conductors each report reaches one of them (hosts_elsewh
 """
 
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -64,19 +65,38 @@ class Hosts(HostsElsewhere):
             self._subscriptions.append(subscribe("report.*", self._on_report, queue="conductor"))
         if shared:
             self._subscriptions.append(subscribe(CHANGED, self._on_changed))
+        self._reports = reports
         for cell in services.real_cells():
             for row in services.cell(cell).read(db.all_hosts):
                 self._hosts[row["host"]] = state_of(row, cell)
         if shared and reports:
-            self._ask_for_beats()
+            self._ask_for_beats(self._hosts)
         self._thread = threading.Thread(target=self._flush_loop, name="hosts", daemon=True)
         self._thread.start()
 
-    def _ask_for_beats(self) -> None:
-        """Have every host say within 3 s that it is there: it may have been long since anybody heard them."""
-        for host in self._hosts:
+    def _ask_for_beats(self, hosts: Iterable[str]) -> None:
+        """Have hosts say within 3 s that they are there: it may have been long since anybody heard them."""
+        for host in hosts:
             ask = HostAsk(host=host, what="heartbeat")
             self._services.bus.publish(f"agent.{host}.state", encode(ask))
+
+    def cell_came(self, cell: str) -> None:
+        """Take over the hosts of a cell that was opened while this process runs."""
+        try:
+            rows = self._services.cell(cell).read(db.all_hosts)
+        except Unavailable as exc:  # read again with the others
+            log.warning("hosts could not be read", extra={"cell": cell, "why": exc.message})
+            return
+        for row in rows:
+            self._merge(state_of(row, cell))
+        if self._reports:
+            self._ask_for_beats(row["host"] for row in rows)
+
+    def cell_went(self, cell: str) -> None:
+        """Know nothing of a cell's hosts any more."""
+        for state in self.all():
+            if state.cell == cell:
+                self._drop(state.host)
 
     def close(self) -> None:
         """Stop listening and write what is not written yet."""
@@ -210,6 +230,8 @@ class Hosts(HostsElsewhere):
     def _register(self, r: HostRegister) -> Registered:
         """Take a host in, or know it again. A host of another id under a known name is refused (R14)."""
         services = self._services
+        if r.cell not in services.cells:
+            services.look_at_cells()
         try:
             cell = services.cell(r.cell)
         except KilonovaError as exc:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kilonova.common.errors import Unavailable
+from kilonova.common.log import get_logger
 from kilonova.db import hosts as db
 from kilonova.db.engine import Row
 from kilonova.objects.host import Inventory
 from kilonova.operations.services import Services
 
+log = get_logger(__name__)
 OVERLAP_S = 30.0
 FULL_S = 60.0
 CHANGED = "hosts.changed"
@@ -102,20 +105,26 @@ class HostsElsewhere:
         now = self._services.now()
         full = not now - self._read_at < FULL_S
         for cell in self._services.real_cells():
-            database = self._services.cell(cell)
-            if full:
-                rows = database.read(db.all_hosts)
-                names = {row["host"] for row in rows}
-                for state in [s for s in self.all() if s.cell == cell and s.host not in names]:
-                    self._drop(state.host)
-            else:
-                rows = database.read(lambda tx: db.changed(tx, now - OVERLAP_S))
-            for row in rows:
-                self._merge(state_of(row, cell))
-            for host, at in database.ask(lambda tx: db.seen_since(tx, now - OVERLAP_S)):
-                self._heard(host, at)
+            try:
+                self._read_cell(cell, now, full=full)
+            except Unavailable as exc:  # the other cells' hosts are read all the same
+                log.warning("hosts could not be read", extra={"cell": cell, "why": exc.message})
         if full:
             self._read_at = now
+
+    def _read_cell(self, cell: str, now: float, *, full: bool) -> None:
+        database = self._services.cell(cell)
+        if full:
+            rows = database.read(db.all_hosts)
+            names = {row["host"] for row in rows}
+            for state in [s for s in self.all() if s.cell == cell and s.host not in names]:
+                self._drop(state.host)
+        else:
+            rows = database.read(lambda tx: db.changed(tx, now - OVERLAP_S))
+        for row in rows:
+            self._merge(state_of(row, cell))
+        for host, at in database.ask(lambda tx: db.seen_since(tx, now - OVERLAP_S)):
+            self._heard(host, at)
 
     def _heard(self, host: str, at: float) -> None:
         """A host was alive at ``at``."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kilonova.identity.interface import Identity
     from kilonova.image.interface import ImageService
     from kilonova.network.interface import NetworkService
+    from kilonova.operations.cell_table import CellTable
     from kilonova.operations.consoles import Consoles
     from kilonova.operations.hosts import Hosts
     from kilonova.operations.scheduling import Scheduling
@@ -123,6 +124,31 @@ class Services:
         if "engine" in self._late:
             self.engine.hurry(host, {cell, *self.homes()} - (self.cells.keys() - {cell}))
 
+    def cell_came(self, name: str, database: Database) -> None:
+        """A cell's database was opened while this process runs: its operations and hosts are looked after here."""
+        if "engine" in self._late:
+            self.engine.add_database(database)
+        if "hosts" in self._late:
+            self.hosts.cell_came(name)
+
+    def cell_went(self, name: str) -> None:
+        """A cell was deleted: nobody here looks at it any more."""
+        if "engine" in self._late:
+            self.engine.remove_database(name)
+        if "hosts" in self._late:
+            self.hosts.cell_went(name)
+
+    def look_at_cells(self) -> bool:
+        """Read the table of cells now, where this process follows it; tell whether a cell came or went."""
+        table: CellTable | None = self._late.get("cell_table")
+        return table is not None and table.refresh()
+
+    @property
+    def absent_cells(self) -> Mapping[str, str]:
+        """Cell -> why it cannot be opened here, in words for an admin."""
+        absent: Mapping[str, str] = self._late.get("absent_cells", {})
+        return absent
+
     def leads(self) -> bool:
         """Tell whether this process does what only one conductor may do; without an engine nobody else is there."""
         return "engine" not in self._late or self.engine.leads(self.world.name)
@@ -149,7 +175,7 @@ class Services:
     def homes(self) -> dict[str, Database]:
         """Return every home of operations: the global database, the cells, and those installed beside them."""
         more: Mapping[str, Database] = self._late.get("homes", {})
-        return {self.world.name: self.world, **self.cells, **more}
+        return {self.world.name: self.world, **dict(self.cells.items()), **more}
 
     def real_cells(self) -> list[str]:
         """Return the names of the cells that have hosts."""

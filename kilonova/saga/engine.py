@@ -4,6 +4,7 @@ Few threads; a waiting operation is a row, not a thread. An operation gets here 
 answer, by its time, or, when all of these were lost, by the sweep. Each is run by one thread at a time.
 """
 
+import contextlib
 import heapq
 import random
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 from kilonova.bus import answers
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import SYSTEM, Clock
-from kilonova.common.errors import Conflict
+from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger, operation_id, request_id
 from kilonova.db.engine import Database, Row
 from kilonova.objects.base import encode
@@ -106,14 +107,35 @@ class Engine(Tending, Stepping):
         self.sweep(limit=0)
 
     def add_database(self, db: Database) -> None:
-        """Own one more home database (a cell that was added)."""
+        """Own one more home database (a cell that was added), or the same one at another place. Safe to repeat.
+
+        One that does not answer now is opened by a later sweep.
+        """
         with self._lock:
-            if db.name in self.databases:
-                raise Conflict(f"The database {db.name} is there already.")
+            new = db.name not in self.databases
             self.databases = {**self.databases, db.name: db}
-        self._open(db.name)
-        if self._threads and self.ownership.shared:
+        if new and self._threads and self.ownership.shared:
             self._spawn(f"lease-{db.name}", partial(self._keep, db.name))
+        if new:
+            try:
+                self._open(db.name)
+            except KilonovaError as exc:
+                log.warning(
+                    "a database cannot be opened", extra={"database": db.name, "why": exc.message}
+                )
+
+    def remove_database(self, name: str) -> None:
+        """Let go of a home database (a cell that was deleted); fine when it is not there."""
+        with self._lock:
+            db = self.databases.get(name)
+            self.databases = {n: d for n, d in self.databases.items() if n != name}
+        for heard in self._subscriptions.pop(name, ()):
+            heard.close()
+        self._forget_all(name)
+        if db is not None and self.ownership.is_open(name):
+            with contextlib.suppress(KilonovaError):
+                self.ownership.retire(db, self.now())
+        self.ownership.close(name)
 
     def start(self) -> None:
         """Own, sweep, and run operations on threads until ``stop``."""
@@ -244,7 +266,9 @@ class Engine(Tending, Stepping):
 
     def _sweep(self, name: str, limit: int, by: float) -> int:
         """Sweep one database; one that is dead stops no other, and is opened once it answers."""
-        db = self.databases[name]
+        db = self.databases.get(name)
+        if db is None:
+            return 0
         try:
             if not self.ownership.is_open(name):
                 self._open(name)
@@ -357,7 +381,9 @@ class Engine(Tending, Stepping):
 
     def _proceed(self, key: Key, answers: list[Answer]) -> None:
         database, operation = key
-        db = self.databases[database]
+        db = self.databases.get(database)
+        if db is None:
+            return
         live: Live | Row | None = self._kept.pop(key, None)
         if live is None or not answers:
             live = db.ask(lambda tx: journal.load(tx, operation))

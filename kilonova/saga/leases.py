@@ -313,6 +313,9 @@ class LeaseOwner:
         name = self.name_in(db.name)
         return db.write(lambda tx: hand_over(tx, name, now))
 
+    def close(self, database: str) -> None:
+        self._leases.pop(database, None)
+
 
 def chosen(database: str, names: list[str]) -> str | None:
     """Return which of the conductors sweeps a database often: rendezvous hashing, so that few change when one goes."""

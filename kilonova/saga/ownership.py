@@ -84,6 +84,10 @@ class Ownership(Protocol):
         """End the incarnation in order; return the operations that others may take now."""
         ...
 
+    def close(self, database: str) -> None:
+        """Know nothing of a database any more; it may come again. Safe to repeat."""
+        ...
+
 
 class SoleOwner:
     """The form of one process: who holds the state directory's lock owns all; every older incarnation is dead.
@@ -144,3 +148,6 @@ class SoleOwner:
         fence = self._fences[db.name]
         db.write(lambda tx: journal.retire(tx, fence, now))
         return []
+
+    def close(self, database: str) -> None:
+        self._fences.pop(database, None)

@@ -60,8 +60,11 @@ class Tending:
         self._subscriptions[name] = heard
 
     def _keep(self, name: str) -> None:
-        """Renew the lease in one database until ``stop``; a thread each, as one that hangs must not stop others."""
-        while not self._over.wait(RENEW_S):
+        """Renew the lease in one database until ``stop``, or it has gone.
+
+        A thread each, as one that hangs must not stop others.
+        """
+        while not self._over.wait(RENEW_S) and name in self.databases:
             try:
                 self._tend(name)
             except Exception as exc:

@@ -7,6 +7,7 @@ no second way to make a part.
 import gc
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from kilonova.api.compute.servers.reading import render_unplaced
 from kilonova.api.operations.joins import JoinRoutes
 from kilonova.bus.memory import MemoryBus
 from kilonova.cells.listing import Lists
+from kilonova.cells.opened import OpenCells
 from kilonova.common.log import get_logger
 from kilonova.db import versions
 from kilonova.db.engine import Database
-from kilonova.db.opening import file_url, open_database
+from kilonova.db.opening import check, file_url, open_database
 from kilonova.db.secrets import Vault
 from kilonova.http.app import Application
 from kilonova.http.service import Service
@@ -33,7 +35,7 @@ from kilonova.image.signing import UrlSigner
 from kilonova.network.embedded import service as network_api
 from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.operations import image_signatures, registry, stores, volume_events, webhooks
-from kilonova.operations.cells import open_added
+from kilonova.operations.cell_table import CellTable
 from kilonova.operations.hosts import Hosts
 from kilonova.operations.hosts_elsewhere import HostState
 from kilonova.operations.joins import Joins
@@ -82,7 +84,9 @@ class Process:
         self._stopped.set()
 
     def settle(self) -> None:
-        """Everything is there: what was made so far is no garbage."""
+        """Everything is there: cells that come are used from now on, and what was made so far is no garbage."""
+        self.cell_table.start()
+        self.later(self.cell_table.stop)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -105,14 +109,13 @@ class Process:
         names = [CELL0, *(plan.cell_names or (f"cell{n + 1}" for n in range(plan.cells)))]
         found = sorted(p.stem for p in (plan.state_dir / "db").glob("cell*.db"))
         names = list(dict.fromkeys([*names, *found]))
-        self.cells: dict[str, Database] = {n: self._database(n, stores.CELL) for n in names}
         self.vault = Vault.at(plan.secret_key or plan.state_dir / "secret.key")
-        added, self.absent = open_added(
-            self.world, self.vault, self.cells, plan.settings.synchronous
-        )
-        for db in added.values():
-            self.later(db.close)
-        self.cells |= added
+        self.cells, self.absent = OpenCells(), dict[str, str]()
+        self._elsewhere = {n: partial(open_cell, plan, n) for n in names if on_a_server(plan, n)}
+        for name in names:
+            if name not in self._elsewhere or name == CELL0:
+                self.cells[name] = self._database(name, stores.CELL)
+        self._elsewhere.pop(CELL0, None)
         # A simulated host never waits: more threads would only hand the interpreter's lock around.
         self.bus = plan.bus or MemoryBus(2 if plan.driver == "fake" else 4)
         self.later(self.bus.close)
@@ -148,6 +151,12 @@ class Process:
             simulated=plan.driver == "fake",
             settings={"settings": plan.settings},
         )
+        self.cell_table = CellTable(
+            self.services, self.cells, self.absent, self._elsewhere, plan.settings.synchronous
+        )
+        self.later(self.cell_table.close)
+        self.services.install(absent_cells=self.absent, cell_table=self.cell_table)
+        self.cell_table.refresh()
         self.volumes = EmbeddedVolumes(
             self._database("volume"),
             self.bus,
@@ -202,7 +211,7 @@ class Process:
 
     def open_nudges(self) -> None:
         """Pass accepted operations on to the conductors: this process has no engine."""
-        self.services.install(engine=Nudges(self.bus, self.services.homes()))
+        self.services.install(engine=Nudges(self.bus, self.services.homes))
 
     def open_engine(self) -> None:
         """Run operations, and compare records with each other and with the hosts."""
@@ -294,6 +303,22 @@ def open_store(plan: Plan, name: str) -> Database:
     folder.mkdir(mode=0o700, exist_ok=True)
     url = plan.databases.get(name, file_url(folder / f"{name}.db"))
     return open_database(url, name, plan.settings.synchronous)
+
+
+def on_a_server(plan: Plan, name: str) -> bool:
+    """Tell whether a database of a plan is on a server, which may be away when this process starts."""
+    return name in plan.databases and check(plan.databases[name]) != "sqlite"
+
+
+def open_cell(plan: Plan, name: str) -> Database:
+    """Open a cell that the configuration names, with its tables. Raises Unavailable, Conflict."""
+    database = open_store(plan, name)
+    try:
+        versions.ensure(database, stores.CELL)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _room(host: HostState, *, up: bool) -> HostRoom:

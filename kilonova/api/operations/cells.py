@@ -1,11 +1,11 @@
-"""Cells, for ``kilonova cell``: list, add, disable, enable, delete."""
+"""Cells, for ``kilonova cell``: list, add, move, disable, enable, delete."""
 
 from typing import Any
 
 from kilonova.http.request import Request
 from kilonova.http.routing import Route
 from kilonova.http.schema import Schema
-from kilonova.operations import cells
+from kilonova.operations import cell_delete, cells
 from kilonova.reconcile import hosts
 
 RULES = {f"kilonova:cells:{verb}": "rule:context_is_admin" for verb in ("list", "change")}
@@ -20,8 +20,11 @@ _ADD: dict[str, Any] = {
 }
 _CHANGE: dict[str, Any] = {
     "type": "object",
-    "properties": {"disabled": {"type": "boolean"}},
-    "required": ["disabled"],
+    "properties": {
+        "disabled": {"type": "boolean"},
+        "url": {"type": "string", "minLength": 1, "maxLength": 2048},
+    },
+    "minProperties": 1,
     "additionalProperties": False,
 }
 
@@ -32,22 +35,26 @@ def index(req: Request) -> Any:
 
 
 def add(req: Request) -> Any:
-    """Add a cell by its database's URL; it is used once the control plane was started again."""
+    """Add a cell by its database's URL; it is used at once."""
     name = req.body["name"]
     cells.add(req.cloud, name, req.body["url"])
     return {"cell": _one(req, name)}
 
 
 def change(req: Request) -> Any:
-    """Take a cell out of scheduling, or back in."""
-    name = req.params["name"]
-    cells.set_disabled(req.cloud, name, disabled=req.body["disabled"])
+    """Say where a cell's database is now; take a cell out of scheduling, or back in."""
+    name, asked = req.params["name"], req.body
+    if "url" in asked:
+        cells.set_url(req.cloud, name, asked["url"])
+    if "disabled" in asked:
+        cells.set_disabled(req.cloud, name, disabled=asked["disabled"])
     return {"cell": _one(req, name)}
 
 
 def delete(req: Request) -> None:
-    """Forget a cell without servers and hosts."""
-    cells.delete(req.cloud, req.params["name"])
+    """Forget a cell without servers; with ``force`` its hosts go too, and its database need not answer."""
+    force = req.query.get("force", "") in ("1", "true", "True")
+    cell_delete.delete(req.cloud, req.params["name"], force=force)
 
 
 def discover(req: Request) -> Any:
@@ -71,7 +78,14 @@ ROUTES = (
         errors=(400, 403, 409),
         body=Schema(_ADD, secret=True),
     ),
-    Route("PUT", "/v1/cells/{name}", change, _C, errors=(400, 403, 404), body=Schema(_CHANGE)),
+    Route(
+        "PUT",
+        "/v1/cells/{name}",
+        change,
+        _C,
+        errors=(400, 403, 404, 409),
+        body=Schema(_CHANGE, secret=True),
+    ),
     Route("POST", "/v1/hosts/discover", discover, _C, errors=(403,)),
     Route("DELETE", "/v1/cells/{name}", delete, _C, success=204, errors=(403, 404, 409)),
 )
