@@ -125,7 +125,7 @@ def state_of(whole: Whole, host: str) -> str:
 
 
 def test_a_cell_is_used_at_once(tmp_path: Path) -> None:
-    """Without a restart: its hosts register, servers go there, and its URL is sealed. Emptied, it goes and leaves nothing."""
+    """Without a restart: its hosts register, servers go there, and its URL is sealed. Emptied it leaves nothing."""
     state = tmp_path / "state"
     state.mkdir()
     whole, fleet = Whole(state, cells=1, hosts=1), None
