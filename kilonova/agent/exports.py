@@ -11,13 +11,15 @@ from kilonova.common.errors import KilonovaError
 from kilonova.common.log import get_logger
 from kilonova.objects.base import decode, encode
 from kilonova.objects.volume_orders import ExportsApplied, ExportsRequest, VolumeExports
-from kilonova.virt.libvirt import storage_daemon
+from kilonova.virt.libvirt import exporter
 from kilonova.virt.volumes import VolumeStore
 
 log = get_logger(__name__)
 ASK_S = 5.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 WATCH_S = 5.0
+RENEW_S = 30 * 86400.0
+"""A certificate is asked for again so often, and at each start: it never comes near its end."""
 
 
 class Exports:
@@ -45,17 +47,29 @@ class Exports:
     def _ask(self) -> None:
         if self.stopped:
             return
-        request = encode(ExportsRequest(host=self._host))
         try:
+            asked = self._store.certificate_request()
+            request = encode(ExportsRequest(host=self._host, certificate=asked))
             reply = self._bus.request(f"volume.state.{self._host}", request, ASK_S)
             wanted = decode(reply, VolumeExports)
+            if wanted.certificate:
+                self._store.take_certificate(wanted.certificate, wanted.authority)
         except KilonovaError as exc:
             log.debug("exports not received", extra={"host": self._host, "why": exc.message})
-            self._workers.after(self._retry_s, (self._host, "exports"), self._ask)
-            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+            self._ask_later()
+            return
+        self._apply(wanted)
+        if asked and not wanted.certificate:
+            log.warning("this host got no certificate", extra={"host": self._host})
+            self._ask_later()
             return
         self._retry_s = FIRST_RETRY_S
-        self._apply(wanted)
+        if asked:
+            self._workers.after(RENEW_S, (self._host, "exports"), self._ask)
+
+    def _ask_later(self) -> None:
+        self._workers.after(self._retry_s, (self._host, "exports"), self._ask)
+        self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
 
     def _apply(self, wanted: VolumeExports) -> None:
         if self.stopped:
@@ -93,5 +107,5 @@ class Exports:
 
 
 def end_exports(agent_directory: Path) -> bool:
-    """End the process that exports a real host's volumes, by its id; tell whether there was one. Repeatable."""
-    return storage_daemon.end(agent_directory / "volumes" / "daemon")
+    """End the processes that export a real host's volumes, by their ids; tell whether there was one. Repeatable."""
+    return exporter.end_all(agent_directory / "volumes")

@@ -21,7 +21,8 @@ class LibvirtdDown(Unavailable):
 class LibvirtdInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A libvirtd that answers. uri: for libvirt.open(). pid: of the daemon. started: by this very call.
 
-    moves: a directory in which QEMU may listen for guests that move here.
+    moves: a directory in which QEMU may listen for guests that move here. certificates: from which QEMU reads this
+    host's, and in which its agent may write.
     """
 
     uri: str
@@ -31,6 +32,7 @@ class LibvirtdInfo(msgspec.Struct, frozen=True, kw_only=True):
     qemu_group: str
     log: str
     moves: str = ""
+    certificates: str = ""
     started: bool = False
 
 

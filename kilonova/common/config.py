@@ -34,8 +34,9 @@ class Settings:
     on a real interface; ``kilonova up`` finds the gateway. image_limit_gib, cache_limit_gib: GiB.
     resolv_conf: file that names this machine's resolvers, which guests' questions go to. resize_confirm_window_s: after
     it a resize is confirmed by itself; 0: never. console_port: of the console proxy, 0: any free one; console_url: how
-    browsers reach it. nbd_address: on which other hosts reach this host's volumes, in a network that only hosts reach;
-    "": only guests of this very host reach them, by a unix socket. shelved_offload_time_s: after it a shelved server
+    browsers reach it. nbd_address: on which other hosts reach this host's volumes; "": only guests of this very host
+    reach them, by a unix socket. nbd_tls: whether that is by TLS, and by hosts alone that have the volume; false: in
+    the clear, by whoever reaches the address. shelved_offload_time_s: after it a shelved server
     leaves its host; 0: at once, -1: only when it is told to. reclaim_instance_interval_s: a deleted server can be
     restored so long; 0: not at all. list_records_by_skipping_down_cells: whether lists of servers before 2.69 leave out
     what is in cells that do not answer; else they are refused. image_certificates_dir: ``UUID.pem`` of those who sign
@@ -78,6 +79,7 @@ class Settings:
     list_records_by_skipping_down_cells: bool = True
     image_certificates_dir: str | None = None
     nbd_address: str = ""
+    nbd_tls: bool = True
     underlay_ip: str = ""
     underlay_port: int = 4789
     live_migration_bandwidth_mib_s: int = 0

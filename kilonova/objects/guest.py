@@ -60,9 +60,9 @@ class LocalDisk(Versioned, frozen=True, kw_only=True, tag="local", tag_field="ty
 
 
 class NbdDisk(Versioned, frozen=True, kw_only=True, tag="nbd", tag_field="type"):
-    """A volume reached over NBD."""
+    """A volume reached over NBD. tls_name: what the certificate of its host says; "": no TLS."""
 
-    VERSION: ClassVar[Version] = (1, 1)
+    VERSION: ClassVar[Version] = (1, 2)
 
     name: str
     host: str
@@ -77,6 +77,7 @@ class NbdDisk(Versioned, frozen=True, kw_only=True, tag="nbd", tag_field="type")
     shareable: bool = since(
         1, 1, default=False, critical=True
     )  # multiattach: another guest may write it too
+    tls_name: str = since(1, 2, default="", critical=True)
 
 
 class FileDisk(Versioned, frozen=True, kw_only=True, tag="file", tag_field="type"):

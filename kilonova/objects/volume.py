@@ -102,7 +102,12 @@ class FileConnection(Versioned, frozen=True, kw_only=True, tag="file", tag_field
 
 
 class NbdConnection(Versioned, frozen=True, kw_only=True, tag="nbd", tag_field="type"):
-    """The volume is exported over NBD by its own host, under a name that nobody can guess."""
+    """The volume is exported over NBD by its own host, under a name that nobody can guess.
+
+    tls_name: what the certificate of that host says; "": no TLS.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     attachment_id: str
     volume_id: str
@@ -111,6 +116,7 @@ class NbdConnection(Versioned, frozen=True, kw_only=True, tag="nbd", tag_field="
     export: str
     readonly: bool = False
     shareable: bool = False
+    tls_name: str = since(1, 1, default="", critical=True)
 
 
 Connection = Union[FileConnection, NbdConnection]  # noqa: UP007 - msgspec reads the union as tagged

@@ -103,34 +103,58 @@ class VolumeUploaded(Versioned, frozen=True, kw_only=True):
 
 
 class VolumeExport(Versioned, frozen=True, kw_only=True):
-    """One volume reachable over NBD by one attachment. name: 128 random bits; whoever knows it may connect."""
+    """One volume reachable over NBD by one attachment. name: 128 random bits. host: the only one that may connect."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     attachment_id: str
     volume_id: str
     name: str
     readonly: bool = False
     shareable: bool = False
+    host: str = since(1, 1, default="")
 
 
 class VolumeExports(Versioned, frozen=True, kw_only=True):
-    """All that a host is to export; a lower generation than the one in force is dropped."""
+    """All that a host is to export; a lower generation than the one in force is dropped.
+
+    certificate, authority: what the host asked for, with whom it is to trust; PEM, "" where it did not ask.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     host: str
     generation: int
     exports: tuple[VolumeExport, ...] = ()
+    certificate: str = since(1, 1, default="")
+    authority: str = since(1, 1, default="")
 
 
 class ExportsRequest(Versioned, frozen=True, kw_only=True):
-    """An agent that starts or reconnects asks for all that it is to export."""
+    """An agent that starts or reconnects asks for all that it is to export.
+
+    certificate: a request for one by which other hosts know it (common/host_certificates.py), PEM; "": it needs none.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     host: str
+    certificate: str = since(1, 1, default="")
 
 
 class ExportsApplied(Versioned, frozen=True, kw_only=True):
-    """What is in force on a host. address, port: where its NBD server listens. failed: (attachment id, why)."""
+    """What is in force on a host. address, port: where its NBD server listens. failed: (attachment id, why).
+
+    tls_name: what the host's certificate says, "" without TLS. ports: (attachment id, port) of those with a port of
+    their own.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     host: str
     generation: int
     address: str = ""
     port: int = 0
     failed: tuple[tuple[str, str], ...] = ()
+    tls_name: str = since(1, 1, default="")
+    ports: tuple[tuple[str, int], ...] = since(1, 1, default=())

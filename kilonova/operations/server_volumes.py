@@ -121,6 +121,7 @@ def guest_disk(disk: DiskRequest, connection: Connection) -> FileDisk | NbdDisk:
         tag=disk.tag,
         readonly=connection.readonly,
         shareable=connection.shareable,
+        tls_name=connection.tls_name,
     )
 
 

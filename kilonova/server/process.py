@@ -18,6 +18,7 @@ from kilonova.api.operations.joins import JoinRoutes
 from kilonova.bus.memory import MemoryBus
 from kilonova.cells.listing import Lists
 from kilonova.cells.opened import OpenCells
+from kilonova.common.host_certificates import HostAuthority
 from kilonova.common.log import get_logger
 from kilonova.db import versions
 from kilonova.db.engine import Database
@@ -165,6 +166,7 @@ class Process:
             rooms=self._rooms,
             nudge=lambda database, operation: self.services.engine.nudge(database, operation),
         )
+        self.volumes.exports.authority = HostAuthority(self.vault.derived(b"hosts' certificates"))
         self.volumes.verify = lambda image: image_signatures.verified(self.services, image, None)
         self.services.install(volumes=self.volumes, homes={"volume": self.volumes.db})
         self.signer = UrlSigner(self.vault.derived(b"image urls"), plan.internal_url or self.url)

@@ -1,5 +1,6 @@
 """This machine as the one host of a cloud: root helper, private libvirtd, host networking, metadata service, agent."""
 
+import functools
 import grp
 import os
 import threading
@@ -29,8 +30,10 @@ from kilonova.image.safe_convert import convert_to_qcow2
 from kilonova.server.access import ImageAccess
 from kilonova.server.plan import Plan
 from kilonova.virt.driver import Driver
+from kilonova.virt.libvirt.disks import Owner
 from kilonova.virt.libvirt.domains import LibvirtConfig
 from kilonova.virt.libvirt.driver import LibvirtDriver
+from kilonova.virt.libvirt.identity import HostIdentity
 from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 
 log = get_logger(__name__)
@@ -121,11 +124,15 @@ class LibvirtHost:
             moves=lambda: Path(libvirtd.ensure(self.helper).moves),
         )
         _shared(base, group)
-        self.volumes = QcowVolumes(
-            VolumesConfig(base / "volumes", self.host, group, s.nbd_address or None, config.tools),
-            self.cache,
-            access.send,
+        kept = VolumesConfig(
+            base / "volumes",
+            self.host,
+            group,
+            s.nbd_address or None,
+            config.tools,
+            self._identity(plan, group),
         )
+        self.volumes = QcowVolumes(kept, self.cache, access.send)
         self.driver = LibvirtDriver(config, self.cache, self.network, configdrive.build)
         self.workers = Workers(4)
         self.agent = Agent(
@@ -143,6 +150,14 @@ class LibvirtHost:
             gate=gate,
         )
         self._stopped = threading.Event()
+
+    def _identity(self, plan: Plan, group: int | None) -> HostIdentity | None:
+        """Return by what other hosts know this one; None where there are none, or TLS is not wanted."""
+        s = plan.settings
+        if not s.nbd_tls or not (s.nbd_address or plan.shares):
+            return None
+        directory = functools.cache(lambda: Path(libvirtd.ensure(self.helper).certificates))
+        return HostIdentity(self.host, directory, Owner(group))
 
     def _host_up(self, place: Place, s: Settings) -> list[str]:
         """Have the helper make the host's namespace and public network; return what was changed on the machine."""

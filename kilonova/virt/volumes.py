@@ -100,6 +100,14 @@ class VolumeStore(Protocol):
         """Look after what exports volumes; return what is in force when that had to be made anew, else None."""
         ...
 
+    def certificate_request(self) -> str:
+        """Return a request for a certificate by which other hosts know this one, PEM; "" where none is needed."""
+        ...
+
+    def take_certificate(self, certificate: str, authority: str) -> None:
+        """Be known by this certificate from now on, and trust those of the authority. Repeatable."""
+        ...
+
     def files(self) -> tuple[VolumeFile, ...]:
         """Return everything that is kept, sorted; for audits."""
         ...

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kilonova.common.host_certificates import HostAuthority
 from kilonova.common.ids import new_uuid
 from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import guest as g
@@ -19,6 +20,7 @@ from kilonova.virt.driver import Aborted, Again, DriverError, GuestMissing, Hype
 from kilonova.virt.fake.world import World
 from kilonova.virt.libvirt.copies import Copies
 from kilonova.virt.libvirt.disks import Owner
+from kilonova.virt.libvirt.identity import HostIdentity
 from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
@@ -92,7 +94,16 @@ def by_libvirt(stack: ExitStack, path: Path) -> Host:
     store = QcowVolumes(config, EmptyImages(), lambda *_: None)
     stack.callback(store.close)
     stack.callback(lambda: store.apply(v.VolumeExports(host="host1", generation=1 << 40)))
-    second = VolumesConfig(daemon.root / "second", "host2", QEMU_ID)
+    authority, kept = HostAuthority(b"of the tests"), daemon.root / "certificates"
+    known = HostIdentity("host1", lambda: kept, Owner(QEMU_ID))
+    known.take(authority.sign("host1", known.request()), authority.certificate)
+    there = daemon.root / "of-host2"
+    there.mkdir(mode=0o700)
+    identity = HostIdentity("host2", lambda: there, Owner(None))
+    identity.take(authority.sign("host2", identity.request()), authority.certificate)
+    second = VolumesConfig(
+        daemon.root / "second", "host2", QEMU_ID, address="127.0.0.1", identity=identity
+    )
     other = QcowVolumes(second, EmptyImages(), lambda *_: None)
     stack.callback(other.close)
     stack.callback(lambda: other.apply(v.VolumeExports(host="host2", generation=1 << 40)))
@@ -338,11 +349,18 @@ def _elsewhere(host: Host, volume_id: str, generation: int) -> g.NbdDisk:
     """Make an empty volume at the other host and export it; return how it is reached."""
     make = v.VolumeMake(volume_id=volume_id, size_gib=1)
     until_done(lambda: host.other.make(make, quiet))
-    export = v.VolumeExport(attachment_id=new_uuid(), volume_id=volume_id, name=new_uuid())
+    export = v.VolumeExport(
+        attachment_id=new_uuid(), volume_id=volume_id, name=new_uuid(), host="host1"
+    )
     wanted = v.VolumeExports(host="host2", generation=generation, exports=(export,))
     applied = host.other.apply(wanted)
     return g.NbdDisk(
-        name="v", host=applied.address, port=applied.port, export=export.name, serial=volume_id
+        name="v",
+        host=applied.address,
+        port=dict(applied.ports).get(export.attachment_id, applied.port),
+        export=export.name,
+        serial=volume_id,
+        tls_name=applied.tls_name,
     )
 
 

@@ -17,7 +17,7 @@ from kilonova.objects.guest import ImageSource
 from kilonova.objects.volume import NbdConnection
 from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.fake.world import World
-from kilonova.virt.libvirt import storage_daemon
+from kilonova.virt.libvirt import exporter
 from kilonova.virt.volumes import VolumeStore
 from tests.contracts.test_driver import EmptyImages, real, until_done
 
@@ -102,7 +102,7 @@ def files(stack: ExitStack, path: Path) -> Host:
         return store
 
     host = Host(again, second, scratch=path, files=True)
-    stack.callback(storage_daemon.end, path / "volumes" / "daemon")
+    stack.callback(exporter.end_all, path / "volumes")
     return host
 
 

@@ -46,6 +46,7 @@ cgroup_controllers = []
 namespaces = []
 stdio_handler = "file"
 seccomp_sandbox = 0
+nbd_tls_x509_cert_dir = "{root}/certificates"
 """
 
 
@@ -131,13 +132,15 @@ def private_libvirtd(ns: str | None = None) -> Iterator[Libvirtd]:
     """Run one; at the end its guests, it and its files are gone."""
     root = Path(tempfile.mkdtemp(prefix="kn-", dir="/tmp"))
     root.chmod(0o711)
-    for place in PLACES:
+    for place in (*PLACES, "certificates"):
         (root / place).mkdir()
+    os.chown(root / "certificates", -1, QEMU_ID)
+    (root / "certificates").chmod(0o2750)
     for place in ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt"):
         Path(place).mkdir(parents=True, exist_ok=True)
     Path("/var/cache/libvirt").mkdir(parents=True, exist_ok=True)
     (root / "etc" / "libvirtd.conf").write_text(_DAEMON)
-    (root / "etc" / "qemu.conf").write_text(_QEMU)
+    (root / "etc" / "qemu.conf").write_text(_QEMU.format(root=root))
     (root / "hosts").write_text("127.0.0.1 localhost kn-test\n")
     nobody = ":/nonexistent:/usr/sbin/nologin"
     _add(

@@ -199,6 +199,13 @@ class FakeVolumes:
         """Nothing can die."""
         return None
 
+    def certificate_request(self) -> str:
+        """Simulated hosts have no wire between them."""
+        return ""
+
+    def take_certificate(self, certificate: str, authority: str) -> None:
+        """Not needed."""
+
     def files(self) -> tuple[VolumeFile, ...]:
         """Return the records of this host."""
         with self._world.lock:

@@ -1,9 +1,10 @@
-"""The one detached qemu-storage-daemon of a host, which exports volumes over NBD.
+"""A detached qemu-storage-daemon of a host, which exports volumes over NBD.
 
 It is started by the cloud's own unprivileged user, survives our restarts and deaths, and is found again by its QMP
 socket. It listens where other hosts reach this one (TCP), or, without an address, on a unix socket that only QEMU's
 group may open: then only guests of this host reach its exports. The listening socket is made here and handed over, so
-that its port, kept in a file, is the same after the daemon died.
+that its port, kept in a file, is the same after the daemon died. With TLS it speaks to nobody who does not show a
+certificate of the hosts' authority, and lets in those whom ``admit`` names.
 
 directory: 0700 below the agent's own: qmp.sock, pid, port, log. The unix socket for guests lies in ``public``.
 source: QEMU docs, qemu-storage-daemon and its QMP reference.
@@ -30,6 +31,7 @@ SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
 GO_S = 5.0
 POLL_S = 0.2
 MOST_CONNECTIONS = 1024
+_HOSTS = "hosts"  # the object that knows who may connect
 SOCKET_PATH_MOST = 107  # bytes; source: unix(7)
 
 
@@ -42,10 +44,16 @@ class Listen:
 
 
 class StorageDaemon:
-    """One host's exports. The caller sees to it that no two threads use it at once."""
+    """What one daemon exports. The caller sees to it that no two threads use it at once.
 
-    def __init__(self, directory: Path, listen: Listen, owner: Owner) -> None:
+    tls: the directory of the host's certificate (identity.py); None: no TLS.
+    """
+
+    def __init__(
+        self, directory: Path, listen: Listen, owner: Owner, tls: Path | None = None
+    ) -> None:
         self._dir = directory
+        self._tls = tls
         self._listen = listen
         self._owner = owner
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -88,6 +96,12 @@ class StorageDaemon:
         return self._listen.address, self._port()
 
     # -- exports
+
+    def admit(self, names: set[str]) -> None:
+        """Let hosts of these names connect, and nobody else; whoever is connected stays. Only with TLS."""
+        rules = [{"match": f"CN={n}", "policy": "allow", "format": "exact"} for n in sorted(names)]
+        with self._qmp() as qmp:
+            qmp.run("qom-set", path=f"/objects/{_HOSTS}", property="rules", value=rules)
 
     def in_force(self) -> set[str]:
         """Return the ids of the exports."""
@@ -210,7 +224,7 @@ class StorageDaemon:
                     program,
                     *("--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off"),
                     *("--monitor", "chardev=qmp"),
-                    *("--nbd-server", f"addr.type=fd,addr.str={fd}"),
+                    *self._server(fd),
                     *("--pidfile", str(self._dir / "pid"), "--daemonize"),
                 ],
                 cwd=self._dir,
@@ -230,6 +244,18 @@ class StorageDaemon:
         if done.returncode != 0:
             said = (self._dir / "log").read_text(errors="replace")[-1000:]
             raise DriverError("What exports volumes does not start.", said=said)
+
+    def _server(self, fd: int) -> list[str]:
+        """Return the words that make the NBD server: with TLS it lets nobody in yet."""
+        where = f"addr.type=fd,addr.str={fd}"
+        if self._tls is None:
+            return ["--nbd-server", where]
+        kept = str(self._tls).replace(",", ",,")
+        return [
+            *("--object", f"tls-creds-x509,id=tls,dir={kept},endpoint=server,verify-peer=on"),
+            *("--object", f"authz-list,id={_HOSTS},policy=deny"),
+            *("--nbd-server", f"{where},tls-creds=tls,tls-authz={_HOSTS}"),
+        ]
 
     def _listening(self) -> socket.socket:
         """Return a socket that listens, on the same port as before if that is free."""

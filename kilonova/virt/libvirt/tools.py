@@ -72,17 +72,34 @@ class Tools:
 
         self._go_on(target, begin, progress)
 
-    def fetch(self, source: NbdConnection, size: int, target: Path, progress: Progress) -> None:
-        """Make ``target``, qcow2, of what another host exports; as ``convert``. size: its bytes at most."""
+    def fetch(
+        self,
+        source: NbdConnection,
+        size: int,
+        target: Path,
+        progress: Progress,
+        certificates: Path | None = None,
+    ) -> None:
+        """Make ``target``, qcow2, of what another host exports; as ``convert``. size: its bytes at most.
+
+        certificates: the directory of this host's; needed where the other one has TLS.
+        """
         server = {"type": "inet", "host": source.host, "port": str(source.port)}
         if not source.port:
             server = {"type": "unix", "path": source.host}
-        node = {"driver": "nbd", "server": server, "export": source.export}
+        node: dict[str, object] = {"driver": "nbd", "server": server, "export": source.export}
+        secret: tuple[str, ...] = ()
+        if source.tls_name:
+            if certificates is None:
+                raise DriverError("This host has no certificate: it cannot reach the volume.")
+            node |= {"tls-creds": "tls", "tls-hostname": source.tls_name}
+            kept = str(certificates).replace(",", ",,")
+            secret = ("--object", f"tls-creds-x509,id=tls,dir={kept},endpoint=client")
         name = "json:" + json.dumps({"driver": "raw", "file": node})
 
         def begin() -> _Job:
             target.unlink(missing_ok=True)
-            words = ("convert", "-O", "qcow2", "--", name, str(target))
+            words = ("convert", *secret, "-O", "qcow2", "--", name, str(target))
             return self._start(target, target, size, words)
 
         self._go_on(target, begin, progress)

@@ -1,18 +1,16 @@
-"""Volumes of a host with real guests: qcow2 files, each complete in itself, exported by one qemu-storage-daemon.
+"""Volumes of a host with real guests: qcow2 files, each complete in itself, exported by qemu-storage-daemons.
 
 ROOT/volumes/<volume>.qcow2      0660 with QEMU's group, else 0600
 ROOT/snapshots/<snapshot>.qcow2  0600
 ROOT/aside/<volume>.qcow2        0600: what a volume had before it was written anew, until that is certain
 ROOT/parts/<kind>-<id>.qcow2     what is being made; never taken up again once nobody makes it
-ROOT/exports.json                what is to be exported, as last told
-ROOT/daemon, ROOT/public         of the storage daemon (storage_daemon.py)
+ROOT/exports.json, daemon, daemons, public   of what is exported (exporter.py)
 
 Who copies a volume: the storage daemon if it is exported, the guest's driver if a guest of this host has it, else
 its blocks are shared where the file system can, or copied by qemu-img, whose locks keep writers away meanwhile.
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +19,6 @@ from pathlib import Path
 from kilonova.common.errors import KilonovaError
 from kilonova.common.ids import is_uuid
 from kilonova.common.log import get_logger
-from kilonova.objects.base import decode, encode
 from kilonova.objects.volume_orders import (
     ExportsApplied,
     VolumeExports,
@@ -33,7 +30,8 @@ from kilonova.objects.volume_orders import (
 from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.libvirt import layers, tools
 from kilonova.virt.libvirt.disks import Images, Owner
-from kilonova.virt.libvirt.storage_daemon import Listen, StorageDaemon, id_of
+from kilonova.virt.libvirt.exporter import Exporter, ExporterConfig
+from kilonova.virt.libvirt.identity import HostIdentity
 from kilonova.virt.libvirt.tools import Tools
 from kilonova.virt.volumes import Copy, SendImage, VolumeFile
 
@@ -45,13 +43,17 @@ _UPLOADS = frozenset({"qcow2", "raw", "vmdk", "vdi"})
 
 @dataclass(frozen=True)
 class VolumesConfig:
-    """root: the directory. group: QEMU's, None when that is ours. address: where other hosts reach this one, if any."""
+    """root: the directory. group: QEMU's, None when that is ours. address: where other hosts reach this one, if any.
+
+    identity: by which hosts know each other; without one exports on an address, and what is fetched, have no TLS.
+    """
 
     root: Path
     host: str
     group: int | None = None
     address: str | None = None
     tools: Tools = field(default_factory=Tools)
+    identity: HostIdentity | None = None
 
 
 class QcowVolumes:
@@ -63,8 +65,6 @@ class QcowVolumes:
         self._images = images
         self._send = send
         self.tools = config.tools
-        self._lock = threading.Lock()  # of what is exported
-        self._failed: tuple[tuple[str, str], ...] = ()
         self._copied: set[Path] = set()  # copies that an upload made whole
         self._begun: set[Path] = set()  # copies that the daemon makes
         self._root = config.root.resolve()
@@ -74,8 +74,8 @@ class QcowVolumes:
             if config.group is not None:
                 os.chown(directory, -1, config.group)
                 directory.chmod(0o2750)  # QEMU's group may pass, and new files belong to it
-        self._daemon = StorageDaemon(
-            self._root / "daemon", Listen(self._root / "public", config.address), self._owner
+        self._exporter = Exporter(
+            ExporterConfig(self._root, config.host, self._owner, config.address, config.identity)
         )
 
     # -- volumes
@@ -90,7 +90,7 @@ class QcowVolumes:
             if make.image is not None:
                 self._from_image(make, part, progress)
             elif make.remote is not None:
-                self.tools.fetch(make.remote, size, part, progress)
+                self.tools.fetch(make.remote, size, part, progress, self._certificates())
             elif make.snapshot_id is not None:
                 source = self._source("snapshot", make.snapshot_id, size)
                 self._copy_file(source, part, progress)
@@ -116,7 +116,7 @@ class QcowVolumes:
         return _unlink(path)
 
     def _wait_until_free(self, volume_id: str, path: Path, progress: Progress) -> None:
-        if self._exported(volume_id):
+        if self._exporter.exported(volume_id):
             progress("waiting until the volume is not exported any more")
             raise Again(EXPORT_POLL_S)
         if path.exists() and tools.is_written(path):
@@ -166,7 +166,7 @@ class QcowVolumes:
         """Grow the file, unless it has that size: a guest that runs grew it, then."""
         path, size = self._there("volume", volume_id), size_gib * GIB
         if tools.virtual_size(path) < size:
-            if self._exported(volume_id):
+            if self._exporter.exported(volume_id):
                 raise DriverError("A volume cannot grow while another host has it.")
             progress("extending the volume")
             self._grow(path, size)
@@ -206,7 +206,7 @@ class QcowVolumes:
         copied, sent = self._upload_parts(upload)
         with self._giving_up(copied, sent):
             source = path
-            if kept is None and (copy is not None or self._exported(upload.volume_id)):
+            if kept is None and (copy is not None or self._exporter.exported(upload.volume_id)):
                 if copied not in self._copied:
                     self._copy_volume(upload.volume_id, copied, progress, copy)
                     self._copied.add(copied)
@@ -240,72 +240,21 @@ class QcowVolumes:
 
     def apply(self, exports: VolumeExports) -> ExportsApplied:
         """Keep what is wanted, then have exactly that."""
-        with self._lock:
-            known = self._wanted()
-            if exports.generation >= known.generation:
-                self._keep(exports)
-                known = exports
-            return self._enforce(known)
+        return self._exporter.apply(exports)
 
     def check(self) -> ExportsApplied | None:
-        """Start the daemon again if it died, and try again what failed."""
-        with self._lock:
-            known, failed = self._wanted(), self._failed
-            if not known.exports or (not failed and self._daemon.alive()):
-                return None
-            applied = self._enforce(known)
-            return None if failed and applied.failed == failed else applied
+        """Start what died again, and try again what failed."""
+        return self._exporter.check()
 
-    def _enforce(self, wanted: VolumeExports) -> ExportsApplied:
-        self._failed = ()
-        if not wanted.exports:
-            self._daemon.stop()
-            return ExportsApplied(host=self._config.host, generation=wanted.generation)
-        self._daemon.ensure()
-        named = {id_of(e): e for e in wanted.exports}
-        in_force = self._daemon.in_force()
-        for export_id in in_force - named.keys():
-            self._daemon.unexport(export_id)
-        failed = []
-        for export_id, export in named.items():
-            if export_id in in_force:
-                continue
-            try:
-                self._daemon.export(export, self._there("volume", export.volume_id))
-            except DriverError as exc:
-                log.warning(
-                    "a volume is not exported", extra={"why": exc.message, "facts": str(exc.facts)}
-                )
-                failed.append((export.attachment_id, exc.message))
-        self._daemon.close_unused()
-        self._failed = tuple(failed)
-        address, port = self._daemon.address()
-        return ExportsApplied(
-            host=self._config.host,
-            generation=wanted.generation,
-            address=address,
-            port=port,
-            failed=self._failed,
-        )
+    def certificate_request(self) -> str:
+        """Return a request of this host's key."""
+        identity = self._config.identity
+        return "" if identity is None else identity.request()
 
-    def _wanted(self) -> VolumeExports:
-        try:
-            return decode((self._root / "exports.json").read_bytes(), VolumeExports)
-        except FileNotFoundError:
-            return VolumeExports(host=self._config.host, generation=0)
-
-    def _keep(self, exports: VolumeExports) -> None:
-        part = self._root / "exports.json.part"
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(encode(exports))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self._root / "exports.json")
-
-    def _exported(self, volume_id: str) -> bool:
-        with self._lock:
-            return any(e.volume_id == volume_id for e in self._wanted().exports)
+    def take_certificate(self, certificate: str, authority: str) -> None:
+        """Keep it where QEMU reads it."""
+        if self._config.identity is not None:
+            self._config.identity.take(certificate, authority)
 
     # -- all
 
@@ -331,6 +280,9 @@ class QcowVolumes:
         self.tools.close()
 
     # -- parts
+
+    def _certificates(self) -> Path | None:
+        return None if self._config.identity is None else self._config.identity.directory()
 
     def _path(self, kind: str, id_: str) -> Path:
         if not is_uuid(id_):
@@ -399,9 +351,8 @@ class QcowVolumes:
     ) -> None:
         """Copy a volume as it is at one moment; see this file's head for by whom."""
         path = self._there("volume", volume_id)
-        if self._exported(volume_id):
-            with self._lock:
-                self._copy_exported(volume_id, path, part, progress)
+        if self._exporter.exported(volume_id):
+            self._copy_exported(volume_id, path, part, progress)
         elif copy is not None:
             copy(part, progress)
         else:
@@ -409,10 +360,10 @@ class QcowVolumes:
 
     def _copy_exported(self, volume_id: str, path: Path, part: Path, progress: Progress) -> None:
         if part not in self._begun:
-            self._daemon.end_copy(part)  # one of our life before
+            self._exporter.end_copy(part)  # one of our life before
             tools.create(part, tools.virtual_size(path))
             self._begun.add(part)
-        self._daemon.copy(volume_id, part, progress)
+        self._exporter.copy(volume_id, part, progress)
         self._begun.discard(part)
 
     def _copy_file(self, source: Path, part: Path, progress: Progress) -> None:
@@ -456,9 +407,7 @@ class QcowVolumes:
         self.tools.end(part)
         self._copied.discard(part)
         self._begun.discard(part)
-        with self._lock:
-            if self._daemon.alive():
-                self._daemon.end_copy(part)
+        self._exporter.end_copy(part)
         part.unlink(missing_ok=True)
 
     def _made(self, path: Path) -> VolumeMade:

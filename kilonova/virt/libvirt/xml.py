@@ -196,6 +196,9 @@ def volume_element(disk: NbdDisk | FileDisk, target: str, bus: str) -> ET.Elemen
             ET.SubElement(place, "host", transport="unix", socket=disk.host)
         else:
             ET.SubElement(place, "host", name=disk.host, port=str(disk.port))
+        if disk.tls_name:
+            place.set("tls", "yes")
+            place.set("tlsHostname", disk.tls_name)
     _identify(element, target, bus, disk.serial, f"ua-{disk.serial}")
     if disk.readonly:
         ET.SubElement(element, "readonly")

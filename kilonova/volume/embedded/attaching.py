@@ -133,14 +133,16 @@ def connection(tx: Tx, row: Row) -> Connection | None:
             f"Unable to update the attachment. Volume {volume['id']} could not be exported.",
             why=failed[row["id"]],
         )
+    ports = dict(msgspec.json.decode(state["ports"], type=list[tuple[str, int]]))
     return NbdConnection(
         attachment_id=row["id"],
         volume_id=volume["id"],
         host=state["address"],
-        port=state["port"],
+        port=ports.get(row["id"], state["port"]),
         export=row["export_name"],
         readonly=readonly,
         shareable=shareable,
+        tls_name=state["tls_name"],
     )
 
 

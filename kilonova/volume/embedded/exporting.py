@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from kilonova.bus.interface import Bus, Subscription
 from kilonova.common.clock import Clock
+from kilonova.common.host_certificates import HostAuthority
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.sql import P, Q
@@ -33,7 +34,16 @@ RESEND_EVERY_S = 5.0
 e = export_host
 _FIND = Q(sa.select(e).where(e.c.host == P("host")))
 _ADD = Q(
-    sa.insert(e).values(host=P("host"), generation=1, applied=0, address="", port=0, failed="[]")
+    sa.insert(e).values(
+        host=P("host"),
+        generation=1,
+        applied=0,
+        address="",
+        port=0,
+        failed="[]",
+        tls_name="",
+        ports="[]",
+    )
 )
 _NEXT = Q(sa.update(e).where(e.c.host == P("the_host")).values(generation=e.c.generation + 1))
 _MARK = Q(
@@ -42,7 +52,14 @@ _MARK = Q(
 _APPLIED = Q(
     sa.update(e)
     .where(e.c.host == P("the_host"), e.c.generation >= P("applied_"))
-    .values(applied=P("applied_"), address=P("address_"), port=P("port_"), failed=P("failed_"))
+    .values(
+        applied=P("applied_"),
+        address=P("address_"),
+        port=P("port_"),
+        failed=P("failed_"),
+        tls_name=P("tls_name_"),
+        ports=P("ports_"),
+    )
 )
 _BEHIND = Q(sa.select(e.c.host).where(e.c.applied < e.c.generation))
 _EXPORTS = Q(
@@ -51,6 +68,7 @@ _EXPORTS = Q(
         attachment.c.volume_id,
         attachment.c.export_name,
         attachment.c.mode,
+        attachment.c.host,
         volume.c.readonly,
         volume.c.multiattach,
         volume.c.migration_status,
@@ -72,7 +90,7 @@ def new_name() -> str:
 
 
 def state_of(tx: Tx, host: str) -> Row | None:
-    """Return what is known of a host's exports: generation, applied, address, port, failed."""
+    """Return what is known of a host's exports: generation, applied, address, port, failed, tls_name, ports."""
     return tx.one(_FIND, host=host)
 
 
@@ -81,6 +99,9 @@ class Exports:
 
     chore: called at every pass of the thread that repeats what was lost (cleanup records are sent there).
     """
+
+    authority: HostAuthority | None = None
+    """Signs for hosts that ask; without one they get no certificates."""
 
     def __init__(
         self, database: Database, bus: Bus, clock: Clock, chore: Callable[[], None] = lambda: None
@@ -140,6 +161,7 @@ class Exports:
                     name=r["export_name"],
                     readonly=r["mode"] == "ro" or bool(r["readonly"]),
                     shareable=bool(r["multiattach"]),
+                    host=r["host"],
                 )
                 for r in tx.all(_EXPORTS, host=host)
             )
@@ -173,8 +195,21 @@ class Exports:
         if subject != f"volume.state.{request.host}":
             log.warning("a host asked for another's exports", extra={"subject": subject})
             return None
+        certificate, authority = self._signed(request)
         with self._order:
-            return encode(self.wanted(request.host))
+            wanted = self.wanted(request.host)
+        return encode(wanted.replace(certificate=certificate, authority=authority))
+
+    def _signed(self, request: ExportsRequest) -> tuple[str, str]:
+        """Return (certificate, the authority's own) of a host that asks; the bus knows that it is that host."""
+        if not request.certificate or self.authority is None:
+            return "", ""
+        try:
+            signed = self.authority.sign(request.host, request.certificate)
+        except ValueError as exc:
+            log.warning("a host asked for a certificate wrongly", extra={"why": str(exc)})
+            return "", ""
+        return signed, self.authority.certificate
 
     def _reported(self, subject: str, body: bytes) -> None:
         report = decode(body, ExportsApplied)
@@ -188,6 +223,8 @@ class Exports:
             "address": report.address,
             "port": report.port,
             "failed": msgspec.json.encode(report.failed).decode(),
+            "tls_name": report.tls_name,
+            "ports": msgspec.json.encode(report.ports).decode(),
         }
         known = self.database.ask(lambda tx: tx.one(_FIND, host=report.host))
         if known is None or all(known[k] == v for k, v in said.items()):

@@ -178,6 +178,8 @@ export_host = Table(
     Column("address", Text, nullable=False),
     Column("port", Integer, nullable=False),
     Column("failed", Text, nullable=False),
+    Column("tls_name", Text, nullable=False, server_default=""),
+    Column("ports", Text, nullable=False, server_default="[]"),
 )
 service = Table(
     "service",

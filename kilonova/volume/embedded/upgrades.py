@@ -18,4 +18,11 @@ def add_backup_parent(op: Any) -> None:
     op.create_index("backup_parent", "backup", ["parent_id"])
 
 
-UPGRADES = (add_migration, add_backup_parent)
+def add_secure_exports(op: Any) -> None:
+    """Version 4: exports with TLS, each volume's at a port of its own."""
+    for name, default in (("tls_name", ""), ("ports", "[]")):
+        column = sa.Column(name, sa.Text, nullable=False, server_default=default)
+        op.add_column("export_host", column)
+
+
+UPGRADES = (add_migration, add_backup_parent, add_secure_exports)

@@ -4,8 +4,12 @@ import uuid
 
 import pytest
 
-from kilonova.common.errors import BadRequest, Conflict, NotFound
+from kilonova.common import certificates
+from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound
+from kilonova.common.host_certificates import HostAuthority, name_of, new_request
+from kilonova.objects.base import decode, encode
 from kilonova.objects.volume import Connector, FileConnection, NbdConnection
+from kilonova.objects.volume_orders import ExportsApplied, ExportsRequest, VolumeExports
 from kilonova.volume.interface import NotReady
 from tests.functional.volume.conftest import Client
 from tests.whole import until
@@ -119,3 +123,75 @@ def test_compute_on_the_volumes_own_host(api: Client, connected: str) -> None:
     assert service.sweep([(operation, "c")]) == 1 and service.find(connected).status == "available"
     assert two.id not in {a.id for a in service.all_attachments()}
     api.delete(connected)
+
+
+def test_a_host_gets_a_certificate_of_its_own_name(api: Client) -> None:
+    """Of the name that the bus knows it by, whatever its request says; not for another host, not for what is none."""
+    from cryptography import x509
+
+    bus, host, other = api.whole.cloud.bus, "cell1-host1", "cell1-host2"
+    key, asked = new_request(other, None)
+    request = ExportsRequest(host=host, certificate=asked)
+    got = decode(bus.request(f"volume.state.{host}", encode(request), 5.0), VolumeExports)
+    made = x509.load_pem_x509_certificate(got.certificate.encode())
+    authority = x509.load_pem_x509_certificate(got.authority.encode())
+    assert made.subject.rfc4514_string() == f"CN={name_of(host)}" != f"CN={name_of(other)}"
+    made.verify_directly_issued_by(authority)
+    ours = certificates.load_key(key).public_key().public_numbers()
+    assert made.public_key().public_numbers() == ours  # type: ignore[union-attr]
+    with pytest.raises(KilonovaError):
+        bus.request(f"volume.state.{other}", encode(request), 0.2)
+    for wrong in ("", "no request", asked.replace("A", "B")):
+        request = ExportsRequest(host=host, certificate=wrong)
+        got = decode(bus.request(f"volume.state.{host}", encode(request), 5.0), VolumeExports)
+        assert (got.host, got.certificate) == (host, "")
+
+
+def test_authorities_of_one_secret_stand_for_each_other() -> None:
+    """Every api signs alike with nothing stored; another secret is another authority."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    one, two, other = (HostAuthority(s * 32) for s in (b"a", b"a", b"b"))
+    made = x509.load_pem_x509_certificate(one.sign("h", new_request("h", None)[1]).encode())
+    made.verify_directly_issued_by(x509.load_pem_x509_certificate(two.certificate.encode()))
+    with pytest.raises(InvalidSignature):
+        made.verify_directly_issued_by(x509.load_pem_x509_certificate(other.certificate.encode()))
+
+
+def test_a_volume_with_a_port_of_its_own(api: Client) -> None:
+    """What a host reports of TLS is what compute is told; a host that is silent of it is reached in the clear."""
+    service, volume = api.whole.cloud.volumes, api.make()
+    host = api.show(volume)["os-vol-host-attr:host"].partition("@")[0]
+    other = next(h for h in ("cell1-host1", "cell1-host2") if h != host)
+    made = service.ensure_attachment((str(uuid.uuid4()), "vol0"), volume_id=volume, server_id="")
+
+    def look() -> NbdConnection | None:
+        try:
+            found = service.connect(made.id, Connector(host=other))
+        except NotReady:
+            return None
+        return found if isinstance(found, NbdConnection) else None
+
+    plain = until(look)
+    assert plain is not None and plain.tls_name == ""
+    wanted = service.exports.wanted(host)
+    assert [e.host for e in wanted.exports if e.attachment_id == made.id] == [other]
+    said = ExportsApplied(
+        host=host,
+        generation=wanted.generation,
+        address="10.0.0.1",
+        tls_name="h",
+        ports=((made.id, 1234),),
+    )
+    api.whole.cloud.bus.publish(f"volume.report.{host}", encode(said))
+
+    def told() -> NbdConnection | None:
+        found = look()
+        return found if found is not None and found.tls_name else None
+
+    found = until(told)
+    assert found is not None
+    assert (found.host, found.port, found.tls_name) == ("10.0.0.1", 1234, "h")
+    service.remove_attachment(attachment_id=made.id)
+    api.delete(volume)

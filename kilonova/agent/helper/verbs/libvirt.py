@@ -50,6 +50,15 @@ def _machine() -> str:
     return path.read_text().strip() if path.exists() else socket.gethostname()
 
 
+def _certificates(settings: Settings) -> Path:
+    """Return where the agent puts this host's certificate, and QEMU reads it."""
+    path = settings.directory("libvirt", "certificates", mode=0o700)
+    owner, group = pwd.getpwnam(settings.owner), grp.getgrnam(settings.qemu_group)
+    os.chown(path, owner.pw_uid, group.gr_gid)
+    path.chmod(0o2750)
+    return path
+
+
 def _qemu_conf(settings: Settings) -> str:
     return f"""security_driver = "none"
 user = "{settings.qemu_user}"
@@ -61,6 +70,7 @@ namespaces = []
 stdio_handler = "file"
 seccomp_sandbox = 0
 vnc_auto_unix_socket = 0
+nbd_tls_x509_cert_dir = "{_certificates(settings)}"
 """
 
 
@@ -70,7 +80,7 @@ def start(settings: Settings) -> LibvirtdInfo:
     runtime = settings.runtime("libvirt")
     sock, pid_file = runtime / "libvirt-sock", runtime / "libvirtd.pid"
     pid, started = alive(pid_file, "libvirtd"), False
-    if pid is None or not _answers(sock):
+    if pid is None or not _answers(sock) or not _is_configured(settings, private):
         if pid is not None:
             end(pid)
         _write_configuration(settings, private)
@@ -88,8 +98,15 @@ def start(settings: Settings) -> LibvirtdInfo:
         qemu_group=settings.qemu_group,
         log=str(private / "log" / "libvirtd.log"),
         moves=str(moves),
+        certificates=str(_certificates(settings)),
         started=started,
     )
+
+
+def _is_configured(settings: Settings, private: Path) -> bool:
+    """Tell whether what runs has read what we would write: an earlier release may have started it."""
+    path = private / "etc" / "qemu.conf"
+    return path.exists() and path.read_text() == _qemu_conf(settings)
 
 
 def _write_configuration(settings: Settings, private: Path) -> None:
