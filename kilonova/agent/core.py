@@ -92,7 +92,7 @@ class Agent:
         self.orders = Orders(host, boot, guests, journal, workers, bus.publish, clock)
         self.pulse = Pulse(host, boot, driver, known, workers, bus.publish, clock, heartbeat_s)
         self._queries = Queries(
-            host, boot, driver, guests.verbs, self._metadata.password, gate=gate
+            host, boot, driver, guests.verbs, self._metadata.password, gate=gate, volumes=volumes
         )
         self._registration = Registration(
             self._introduction, bus, driver, guests, journal, known, workers, clock, self._replied

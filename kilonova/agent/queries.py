@@ -14,6 +14,7 @@ from kilonova.objects import query as q
 from kilonova.objects.base import Versioned, decode, encode
 from kilonova.virt.consoles import ConsoleDriver
 from kilonova.virt.migration import MigrationDriver
+from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
 
 log = get_logger(__name__)
@@ -36,6 +37,7 @@ class Queries:
         password: Callable[[str], str] = lambda server_id: "",
         uptime: Callable[[], float | None] = machine_uptime,
         gate: ConsoleGate | None = None,
+        volumes: VolumeStore | None = None,
     ) -> None:
         self._host = host
         self._boot = boot_id
@@ -44,6 +46,7 @@ class Queries:
         self._password = password
         self._uptime = uptime
         self._gate = gate
+        self._volumes = volumes
 
     def reply(self, body: bytes) -> bytes:
         """Return the encoded QueryReply to an encoded Query; every fault is a QueryFailed."""
@@ -121,4 +124,9 @@ class Queries:
             (server_id, tuple(sorted(driver.disk_serials(server_id))), driver.ports(server_id))
             for server_id in sorted(driver.guests())
         ]
-        return q.GuestParts(guests=tuple(parts))
+        files = () if self._volumes is None else self._volumes.files()
+        return q.GuestParts(
+            guests=tuple(parts),
+            disks=tuple(sorted(driver.local_disks().items())),
+            volumes=tuple((f.kind, f.id) for f in files if f.kind in ("volume", "snapshot")),
+        )

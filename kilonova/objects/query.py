@@ -141,9 +141,17 @@ class Guests(Versioned, frozen=True, kw_only=True, tag="guests", tag_field="type
 
 
 class GuestParts(Versioned, frozen=True, kw_only=True, tag="guest_parts", tag_field="type"):
-    """(server id, serials of its volumes, its ports)."""
+    """(server id, serials of its volumes, its ports); and what the host keeps, guest or not.
+
+    disks: (server id, names of its local disks) of every server of which there are files. volumes: (kind, id) of the
+    volumes and snapshots whose data are here. None of a host that is too old to say.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     guests: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+    disks: tuple[tuple[str, tuple[str, ...]], ...] | None = since(1, 1, default=None)
+    volumes: tuple[tuple[str, str], ...] | None = since(1, 1, default=None)
 
 
 class Capabilities(Versioned, frozen=True, kw_only=True, tag="capabilities", tag_field="type"):

@@ -24,25 +24,35 @@ HAVE_A_GUEST = (
 def look(picture: Picture) -> list[Finding]:
     """Compare each host that answers with the servers that are placed on it."""
     guests = picture.guests  # asked before the records are read
+    placed, left = placed_on(picture), left_by_moves(picture)
+    found: list[Finding] = []
+    for host, domains in guests.items():
+        found += plan(host, domains, placed.get(host, {}))
+        for name, (_, ours) in domains.items():
+            known = name in placed.get(host, {}) or is_owed(picture, host, name)
+            if ours and not known and (host, name) not in left:
+                found.append(_unknown(picture, host, name))
+    return found
+
+
+def placed_on(picture: Picture) -> dict[str, dict[str, Any]]:
+    """Return host -> server -> row, of the servers that are on it by their record."""
     placed: dict[str, dict[str, Any]] = {}
     for cell in picture.cells.values():
         for row in cell["servers"].values():
             if row["host"] is not None and not row["hidden"]:
                 placed.setdefault(row["host"], {})[row["uuid"]] = row
-    left = {  # off, and kept until the move is confirmed or reverted
+    return placed
+
+
+def left_by_moves(picture: Picture) -> set[tuple[str, str]]:
+    """Return (host, server) of what is off, and kept until the move is confirmed or reverted."""
+    return {
         (move[end], move["server"])
         for cell in picture.cells.values()
         for move in cell["moves"].values()
         for end in ("source_host", "dest_host")
     }
-    found: list[Finding] = []
-    for host, domains in guests.items():
-        found += plan(host, domains, placed.get(host, {}))
-        for name, (_, ours) in domains.items():
-            known = name in placed.get(host, {}) or _cleaned(picture, host, name)
-            if ours and not known and (host, name) not in left:
-                found.append(_unknown(picture, host, name))
-    return found
 
 
 def plan(
@@ -79,7 +89,8 @@ def plan(
     return found
 
 
-def _cleaned(picture: Picture, host: str, server: str) -> bool:
+def is_owed(picture: Picture, host: str, server: str) -> bool:
+    """Tell whether a host that was down still has to remove a server."""
     record = picture.held_back.get(server)
     return record is not None and record["host"] == host
 

@@ -135,6 +135,14 @@ class Parts:
     ports: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Files:
+    """What a host keeps. disks: of each server of which it has files, the names. volumes: (kind, id) of data."""
+
+    disks: Mapping[str, frozenset[str]]
+    volumes: frozenset[tuple[str, str]]
+
+
 class Picture:
     """One look at everything; made anew for every pass. ``at``: seconds since the epoch."""
 
@@ -275,25 +283,43 @@ class Picture:
         return found
 
     @functools.cached_property
-    def parts(self) -> dict[str, dict[str, Parts]]:
-        """Host -> server -> what its guest is made of, of every host that answers. Read before the cells."""
+    def _kept(self) -> dict[str, GuestParts]:
+        """Host -> what it says of its guests and files, of every host that answers. Read before the records."""
         found = {}
         for host in self.guests:
             try:
-                found[host] = ask_parts(self.services, host)
+                answer = ask_parts(self.services, host)
             except KilonovaError as exc:
                 log.warning("a host does not answer", extra={"host": host, "why": exc.message})
                 self.unread.append(host)
+                continue
+            if answer is not None:
+                found[host] = answer
         return found
 
+    @functools.cached_property
+    def parts(self) -> dict[str, dict[str, Parts]]:
+        """Host -> server -> what its guest is made of."""
+        return {
+            host: {s: Parts(frozenset(v), frozenset(p)) for s, v, p in kept.guests}
+            for host, kept in self._kept.items()
+        }
 
-def ask_parts(services: Services, host: str) -> dict[str, Parts]:
-    """Ask a host what its guests are made of; {} of one that is too old to know. Raises Unavailable."""
+    @functools.cached_property
+    def files(self) -> dict[str, Files]:
+        """Host -> what it keeps, of those that can say."""
+        return {
+            host: Files({s: frozenset(n) for s, n in kept.disks}, frozenset(kept.volumes))
+            for host, kept in self._kept.items()
+            if kept.disks is not None and kept.volumes is not None
+        }
+
+
+def ask_parts(services: Services, host: str) -> GuestParts | None:
+    """Ask a host what its guests are made of and what it keeps; None: too old to know. Raises Unavailable."""
     body = encode(Query(host=host, body=GuestPartsQuery()))
     reply = decode(services.bus.request(f"agent.{host}.query", body, ASK_S), QueryReply)
-    if not isinstance(reply.body, GuestParts):
-        return {}
-    return {s: Parts(frozenset(v), frozenset(p)) for s, v, p in reply.body.guests}
+    return reply.body if isinstance(reply.body, GuestParts) else None
 
 
 def ask_guests(services: Services, host: str) -> dict[str, tuple[int, bool]]:

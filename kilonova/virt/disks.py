@@ -39,6 +39,10 @@ class DiskDriver(Protocol):
         """Return the serials of the volumes that a guest is defined with or has now; empty when there is no guest."""
         ...
 
+    def local_disks(self) -> dict[str, tuple[str, ...]]:
+        """Return every server of which this host has files: id -> names of its local disks, () for none; for audits."""
+        ...
+
     def extend_disk(self, server_id: str, serial: str, size_gib: int) -> None:
         """Let a running guest see that a disk has grown; grows the file too. DriverError where it cannot."""
         ...

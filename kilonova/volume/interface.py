@@ -7,7 +7,7 @@ long is asked for and looked at again (``Volume.status``, NotReady).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from kilonova.common.context import Context
 from kilonova.common.errors import KilonovaError
@@ -42,6 +42,18 @@ class ReimageFailed(KilonovaError):
     def __init__(self, message: str, *, lost: bool, **facts: object) -> None:
         super().__init__(message, **facts)
         self.lost = lost
+
+
+class KeptData(NamedTuple):
+    """The data of a volume or snapshot, as records have it. kind: "volume" or "snapshot". hosts: where they may be.
+
+    sure: they are whole and at the first of these hosts, for nothing is under way with them.
+    """
+
+    kind: str
+    id: str
+    hosts: tuple[str, ...]
+    sure: bool
 
 
 class VolumeService(Protocol):
@@ -181,6 +193,10 @@ class VolumeService(Protocol):
 
     def waiting(self) -> list[tuple[str, str, float]]:
         """Return (host, volume id, since when) of what hosts that were down must still remove."""
+        ...
+
+    def data(self) -> list[KeptData] | None:
+        """Return what hosts keep of volumes and snapshots; None: they are not our hosts'."""
         ...
 
     def claims(self, older_than_s: float) -> list[VolumeClaim]:

@@ -28,7 +28,7 @@ from kilonova.objects.volume import (
     VolumeSnapshot,
     VolumeWanted,
 )
-from kilonova.volume.interface import Key, NotReady, ReimageFailed, VolumeService
+from kilonova.volume.interface import KeptData, Key, NotReady, ReimageFailed, VolumeService
 from kilonova.volume.openstack_shapes import (
     Json,
     claim_of,
@@ -417,6 +417,10 @@ class OpenStackVolumes:
     def waiting(self) -> list[tuple[str, str, float]]:
         """See VolumeService. Cinder's hosts are its own."""
         return []
+
+    def data(self) -> list[KeptData] | None:
+        """See VolumeService. Cinder keeps them where it likes."""
+        return None
 
     def claims(self, older_than_s: float) -> list[VolumeClaim]:
         """See VolumeService."""

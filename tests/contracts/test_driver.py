@@ -197,6 +197,8 @@ def test_life_of_a_guest(host: Host, build: g.GuestBuild) -> None:
     assert again == (state, hardware, devices)
     assert host.driver.guests()[build.server_id] == RUNNING
     assert host.driver.ports(build.server_id) == (build.nics[0].port_id,)
+    local = sorted(d.name for d in build.disks if isinstance(d, g.LocalDisk))
+    assert host.driver.local_disks()[build.server_id] == tuple(local)
     for action, wanted in (
         (g.PowerAction.PAUSE, PAUSED),
         (g.PowerAction.UNPAUSE, RUNNING),
@@ -216,6 +218,7 @@ def test_life_of_a_guest(host: Host, build: g.GuestBuild) -> None:
     assert host.driver.delete(build.server_id, quiet) is False
     assert not host.left(build.server_id)
     assert build.server_id not in host.driver.guests()
+    assert build.server_id not in host.driver.local_disks()
     assert host.driver.ports(build.server_id) == ()
 
 

@@ -23,6 +23,7 @@ from kilonova.placement import schema as p
 from kilonova.reconcile import audit, retention
 from kilonova.reconcile.loop import Reconcilers
 from kilonova.saga.schema import TABLES
+from kilonova.virt.fake.files import FakeFile
 from kilonova.volume.embedded import schema as v
 from kilonova.volume.embedded.creating import NewVolume
 from tests.operations.server_world import CONTEXT, PROJECT, USER, ServerWorld
@@ -61,6 +62,28 @@ def _guest_elsewhere(x: ServerWorld) -> None:
 def _guest_disks(x: ServerWorld) -> None:
     host, guest = x.guests.find(x.server)
     x.guests.put(host, msgspec.structs.replace(guest, volumes=(*guest.volumes, new_uuid())))
+
+
+def _disk_missing(x: ServerWorld) -> None:
+    host, guest = x.guests.find(x.server)
+    x.guests.put(host, msgspec.structs.replace(guest, disks=()))
+
+
+def _disk_unknown(x: ServerWorld) -> None:
+    """What a build leaves whose order nobody remembers: files, and no guest yet."""
+    host, guest = x.guests.find(x.server)
+    nobody = msgspec.structs.replace(guest, server=new_uuid(), power=int(PowerState.NOSTATE))
+    x.guests.put(host, nobody)
+
+
+def _volume_data_missing(x: ServerWorld) -> None:
+    volume = _made(x)
+    (host,) = {h for kind, h, id_, _ in x.guests.files.ledger() if id_ == volume}
+    assert x.guests.files.drop(host, "volume", volume)
+
+
+def _volume_data_unknown(x: ServerWorld) -> None:
+    x.guests.files.put("cell1-host1", FakeFile(kind="volume", id=new_uuid(), size_gib=1))
 
 
 def _guest_nics(x: ServerWorld) -> None:
@@ -396,6 +419,10 @@ LISTED: dict[str, Plant] = {
     "guest_missing": _guest_missing,
     "guest_unknown": _guest_unknown,
     "guest_disks": _guest_disks,
+    "disk_missing": _disk_missing,
+    "disk_unknown": _disk_unknown,
+    "volume_data_missing": _volume_data_missing,
+    "volume_data_unknown": _volume_data_unknown,
     "guest_nics": _guest_nics,
     "guest_elsewhere": _guest_elsewhere,
     "port_unrecorded": _port_unrecorded,

@@ -98,6 +98,13 @@ class FakeDisks(FakeHost):
         guest = self._world.guests(self._host).get(server_id)
         return () if guest is None else guest.volumes
 
+    def local_disks(self) -> dict[str, tuple[str, ...]]:
+        """Return what is kept of each server, defined or not."""
+        self._alive()
+        with self._world.lock:
+            mine = self._world.guests(self._host).values()
+            return {g.server: tuple(sorted(g.disks)) for g in mine}
+
     def extend_disk(self, server_id: str, serial: str, size_gib: int) -> None:
         """Let a disk of a guest grow."""
         self._alive()

@@ -6,6 +6,7 @@ config-drive.iso, console.log, vnc.sock, nvram.fd, guest.json
 rescue.qcow2, rescue.iso    of a rescued guest: what it boots from, and the config drive that tells its password
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -188,6 +189,18 @@ class Disks:
             raise DriverError("A disk of the server has an impossible name.", disk=disk.name)
         fmt = "raw" if disk.name == "swap" or disk.name.startswith("ephemeral") else "qcow2"
         return DiskFile(directory / f"{disk.name}.{fmt}", fmt)
+
+    def found(self) -> dict[str, tuple[str, ...]]:
+        """Return every server that has a directory, and the names of the local disks in it."""
+        found = {}
+        for server in filter(is_uuid, os.listdir(self.root)):
+            with contextlib.suppress(FileNotFoundError):  # it goes just now
+                names = os.listdir(self.root / server)
+                disks = [n for n in names if n.endswith((".qcow2", ".raw"))]
+                found[server] = tuple(
+                    sorted(n.rpartition(".")[0] for n in disks if not n.endswith(BASE))
+                )
+        return found
 
     def drive_of(self, build: GuestBuild) -> Path:
         """Return the file that a build's config drive has."""

@@ -87,6 +87,10 @@ class LibvirtDisks(Domains):
         found = (*xml.volumes_of(text_of(domain)), *xml.volumes_of(_now(domain)))
         return tuple(dict.fromkeys(found))
 
+    def local_disks(self) -> dict[str, tuple[str, ...]]:
+        """Return what is in the directories of servers, whether they have a domain or not."""
+        return self._disks.found()
+
     def extend_disk(self, server_id: str, serial: str, size_gib: int) -> None:
         """Let QEMU grow the file of a running guest's disk; a guest that is off sees it at its next start."""
         domain = self._found(server_id)

@@ -253,6 +253,14 @@ def virtual_size(path: Path) -> int:
     return int.from_bytes(head[24:32], "big")
 
 
+def size_if_known(path: Path) -> int:
+    """Return ``virtual_size``, 0 of a file that is gone or damaged."""
+    try:
+        return virtual_size(path)
+    except (FileNotFoundError, DriverError):
+        return 0
+
+
 def create(path: Path, size: int) -> None:
     """Make an empty qcow2 file; one that is there is replaced."""
     path.unlink(missing_ok=True)

@@ -259,15 +259,11 @@ class QcowVolumes:
     # -- all
 
     def files(self) -> tuple[VolumeFile, ...]:
-        """Return what is in the directories."""
+        """Return what is in the directories; of a damaged file, or one that goes just now, the size is 0."""
         found = [
-            VolumeFile(kind, path.stem, tools.virtual_size(path) // GIB)
-            for kind in ("volume", "snapshot")
-            for path in (self._root / f"{kind}s").glob("*.qcow2")
-        ]
-        found += [
-            VolumeFile("aside", path.stem, tools.virtual_size(path) // GIB)
-            for path in (self._root / "aside").glob("*.qcow2")
+            VolumeFile(kind, path.stem, tools.size_if_known(path) // GIB)
+            for kind, name in (("volume", "volumes"), ("snapshot", "snapshots"), ("aside", "aside"))
+            for path in (self._root / name).glob("*.qcow2")
         ]
         found += [
             VolumeFile("part", path.stem.partition("-")[2], 0)

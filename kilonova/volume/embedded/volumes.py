@@ -33,8 +33,8 @@ from kilonova.volume.embedded.faults import missing
 from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import asking, volume_create, volume_delete
 from kilonova.volume.embedded.snapshotting import NewSnapshot
-from kilonova.volume.embedded.store import attachments, backups, quotas, snapshots, volumes
-from kilonova.volume.interface import Key, ReimageFailed, VolumeService
+from kilonova.volume.embedded.store import attachments, backups, data, quotas, snapshots, volumes
+from kilonova.volume.interface import KeptData, Key, ReimageFailed, VolumeService
 
 T = TypeVar("T")
 
@@ -355,6 +355,10 @@ class EmbeddedVolumes(Ground):
         """See VolumeService."""
         rows = self.db.read(cleanups.all_records)
         return [(r["host"], r["volume_id"], r["created_at"]) for r in rows]
+
+    def data(self) -> list[KeptData] | None:
+        """See VolumeService."""
+        return self.db.read(data.wanted)
 
     def claims(self, older_than_s: float) -> list[VolumeClaim]:
         """See VolumeService."""
