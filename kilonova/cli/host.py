@@ -7,6 +7,7 @@ kilonova host enable NAME
 kilonova host add NAME [--cell CELL]          a token, good once, with which a machine joins a deployment
 kilonova host drain NAME --dry-run            what would be moved, how, and where to
 kilonova host drain NAME [--cold] [--no-wait]  move it all; running servers live, with --cold also turned off
+kilonova host drain NAME --across-cells       a server for which its cell has no other host goes to another cell
 """
 
 import argparse
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", help="why a host is taken out")
     parser.add_argument("--dry-run", action="store_true", help="drain: only say what would be done")
     parser.add_argument("--cold", action="store_true", help="drain: a running server may be off")
+    parser.add_argument("--across-cells", action="store_true", help="drain: to other cells too")
     parser.add_argument(
         "--at-once", type=int, default=4, metavar="N", help="drain: moves at a time"
     )
@@ -125,6 +127,8 @@ def _drain(client: Client, args: argparse.Namespace) -> int:
     """Begin a drain and follow it; ended or interrupted, it goes on in the cloud. 1: some servers stay."""
     path = f"/kilonova/v1/hosts/{args.name}/drain"
     body: dict[str, Any] = {"dry_run": args.dry_run, "cold": args.cold, "at_once": args.at_once}
+    if args.across_cells:
+        body["across_cells"] = True
     if args.reason:
         body["reason"] = args.reason
     found = client.call("POST", path, body)["drain"]
@@ -156,9 +160,9 @@ def _tell(args: argparse.Namespace, found: dict[str, Any]) -> int:
         return 0
     if found["servers"]:
         output.table(
-            ["server", "name", "state", "way", "to", "why"],
+            ["server", "name", "state", "way", "to", "cell", "why"],
             [
-                (s["server"], s["name"], s["vm_state"], s["way"], s["to"], s["why"])
+                (s["server"], s["name"], s["vm_state"], s["way"], s["to"], s["to_cell"], s["why"])
                 for s in found["servers"]
             ],
         )

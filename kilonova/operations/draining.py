@@ -4,20 +4,22 @@ any crash.
 A move of a drain is an ordinary operation whose id follows from the drain, the server and the number of the try.
 """
 
+import contextlib
 import enum
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from kilonova.common.errors import KilonovaError
+from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.db import migrations, servers
 from kilonova.db.engine import Row, Tx
 from kilonova.operations import move_places, resizing, states
 from kilonova.operations.services import Services
 from kilonova.saga import journal
 
+T = TypeVar("T")
 TRIES = 2
 MOST = 100_000
 
@@ -46,7 +48,8 @@ class Task(NamedTuple):
 class View(NamedTuple):
     """What the records say. kept: moves whose source this host is, that nobody confirmed or reverted.
 
-    live: servers that an operation works on. moves: of this host's servers, since the drain began, newest first.
+    live: servers that an operation works on. moves: of this host's servers, since the drain began, newest first, also
+    those whose server is in another cell by now.
     """
 
     rows: Sequence[Row]
@@ -71,24 +74,49 @@ def operation_of(drain: str, server: str, number: int) -> str:
 
 
 def read(services: Services, host: str, since: float | None = None) -> View:
-    """Read what is on a host, in one snapshot of its cell. since: when the drain began."""
-    cell = services.cell(services.hosts.cell_of(host))
+    """Read what is on a host, in one snapshot of its cell, and what became of it in others. since: the drain's begin.
 
-    def look(tx: Tx) -> View:
-        rows = servers.on_host(tx, host)
+    What a cell that does not answer knows is left out: it is read again the next time.
+    """
+    home = services.hosts.cell_of(host)
+    rows = services.cell(home).read(lambda tx: servers.on_host(tx, host))
+    here = {r["uuid"] for r in rows if not r["hidden"]}
+
+    def look(tx: Tx) -> tuple[list[Row], list[Row]]:
         filters = {"source_host": host, "since": since}
         moves = [] if since is None else migrations.listed(tx, filters, MOST, None)
-        here = {r["uuid"] for r in rows}
-        kept = [
-            m
-            for m in migrations.holding(tx)
-            if (m["status"], m["source_host"]) == ("finished", host) and m["server"] not in here
-        ]
-        every = {*here, *(m["server"] for m in kept)}
-        live = frozenset(s for s in every if journal.live_of(tx, s))
-        return View(rows, kept, live, moves)
+        waiting = [m for m in migrations.holding(tx) if m["source_host"] == host]
+        return [m for m in waiting if m["status"] == "finished"], moves
 
-    return cell.read(look)
+    kept: dict[str, Row] = {}
+    moves: dict[str, Row] = {}
+    for found in _everywhere(services, home, look):
+        kept |= {m["uuid"]: m for m in found[0] if m["server"] not in here}
+        moves |= {m["uuid"]: m for m in found[1]}
+    every = {*here, *(m["server"] for m in kept.values()), *(r["uuid"] for r in rows)}
+    live = _live(services, home, every)
+    left = {m["server"] for m in kept.values()}
+    shown = [r for r in rows if not (r["hidden"] and r["uuid"] in left)]
+    newest = sorted(moves.values(), key=lambda m: m["created_at"], reverse=True)
+    return View(shown, list(kept.values()), live, newest)
+
+
+def _everywhere(services: Services, home: str, question: Callable[[Tx], T]) -> list[T]:
+    """Ask all cells, the home first: of a move's two records the later one is that of the cell it went to."""
+    answers = [services.cell(home).read(question)]
+    for cell in services.real_cells():
+        if cell != home:
+            with contextlib.suppress(Unavailable):
+                answers.append(services.cell(cell).read(question))
+    return answers
+
+
+def _live(services: Services, home: str, every: Set[str]) -> frozenset[str]:
+    def look(tx: Tx) -> set[str]:
+        return {s for s in every if journal.live_of(tx, s)}
+
+    across = services.world.read(look)
+    return frozenset(across.union(*_everywhere(services, home, look)))
 
 
 def plan(view: View, drain: str | None, *, cold: bool) -> list[Task]:
@@ -114,8 +142,10 @@ def plan(view: View, drain: str | None, *, cold: bool) -> list[Task]:
 def _of_row(row: Row, view: View, tries: Sequence[Row], cold: bool) -> Task:
     state = row["vm_state"]
     task = Task(row["uuid"], row["name"], state, Way.NONE)
-    if row["uuid"] in view.live or row["task_state"] is not None:
+    if row["uuid"] in view.live or (row["task_state"] is not None and not row["hidden"]):
         return task._replace(way=Way.WAIT, why="an operation works on it")
+    if row["hidden"]:
+        return task._replace(why="its record is kept for a cell that does not answer")
     failed = [m["kind"] for m in tries if m["status"] in ("error", "failed", "cancelled")]
     if len(failed) >= TRIES:
         return task._replace(why="it could not be moved; its fault says why")
@@ -152,21 +182,51 @@ def moved(view: View, drain: str) -> int:
     return sum(any(m["status"] in gone for m in of) for of in tries.values())
 
 
-def where_to(services: Services, host: str, row: Row) -> tuple[str | None, str]:
-    """Return the host that the scheduler would choose now for a server of a host, or why there is none."""
-    flavor = resizing.flavor_of(row["flavor"])
-    try:
-        chosen = move_places.choose(services, services.hosts.cell_of(host), row, flavor, {host})
-    except KilonovaError as exc:
-        return None, exc.message
-    return str(chosen["host"]), ""
+class Goal(NamedTuple):
+    """Where a server would go: a host and its cell, or why there is none."""
+
+    host: str | None = None
+    cell: str | None = None
+    why: str = ""
 
 
-def shown(tasks: Iterable[Task], to: Mapping[str, tuple[str | None, str]]) -> list[dict[str, Any]]:
+def where_to(services: Services, host: str, row: Row, *, across: bool = False) -> Goal:
+    """Return the host that the scheduler would choose now for a server of a host.
+
+    across: another cell's, when its own has none.
+    """
+    flavor, home = resizing.flavor_of(row["flavor"]), services.hosts.cell_of(host)
+    others = [c for c in services.real_cells() if c != home] if across else []
+    why = ""
+    for cell in (home, *others):
+        try:
+            chosen = move_places.choose(services, cell, row, flavor, {host})
+        except KilonovaError as exc:
+            why = why or exc.message
+            continue
+        return Goal(str(chosen["host"]), cell)
+    return Goal(why=why)
+
+
+def next_try(services: Services, view: View, drain: str, host: str, server: str) -> str | None:
+    """Return the id of the next try to move a server; None: it was tried too often.
+
+    One that ended before it wrote a migration counts too: no operation is accepted twice.
+    """
+    homes = (services.world, services.cell(services.hosts.cell_of(host)))
+    for number in range(count_tries(view, drain, server), TRIES + 1):
+        operation = operation_of(drain, server, number)
+        if not any(db.read(lambda tx, op=operation: journal.find_row(tx, op)) for db in homes):  # type: ignore[misc]
+            return operation
+    return None
+
+
+def shown(tasks: Iterable[Task], to: Mapping[str, Goal]) -> list[dict[str, Any]]:
     """Return a plan as the API shows it."""
     out = []
     for t in tasks:
-        host, why = to.get(t.server, (None, ""))
+        goal = to.get(t.server, Goal())
         entry = msgspec.to_builtins(t._asdict())
-        out.append({**entry, "way": str(t.way), "to": host, "why": t.why or why})
+        where = {"to": goal.host, "to_cell": goal.cell}
+        out.append({**entry, "way": str(t.way), **where, "why": t.why or goal.why})
     return out

@@ -3,6 +3,7 @@
 disable  nothing new is placed there
 move     servers are moved, a few at a time, and what they leave is confirmed, until none is left that can be moved
 
+A server stays in its cell while that has a host for it; with ``across_cells`` it goes to another one when it has none.
 Each move is an operation of its own. What is to do is read anew each time (draining.py), so a kill costs nothing.
 Cancelled, moves that have begun go on to their end, and the host is enabled again if the drain disabled it.
 """
@@ -20,10 +21,12 @@ from kilonova.operations import (
     confirm_resize,
     draining,
     live_migrate,
+    live_migrate_cross_cell,
     server_migrate,
+    server_resize_cross_cell,
     server_shelve_offload,
 )
-from kilonova.operations.accept import find_server
+from kilonova.operations.accept import Found, find_server
 from kilonova.operations.draining import Task, Way
 from kilonova.operations.services import Services
 from kilonova.saga import journal
@@ -82,24 +85,34 @@ def _begin(run: Run, view: draining.View, task: Task) -> str | None:
     """Begin what a task says; return why it was refused."""
     services: Services = run.services
     ctx = service_context(request_id=run.context.request_id)
-    number = draining.count_tries(view, run.operation, task.server)
-    operation = draining.operation_of(run.operation, task.server, number)
+    operation = draining.next_try(services, view, run.operation, run.params.host, task.server)
     try:
         found = find_server(services, ctx, task.server)
         if task.way == Way.CONFIRM:
             confirm_resize.start(services, ctx, found)
         elif task.way == Way.OFFLOAD:
             server_shelve_offload.start(services, ctx, found)
-        elif task.way == Way.LIVE:
-            live_migrate.start(services, ctx.replace(operation=operation), found)
+        elif operation is None:
+            return "it could not be moved; its operations say why"
         else:
-            server_migrate.start(services, ctx.replace(operation=operation), found)
+            _move(ctx.replace(operation=operation), run, found, task.way)
     except KilonovaError as exc:
         log.info(
             "a drain could not move a server", extra={"server": task.server, "why": exc.message}
         )
         return exc.message
     return None
+
+
+def _move(ctx: Context, run: Run, found: Found, way: Way) -> None:
+    """Accept a move; to another cell when that is allowed, and the scheduler finds no host in the server's own."""
+    services: Services = run.services
+    live = way == Way.LIVE
+    if run.params.across_cells:
+        across = live_migrate_cross_cell if live else server_resize_cross_cell
+        if across.start(services, ctx, found) is not None:
+            return
+    (live_migrate if live else server_migrate).start(services, ctx, found)
 
 
 SAGA = register(
@@ -116,14 +129,19 @@ SAGA = register(
 )
 
 
-def preview(services: Services, host: str, *, cold: bool = False) -> list[dict[str, Any]]:
+def preview(
+    services: Services, host: str, *, cold: bool = False, across_cells: bool = False
+) -> list[dict[str, Any]]:
     """Return what a drain would do, and where each server would go now; touches nothing. Raises NotFound."""
     _known(services, host)
     view = draining.read(services, host)
     tasks = draining.plan(view, None, cold=cold)
     rows = {r["uuid"]: r for r in view.rows}
     moves = [t for t in tasks if t.way in (Way.LIVE, Way.COLD)]
-    to = {t.server: draining.where_to(services, host, rows[t.server]) for t in moves}
+    to = {
+        t.server: draining.where_to(services, host, rows[t.server], across=across_cells)
+        for t in moves
+    }
     return draining.shown(tasks, to)
 
 
@@ -133,6 +151,7 @@ def start(
     host: str,
     *,
     cold: bool = False,
+    across_cells: bool = False,
     at_once: int = 4,
     reason: str = "",
 ) -> str:
@@ -140,7 +159,12 @@ def start(
     uuid, was_disabled = _known(services, host)
     operation, now = ctx.operation or new_uuid(), services.now()
     params = DrainParams(
-        host=host, cold=cold, at_once=at_once, reason=reason, was_disabled=was_disabled
+        host=host,
+        cold=cold,
+        at_once=at_once,
+        reason=reason,
+        was_disabled=was_disabled,
+        across_cells=across_cells,
     )
 
     def accept(tx: Tx) -> None:

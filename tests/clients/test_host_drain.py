@@ -15,11 +15,12 @@ from tests.clients.test_command_line import directory, kilonova, wait
 pytestmark = pytest.mark.clients
 __all__ = ["directory"]  # a fixture
 S = "/compute/v2.1/servers"
-HOSTS = ("--driver", "fake", "--cells", "1", "--hosts", "3", "--port", "0", "--detach", "--json")
+HOSTS = ("--driver", "fake", "--port", "0", "--detach", "--json")
 
 
-def _up(path: Path) -> dict[str, Any]:
-    said = kilonova("up", *HOSTS, "--state-dir", str(path), KILONOVA_BUILD_TIME_S="0.3")
+def _up(path: Path, cells: int = 1, hosts: int = 3) -> dict[str, Any]:
+    shape = ("--cells", str(cells), "--hosts", str(hosts))
+    said = kilonova("up", *HOSTS, *shape, "--state-dir", str(path), KILONOVA_BUILD_TIME_S="0.3")
     found: dict[str, Any] = json.loads(said.stdout)
     return found
 
@@ -71,6 +72,37 @@ def test_a_drain_survives_kill_9(directory: Path) -> None:
     moves = client.get("/compute/v2.1/os-migrations")["migrations"]
     assert sorted(m["instance_uuid"] for m in moves) == sorted(here)
     assert {m["status"] for m in moves} == {"confirmed"}
+    wait(lambda: bool(client.get("/kilonova/v1/audit")["clean"]))
+
+
+def test_a_drain_into_another_cell_survives_kill_9(directory: Path) -> None:
+    """A cell's only host is emptied into the other cell, though the cloud dies on the way; each moves once."""
+    what = _up(directory, 2, 1)
+    client, options = connect(directory), ("--state-dir", str(directory))
+    ids = _made(client, 8)
+    before = _hosts(client, ids)
+    host = max(set(before), key=before.count)
+    (other,) = {"cell1-host1", "cell2-host1"} - {host}
+    here = [i for i, h in zip(ids, before, strict=True) if h == host]
+    said = kilonova("host", "drain", host, "--dry-run", *options).stdout
+    assert other not in said and "No valid host" in said
+    said = kilonova("host", "drain", host, "--dry-run", "--across-cells", *options).stdout
+    assert said.count(other) == len(here)
+    kilonova("host", "drain", host, "--across-cells", "--no-wait", "--at-once", "1", *options)
+    path = f"/kilonova/v1/hosts/{host}/drain"
+    wait(lambda: "wait" in {s["way"] for s in client.get(path)["drain"]["servers"]})
+    os.kill(what["pid"], signal.SIGKILL)
+    wait(lambda: state.running(directory) is None)
+
+    _up(directory, 2, 1)
+    client = connect(directory)
+    assert client.get(path)["drain"]["state"] not in ("done", "failed", "cancelled")
+    wait(lambda: client.get(path)["drain"]["state"] == "done")
+    found = client.get(path)["drain"]
+    assert (found["moved"], found["servers"]) == (len(here), [])
+    assert set(_hosts(client, ids)) == {other}
+    moves = client.get("/compute/v2.1/os-migrations")["migrations"]
+    assert sorted(m["instance_uuid"] for m in moves) == sorted(here)
     wait(lambda: bool(client.get("/kilonova/v1/audit")["clean"]))
 
 

@@ -1,5 +1,6 @@
 """Drain a host under faults: every server that can move has moved, each once, and the rest is named with a reason."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import msgspec
 import pytest
 
 from kilonova.common.errors import Conflict, NotFound
-from kilonova.db import migrations
-from kilonova.operations import host_drain, states
+from kilonova.db import mappings, migrations, servers
+from kilonova.objects.server import RequestedServer
+from kilonova.operations import accept, host_drain, server_resize_cross_cell, states
 from kilonova.operations.draining import Way
 from kilonova.saga import journal
 from tests.operations.harness import Case, case_id, expected_state, points_of, run_case
@@ -86,6 +88,106 @@ def test_one_fault(case: Case, setup: str, tmp_path: Path) -> None:
     if outcome.state == "done":
         assert row["host"] != world.host
     assert row["vm_state"] == (states.ACTIVE if setup == "running" else states.STOPPED)
+
+
+def anywhere(ledger: Mapping[str, int]) -> dict[str, int]:
+    """Return what lasts, whichever of the two cells it is in: one too many in either is one too many."""
+    found: Counter[str] = Counter()
+    for key, n in lasting(ledger).items():
+        found[key.replace("cell2", "cell1")] += n
+    return dict(found)
+
+
+class Across(Drain):
+    """Two cells with a host each; the server is in the first."""
+
+    cells = ("cell1", "cell2")
+
+    def __init__(self, path: Path, setup: tuple[str, ...] = (), **more: Any) -> None:
+        super().__init__(path, setup, **{"hosts": 1, **more})
+
+    def _requested(self, now: float) -> RequestedServer:
+        return super()._requested(now).replace(requested_host="cell1-host1")
+
+    def begin(self, **asked: Any) -> tuple[str, str]:
+        return super().begin(**{"across_cells": True, **asked})
+
+    def row(self) -> Any:
+        """Return the server's row where its mapping says that it is."""
+        found = mappings.cells_of
+        cell = self.databases["global"].read(lambda tx: found(tx, [self.server]))[self.server]
+        return self.databases[str(cell)].read(lambda tx: servers.find(tx, self.server))
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("case", points_of(SAGA), ids=case_id)
+def test_one_fault_across_cells(case: Case, setup: str, tmp_path: Path) -> None:
+    """R1: the same when the cell has no other host, and another cell may be used."""
+    world = Across(tmp_path, SETUPS[setup])
+    outcome = run_case(world, case)
+    row, disabled = world.row(), world.is_disabled()
+    left = world.databases["cell1"].read(lambda tx: servers.on_host(tx, world.host))
+    world.close()
+    assert not outcome.missed
+    assert outcome.state == expected_state(SAGA, case)
+    assert anywhere(outcome.ledger) == anywhere(world.before)
+    assert disabled == (outcome.state == "done")
+    if outcome.state == "done":
+        assert (row["host"], left) == ("cell2-host1", [])
+    assert row["vm_state"] == (states.ACTIVE if setup == "running" else states.STOPPED)
+
+
+def test_across_cells_only_when_it_must_and_may(tmp_path: Path) -> None:
+    """The plan names cell and host; without leave nothing goes there; with room in its own a server stays."""
+    world = Across(tmp_path)
+    (plain,) = host_drain.preview(world.services, world.host)
+    (wide,) = host_drain.preview(world.services, world.host, across_cells=True)
+    assert (plain["to"], plain["to_cell"]) == (None, None) and "No valid host" in plain["why"]
+    assert (wide["to"], wide["to_cell"], wide["why"]) == ("cell2-host1", "cell2", "")
+    home, operation = world.begin(across_cells=False)
+    assert world.run(home, operation) == "done"
+    assert len(world.output(operation)["left"]) == 1
+    home, operation = world.begin()
+    assert world.run(home, operation) == "done"
+    assert world.output(operation) == {"moved": 1, "left": []}
+    world.close()
+    roomy = Across(tmp_path / "roomy", hosts=2)
+    (near,) = host_drain.preview(roomy.services, roomy.host, across_cells=True)
+    assert near["to_cell"] == "cell1"
+    home, operation = roomy.begin()
+    assert roomy.run(home, operation) == "done"
+    assert roomy.row()["host"] == "cell1-host2"
+    roomy.close()
+
+
+def test_across_cells_what_cannot_go(tmp_path: Path) -> None:
+    """Two tries, each another operation, then it stays where it is, and is named."""
+    world = Across(tmp_path, ("server_stop",))
+    world.guests.faults.set("build_fail")
+    home, operation = world.begin()
+    assert world.run(home, operation) == "done"
+    (left,) = world.output(operation)["left"]
+    ledger, row = lasting(world.ledger()), world.row()
+    world.close()
+    assert world.guests.faults.hits["build_fail"] >= 2
+    assert left["server"] == world.server and "could not be moved" in left["why"]
+    assert ledger == lasting(world.before) and row["host"] == world.host
+
+
+def test_what_a_user_moved_across_cells_is_left(tmp_path: Path) -> None:
+    """What waits here for a user's confirm in another cell is the user's: named, not confirmed."""
+    world = Across(tmp_path, ("server_stop",))
+    found = accept.find_server(world.services, ADMIN, world.server)
+    world.engine().open()
+    operation = server_resize_cross_cell.start(world.services, ADMIN, found, host="cell2-host1")
+    assert operation is not None and world.run("global", operation) == "done"
+    home, drain = world.begin()
+    assert world.run(home, drain) == "done"
+    (left,) = world.output(drain)["left"]
+    row = world.row()
+    world.close()
+    assert left["server"] == world.server and "confirmed or reverted" in left["why"]
+    assert (row["vm_state"], row["host"]) == (states.RESIZED, "cell2-host1")
 
 
 def test_many_servers(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kilonova.operations.services import Services
 from kilonova.saga import history
 
 RULE = "kilonova:hosts:drain"
+ACROSS = RULE + ":across_cells"
 _PATH = "/v1/hosts/{host}/drain"
 _BODY = Schema(
     {
@@ -22,6 +23,7 @@ _BODY = Schema(
         "properties": {
             "dry_run": {"type": "boolean"},
             "cold": {"type": "boolean"},
+            "across_cells": {"type": "boolean"},
             "at_once": {"type": "integer", "minimum": 1, "maximum": 100},
             "reason": {"type": "string", "minLength": 1, "maxLength": 255},
         },
@@ -34,14 +36,17 @@ def drain(req: Request) -> Any:
     """Begin to drain a host, or (dry_run) say what would happen: each server, how, and where to."""
     services: Services = req.cloud
     host, asked = req.params["host"], req.body
-    plan = host_drain.preview(services, host, cold=asked.get("cold", False))
+    how = {"cold": asked.get("cold", False), "across_cells": asked.get("across_cells", False)}
+    if how["across_cells"]:
+        req.authorize(ACROSS)
+    plan = host_drain.preview(services, host, **how)
     if asked.get("dry_run", False):
         return {"drain": {"host": host, "operation": None, "state": "planned", "servers": plan}}
     operation = host_drain.start(
         services,
         req.ctx,
         host,
-        cold=asked.get("cold", False),
+        **how,
         at_once=asked.get("at_once", 4),
         reason=asked.get("reason", ""),
     )
@@ -75,4 +80,4 @@ ROUTES = (
     Route("POST", _PATH, drain, RULE, body=_BODY, success=202, errors=(400, 403, 404, 409)),
     Route("GET", _PATH, show, RULE, errors=(403, 404)),
 )
-RULES = {RULE: "rule:context_is_admin"}
+RULES = {RULE: "rule:context_is_admin", ACROSS: "rule:context_is_admin"}
