@@ -100,12 +100,26 @@ class ForwardingState(Versioned, frozen=True, kw_only=True, tag="forwarding", ta
     """Where the MACs of one network live, on every host; id: of the network. The same for each of its hosts.
 
     peers: underlay addresses of the hosts that have the network, also with inactive bindings only.
+    base: only what differs from that generation: it holds on a host that has this one or a later one, up to
+    ``generation``; gone: MACs that live nowhere now, peers_gone: hosts that left. A host that has less says BEHIND.
+    A whole that is heavy comes in parts (part of parts) that have one ``sending``: it holds when all are there.
     """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     id: str
     generation: int
     entries: tuple[ForwardingEntry, ...] = ()
     peers: tuple[str, ...] = ()
+    base: int | None = since(1, 1, default=None, critical=True)
+    gone: tuple[str, ...] = since(1, 1, default=())
+    peers_gone: tuple[str, ...] = since(1, 1, default=())
+    part: int = since(1, 1, default=0)
+    parts: int = since(1, 1, default=1, critical=True)
+    sending: str = since(1, 1, default="")
+
+
+BEHIND = "behind"  # the error of a difference whose base is not in force; the whole is wanted
 
 
 class Advert(Versioned, frozen=True, kw_only=True):

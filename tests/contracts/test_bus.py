@@ -9,7 +9,7 @@ import pytest
 from kilonova.bus.disturbed import Disturbed
 from kilonova.bus.interface import Bus, NobodyListens
 from kilonova.bus.memory import MemoryBus
-from kilonova.server.nats_server import NatsServer
+from kilonova.server.nats_server import MAX_BYTES, NatsServer
 from tests.nats import connect, nats_server
 
 GUARD_S = 30.0
@@ -244,3 +244,14 @@ def test_close_waits_for_handlers_and_ends_delivery(bus: Bus) -> None:
     bus.publish("a", b"")
     bus.close()
     assert ended == [1]
+
+
+def test_a_message_as_large_as_a_bus_of_ours_carries(bus: Bus) -> None:
+    """8 MiB arrive whole, as a message, a question and a reply; nothing near it is cut."""
+    box = Box()
+    bus.subscribe("large.message", box)
+    bus.subscribe("large.question", lambda _, body: body)
+    body = bytes(range(256)) * (MAX_BYTES // 256)
+    bus.publish("large.message", body)
+    assert box.bodies(1) == [body]
+    assert bus.request("large.question", body, GUARD_S) == body

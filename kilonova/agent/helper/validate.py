@@ -140,8 +140,12 @@ def _forwarding(state: ForwardingState) -> None:
             raise Refused(f"entries.mac: {entry.mac!r} is not a MAC address of one device")
         for value in (entry.underlay, *entry.addresses):
             address(value, "entries")
-    for value in state.peers:
+    for value in (*state.peers, *state.peers_gone):
         address(value, "peers")
+    for value in state.gone:
+        mac(value, "gone")
+    if state.parts != 1:
+        raise Refused("parts: only a whole is taken")
 
 
 def check(document: Document) -> None:

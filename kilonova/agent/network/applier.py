@@ -6,6 +6,7 @@ from collections.abc import Callable
 from kilonova.agent.helper import names
 from kilonova.agent.helper.client import HelperClient, HelperError
 from kilonova.agent.network.fake import FakeFaults, FakeHostNetwork
+from kilonova.agent.network.gathering import Gathering
 from kilonova.agent.network.in_force import InForce, Overtaken, ask_until_newest, kind_of
 from kilonova.agent.network.interface import HostNetwork, PlugFailed, PortNotReady
 from kilonova.agent.network.named_groups import NamedGroups
@@ -42,6 +43,7 @@ class RealHostNetwork:
         self._in_force = InForce(self._ask if bus else None)
         self._networks: dict[str, NetworkState] = {}
         self._named = NamedGroups()
+        self._gathering = Gathering()
         self._lock = threading.Lock()
         self.on_networks: Callable[[], None] = lambda: None
         self.told = threading.Event()
@@ -65,7 +67,9 @@ class RealHostNetwork:
     def apply(self, change: Change) -> Applied:
         with self._lock:
             self._in_force.admit(change)
-            change = self._with_groups_gone(change)
+            change = self._with_groups_gone(self._gathering.take(change))
+            if not change.documents and not change.removed and not change.full:
+                return Applied(host=self.host, items=())  # a part of something, or nothing at all
             try:
                 applied = self._helper.network_apply(change)
             except HelperError as exc:

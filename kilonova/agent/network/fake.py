@@ -1,12 +1,22 @@
 """The network of simulated hosts: applies in memory, at once; one object serves thousands of ports."""
 
+import threading
+
 from kilonova.agent.helper import names
+from kilonova.agent.network.gathering import Gathering
 from kilonova.agent.network.in_force import InForce, Overtaken, ask_until_newest, kind_of
 from kilonova.agent.network.interface import PlugFailed, PortNotReady
 from kilonova.bus.interface import Bus, NobodyListens
 from kilonova.common.log import get_logger
 from kilonova.objects.base import IncompatibleVersion, decode, encode, type_of
-from kilonova.objects.netstate import Applied, Change, StateRequest
+from kilonova.objects.netstate import (
+    BEHIND,
+    Applied,
+    Change,
+    Document,
+    ForwardingState,
+    StateRequest,
+)
 
 log = get_logger(__name__)
 ASK_TIMEOUT_S = 2.0
@@ -30,6 +40,8 @@ class FakeHostNetwork:
         self.faults = FakeFaults()
         self.plugged: set[str] = set()
         self._bus = bus
+        self._gathering = Gathering()
+        self._lock = threading.Lock()
         self._in_force = InForce(self._ask if bus else None)
         self._subscription = bus.subscribe(f"agent.{host}.state", self._on_state) if bus else None
 
@@ -46,13 +58,15 @@ class FakeHostNetwork:
 
     def apply(self, change: Change) -> Applied:
         self._in_force.admit(change)
+        with self._lock:
+            change = self._gathering.take(change)
         items: list[tuple[str, str, int, str | None]] = []
         for document in change.documents:
-            kind, error = kind_of(document), self.faults.apply_error.get(document.id)
+            kind, error = kind_of(document), self._error(document)
             if document.id in self.faults.never_apply:
                 self.faults.hit.append(f"never_apply:{document.id}")
                 continue
-            if error is not None:
+            if error is not None and error != BEHIND:
                 self.faults.hit.append(f"apply_error:{document.id}")
             known = self._in_force.get(kind, document.id) or 0
             items.append((kind, document.id, max(document.generation, known), error))
@@ -60,6 +74,13 @@ class FakeHostNetwork:
         applied = Applied(host=self.host, items=tuple(items))
         self._in_force.took(change, applied)
         return applied
+
+    def _error(self, document: Document) -> str | None:
+        if isinstance(document, ForwardingState) and document.base is not None:
+            known = self._in_force.get("forwarding", document.id)
+            if known is None or known < document.base:
+                return BEHIND
+        return self.faults.apply_error.get(document.id)
 
     def wait_port(self, port_id: str, timeout_s: float, generation: int | None = None) -> bool:
         return self._in_force.wait_port(port_id, timeout_s, generation)

@@ -1,7 +1,7 @@
 """Desired state as documents: pure reads that turn rows into what hosts apply (kilonova/objects/netstate.py)."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -100,7 +100,7 @@ HOSTS_OF_NETWORK = Q(
         sa.select(port_binding.c.host).select_from(_BOUND).where(_IN_NETWORK),
     )
 )
-_LIVING = Q(  # ports of a network that have a MAC on one host: guests' and routers' legs
+_living = (  # ports of a network that have a MAC on one host: guests' and routers' legs
     sa.select(port.c.id, port.c.mac, port.c.host, port.c.dns_name)
     .where(
         _IN_NETWORK,
@@ -111,6 +111,9 @@ _LIVING = Q(  # ports of a network that have a MAC on one host: guests' and rout
     )
     .order_by(port.c.id)
 )
+_LIVING = Q(_living)
+_LIVING_OF = Q(_living.where(among(port.c.mac, "macs")))
+_SOME = Q(sa.select(port.c.id).where(_IN_NETWORK, port.c.host != "").limit(P("the_limit")))
 NETWORKS_ON_HOST = Q(
     sa.union(
         sa.select(port.c.network_id).where(port.c.host == P("host")),
@@ -379,25 +382,58 @@ def forwarding_states(
     """
     out: dict[str, tuple[list[str], ForwardingState]] = {}
     for network_id, generation in sorted(generations.items()):
-        rows = [r for r in tx.all(_LIVING, id=network_id) if r["host"] in underlays]
-        held = by(tx.all(_ADDRESSES, ids=listed(r["id"] for r in rows)), "port_id")
-        hosts = [r["host"] for r in tx.all(HOSTS_OF_NETWORK, id=network_id)]
+        hosts = hosts_of(tx, network_id, underlays)
         state = ForwardingState(
             id=network_id,
             generation=generation,
-            entries=tuple(
-                ForwardingEntry(
-                    mac=r["mac"],
-                    underlay=underlays[r["host"]],
-                    addresses=tuple(a["ip"] for a in held.get(r["id"], ())),
-                    hostname=r["dns_name"],
-                )
-                for r in rows
-            ),
-            peers=tuple(sorted(underlays[h] for h in hosts if h in underlays)),
+            entries=_entries(tx, tx.all(_LIVING, id=network_id), underlays),
+            peers=tuple(sorted(underlays[h] for h in hosts)),
         )
-        out[network_id] = ([h for h in hosts if h in underlays], state)
+        out[network_id] = (hosts, state)
     return out
+
+
+def hosts_of(tx: Tx, network_id: str, underlays: Mapping[str, str]) -> list[str]:
+    """Return the hosts of a network that have an underlay address."""
+    found = (r["host"] for r in tx.all(HOSTS_OF_NETWORK, id=network_id))
+    return [h for h in found if h in underlays]
+
+
+def _entries(
+    tx: Tx, rows: Iterable[Row], underlays: Mapping[str, str]
+) -> tuple[ForwardingEntry, ...]:
+    known = [r for r in rows if r["host"] in underlays]
+    held = by(tx.all(_ADDRESSES, ids=listed(r["id"] for r in known)), "port_id")
+    return tuple(
+        ForwardingEntry(
+            mac=r["mac"],
+            underlay=underlays[r["host"]],
+            addresses=tuple(a["ip"] for a in held.get(r["id"], ())),
+            hostname=r["dns_name"],
+        )
+        for r in known
+    )
+
+
+def is_large(tx: Tx, network_id: str, ports: int) -> bool:
+    """Tell whether a network has at least so many ports that are somewhere."""
+    return len(tx.all(_SOME, id=network_id, the_limit=ports)) >= ports
+
+
+def forwarding_change(
+    tx: Tx, state: ForwardingState, what: Collection[str], underlays: Mapping[str, str]
+) -> tuple[list[str], ForwardingState]:
+    """Return (hosts, ``state`` with what became of ``what``: MACs, and hosts after an "@")."""
+    macs = {w for w in what if not w.startswith("@")}
+    entries = _entries(tx, tx.all(_LIVING_OF, id=state.id, macs=listed(sorted(macs))), underlays)
+    hosts = hosts_of(tx, state.id, underlays)
+    touched = {w[1:] for w in what if w.startswith("@")} & underlays.keys()
+    return hosts, state.replace(
+        entries=entries,
+        gone=tuple(sorted(macs - {e.mac for e in entries})),
+        peers=tuple(sorted(underlays[h] for h in touched & set(hosts))),
+        peers_gone=tuple(sorted(underlays[h] for h in touched - set(hosts))),
+    )
 
 
 def group_states(tx: Tx, ids: Iterable[str]) -> list[GroupState]:

@@ -1,7 +1,7 @@
 """Where MACs live, told to the hosts of a network that have an underlay address: without one there is nothing to tell.
 
-A host says its address when it asks for everything. What a host did not report is sent again three times; after that
-its next question for everything brings it.
+A host says its address when it asks for everything. Of a large network hosts are told differences (told.py). What a
+host did not report is sent again three times; after that its next question for everything brings it.
 """
 
 import threading
@@ -12,24 +12,23 @@ import sqlalchemy as sa
 
 from kilonova.common.log import get_logger
 from kilonova.db.engine import Database, Tx
-from kilonova.db.portable import among
 from kilonova.db.sql import P, Q, insert
 from kilonova.network.embedded import documents
 from kilonova.network.embedded.schema import network, underlay
+from kilonova.network.embedded.store import moves
 from kilonova.network.embedded.store.common import listed
-from kilonova.objects.netstate import Applied, Document
+from kilonova.network.embedded.told import LastTold
+from kilonova.objects.netstate import BEHIND, Applied, Document
 
 log = get_logger(__name__)
 TRIES = 3
+BEHIND_EVERY_S = 1.0  # a host that says so more often is not listened to
 Outbox = dict[str, tuple[list[Document], list[tuple[str, str, int]]]]
 
 _ALL = Q(sa.select(underlay.c.host, underlay.c.address))
 _COUNTED = Q(sa.select(network.c.id, network.c.forwarding).where(network.c.external == 0))
 _INSERT = insert(underlay)
 _DROP = Q(sa.delete(underlay).where(underlay.c.host == P("host")))
-_BUMP = Q(
-    sa.update(network).where(among(network.c.id, "ids")).values(forwarding=network.c.forwarding + 1)
-)
 _HOLDER = Q(sa.select(underlay.c.host).where(underlay.c.address == P("address")))
 
 
@@ -47,6 +46,10 @@ class Forwarding:
         self._guard = threading.Lock()
         self._underlays: dict[str, str] = {}
         self._dirty: set[str] = set()
+        self._told = LastTold()
+        self._news: set[str] = set()  # networks of hosts whose address is new here: told whole
+        self._behind: set[tuple[str, str]] = set()  # (host, network): the whole is owed
+        self._said_behind: dict[tuple[str, str], float] = {}  # when one said so last, monotonic
         self._unheard: dict[tuple[str, str], tuple[int, float, int]] = {}
         # (host, network) -> generation, monotonic time of sending, how often it was sent again
         self._heard: dict[tuple[str, str], int] = {}  # (host, network) -> generation in force
@@ -68,6 +71,7 @@ class Forwarding:
         with self._guard:
             self._underlays = found
             self._dirty |= nets
+            self._news |= nets
 
     def underlays(self) -> dict[str, str]:
         """Return host -> underlay address."""
@@ -97,7 +101,7 @@ class Forwarding:
             if address:
                 tx.put(_INSERT, host=host, address=address, updated_at=now)
             nets = [r[0] for r in tx.all(documents.NETWORKS_ON_HOST, host=host)]
-            tx.put(_BUMP, ids=listed(nets))
+            moves.count(tx, ((n, moves.ANYTHING) for n in nets))
             return nets
 
         nets = self._database.write(put)
@@ -109,10 +113,10 @@ class Forwarding:
 
     # -- what is to be sent
 
-    def bump(self, tx: Tx, networks: set[str]) -> None:
+    def bump(self, tx: Tx, moved: Collection[tuple[str, str]]) -> None:
         """Count a change of where MACs live, in the transaction that makes it: what is read later is newer."""
-        if networks and self.underlays():
-            tx.put(_BUMP, ids=listed(networks))
+        if moved and self.underlays():
+            moves.count(tx, moved)
 
     def mark(self, networks: set[str]) -> bool:
         """Note networks in which something moved; False where no host has an underlay."""
@@ -131,16 +135,45 @@ class Forwarding:
     def collect(
         self, tx: Tx, networks: Iterable[str], out: Outbox, only: str | None = None
     ) -> None:
-        """Put the documents of networks into an outbox, for every host of each, or ``only`` for one."""
+        """Put the documents of networks into an outbox, for every host of each, or ``only`` for one, whole."""
         known = self.underlays()
         if not known or (only is not None and only not in known):
             return
         rows = tx.all(documents.TENANT_NETWORKS, ids=listed(networks))
-        found = documents.forwarding_states(tx, {r[0]: r[1] for r in rows}, known)
-        for network_id, (hosts, state) in found.items():
-            for host in hosts if only is None else [only]:
-                out.setdefault(host, ([], []))[0].append(state)
-                self._sent(host, network_id, state.generation)
+        generations = {r[0]: r[1] for r in rows}
+        if only is None:
+            with self._guard:
+                news, self._news = self._news, set()
+            self._told.forget(news)
+            behind = self._take_behind(generations)
+            told = self._told.tell(tx, generations, known, behind)
+        else:
+            whole = documents.forwarding_states(tx, generations, known)
+            told = [(only, state) for _, state in whole.values()]
+        for host, document in told:
+            out.setdefault(host, ([], []))[0].append(document)
+            self._sent(host, document.id, document.generation)
+
+    def begin(self) -> None:
+        """Take what is so for what hosts know, so that the first change of a large network is a small message."""
+        if self.underlays():
+            self._database.read(self._told.begin)
+            with self._guard:
+                self._news.clear()
+
+    def owe(self, host: str, networks: Iterable[str]) -> None:
+        """Mark networks of which one host is to be told the whole."""
+        with self._guard:
+            self._behind |= {(host, n) for n in networks}
+            self._dirty |= set(networks)
+
+    def _take_behind(self, networks: Collection[str]) -> dict[str, list[str]]:
+        out: dict[str, list[str]] = {}
+        with self._guard:
+            for host, network_id in {key for key in self._behind if key[1] in networks}:
+                self._behind.discard((host, network_id))
+                out.setdefault(network_id, []).append(host)
+        return out
 
     # -- what was heard
 
@@ -151,8 +184,13 @@ class Forwarding:
             if self.hears and self._heard.get((host, network_id), -1) < generation:
                 self._unheard[host, network_id] = (generation, time.monotonic(), tries)
 
-    def heard(self, report: Applied) -> None:
-        """Note what a host has in force."""
+    def heard(self, report: Applied) -> bool:
+        """Note what a host has in force; tell whether it is owed more."""
+        behind = [
+            n for kind, n, _, error in report.items if (kind, error) == ("forwarding", BEHIND)
+        ]
+        owed = [n for n in behind if self._may_say_so((report.host, n))]
+        self.owe(report.host, owed)
         for kind, network_id, generation, error in report.items:
             if kind == "forwarding" and error is None:
                 key = (report.host, network_id)
@@ -161,6 +199,15 @@ class Forwarding:
                     waiting = self._unheard.get(key)
                     if waiting is not None and waiting[0] <= generation:
                         del self._unheard[key]
+        return bool(owed)
+
+    def _may_say_so(self, key: tuple[str, str]) -> bool:
+        now = time.monotonic()
+        with self._guard:
+            if now - self._said_behind.get(key, float("-inf")) < BEHIND_EVERY_S:
+                return False
+            self._said_behind[key] = now
+            return True
 
     def expect(self) -> None:
         """Note what other processes told hosts since the last call: this one hears whether it came."""

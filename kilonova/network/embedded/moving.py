@@ -18,7 +18,7 @@ def add(work: Work, row: Row, host: str, vnic_type: str = "normal", profile: str
     """Bind a port that is bound to another host to this one besides; profile: JSON."""
     bindings.put(work.tx, row["id"], host, vnic_type, profile, work.now)
     ports.touch(work, row["id"])
-    work.forwarding.add(row["network_id"])
+    work.moves(row["network_id"], row["mac"], host)
 
 
 def activate(work: Work, row: Row, kept: Row) -> None:

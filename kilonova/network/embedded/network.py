@@ -78,7 +78,7 @@ class EmbeddedNetwork:
             work = Work(tx, self.clock.now())  # type: ignore[arg-type]
             kept.append(work)
             out = fn(work)
-            self.publisher.forwarding.bump(work.tx, work.forwarding)
+            self.publisher.forwarding.bump(work.tx, work.moved)
             return out
 
         result = self.database.write(body)

@@ -122,6 +122,15 @@ underlay = Table(  # hosts that reach each other; a host that is alone is not in
     Column("updated_at", Float, nullable=False),
 )
 
+moved = Table(  # what changed of where MACs live (store/moves.py)
+    "moved",
+    metadata,
+    Column("network_id", Text, primary_key=True),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("what", Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 told = Table(  # one row: a counter of full states (sequence.py)
     "told",
     metadata,

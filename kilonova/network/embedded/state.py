@@ -234,12 +234,17 @@ class Publisher:
 
     def _loop(self) -> None:
         last, passes, watched = self.clock.monotonic(), 0, float("-inf")
+        begun = False
         while not self._stop.is_set():
             self._wake.wait(WATCH_EVERY_S)
             if self._stop.wait(self.batch_s):  # gather what comes together
                 return
             self._wake.clear()
             try:
+                if not begun:
+                    with self._order:
+                        self.forwarding.begin()
+                    begun = True
                 self.send_groups()
                 self.send_forwarding()
                 if self._hears and time.monotonic() - watched >= WATCH_EVERY_S:
@@ -283,7 +288,7 @@ class Publisher:
         self.forwarding.collect(tx, found, out, only=host)
         more = out.get(host, ([], []))[0]
         if len(in_parts([*docs, *more])) > MOST_PARTS:
-            self.forwarding.mark(found)  # by themselves, once the host has the networks
+            self.forwarding.owe(host, found)  # by themselves, once the host has the networks
             return tuple(docs)
         return (*docs, *more)
 
@@ -309,7 +314,8 @@ class Publisher:
                 "a report on another host's subject was dropped", extra={"subject": subject}
             )
             return
-        self.forwarding.heard(report)
+        if self.forwarding.heard(report):
+            self._wake.set()
         if not any(kind in ("port", "router") for kind, *_ in report.items):
             return
         now = self.clock.now()

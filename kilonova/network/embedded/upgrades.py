@@ -41,4 +41,15 @@ def add_told(op: Any) -> None:
     )
 
 
-UPGRADES = (add_port_binding, add_underlay, add_told)
+def add_moved(op: Any) -> None:
+    """Version 5: of large networks hosts are told differences."""
+    op.create_table(
+        "moved",
+        sa.Column("network_id", sa.Text, primary_key=True),
+        sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("what", sa.Text, primary_key=True),
+        sqlite_with_rowid=False,
+    )
+
+
+UPGRADES = (add_port_binding, add_underlay, add_told, add_moved)

@@ -186,12 +186,29 @@ def _named(network: NetworkState, entries: Iterable[ForwardingEntry]) -> list[st
 
 def tell_names(
     settings: Settings, network: NetworkState, entries: Iterable[ForwardingEntry]
-) -> None:
-    """Let guests find each other by name across hosts; nothing where no dnsmasq runs."""
+) -> bool:
+    """Let guests find each other by name across hosts; False where no dnsmasq runs."""
     directory = settings.runtime_root / "net" / network.id
     running = alive(directory / "pid", str(directory))
     if running is not None and _write(directory / "names", _named(network, entries)):
         os.kill(running, signal.SIGHUP)
+    return running is not None
+
+
+def add_names(
+    settings: Settings, network: NetworkState, entries: Iterable[ForwardingEntry]
+) -> bool:
+    """Add names of new guests to those that were told; False where no dnsmasq runs."""
+    directory = settings.runtime_root / "net" / network.id
+    running = alive(directory / "pid", str(directory))
+    lines = _named(network, entries)
+    if running is None or not (directory / "names").exists():
+        return False
+    if lines:
+        with (directory / "names").open("a") as file:
+            file.write("".join(line + "\n" for line in lines))
+        os.kill(running, signal.SIGHUP)
+    return True
 
 
 def _arguments(directory: Path, network: NetworkState, subnets: list[SubnetState]) -> list[str]:

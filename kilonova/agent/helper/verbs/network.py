@@ -11,11 +11,13 @@ import msgspec
 from kilonova.agent.helper import names, nft_rules, validate
 from kilonova.agent.helper.run import drop_namespace, ip, ip_try, links, namespaces, nft, run
 from kilonova.agent.helper.settings import Settings
-from kilonova.agent.helper.verbs import adverts, dhcp, public_interface, routers, tunnels
+from kilonova.agent.helper.verbs import adverts, dhcp, public_interface, routers
 from kilonova.agent.helper.verbs.announce import announce
+from kilonova.agent.helper.verbs.living import Living
 from kilonova.common.errors import KilonovaError, NotFound
 from kilonova.common.log import get_logger
 from kilonova.objects.netstate import (
+    BEHIND,
     Change,
     Document,
     ForwardingState,
@@ -63,10 +65,20 @@ class HostState:
         self._documents: dict[tuple[str, str], Document] = {}
         self._slots: dict[str, int] = {}  # port or network id -> 1 … 65534
         self._now = _InForce()
+        self._living = Living(settings)
         if self._file.exists():
             kept = msgspec.json.decode(self._file.read_bytes(), type=_Kept)
-            self._documents = {(_kind(d), d.id): d for d in kept.documents}
+            self._documents = {(_kind(d), d.id): self._light(d) for d in kept.documents}
             self._slots = kept.slots
+        self._living.forget_others({id_ for kind, id_ in self._documents if kind == "network"})
+
+    def _light(self, document: Document) -> Document:
+        """Return a document as it is kept here: where MACs live is kept beside, per MAC."""
+        if not isinstance(document, ForwardingState):
+            return document
+        if document.entries or document.peers:  # as earlier releases kept it
+            return self._living.take(document)
+        return document.replace(generation=self._living.generation(document.id) or 0)
 
     # -- what clients ask
 
@@ -85,6 +97,9 @@ class HostState:
                 if known is not None and known.generation > document.generation:
                     items.append((_kind(document), document.id, known.generation, None))
                     continue
+                if isinstance(document, ForwardingState) and self._living.lacks(document):
+                    items.append((_kind(document), document.id, document.generation, BEHIND))
+                    continue
                 taken.append(document)
             gone = self._gone(change)
             items += self._make(taken, gone, change.full)
@@ -95,7 +110,9 @@ class HostState:
     def restore(self) -> None:
         """Make everything that was kept, anew: after a start of the helper or of the machine."""
         with self._lock:
-            documents = list(self._documents.values())
+            known = self._documents.values()
+            documents: list[Document] = []
+            documents += (d for d in known if not isinstance(d, ForwardingState))  # kept beside
             for kind, id_, _, error in self._make(documents, [], True):
                 if error is not None:
                     log.warning("not restored", extra={"kind": kind, "id": id_, "why": error})
@@ -163,6 +180,8 @@ class HostState:
         for document in taken:
             if isinstance(document, ForwardingState) and not self._has_network(document.id):
                 errors["forwarding", document.id] = "its network is not in force on this host"
+            elif isinstance(document, ForwardingState):
+                self._documents["forwarding", document.id] = self._living.take(document)
             else:
                 self._documents[_kind(document), document.id] = document
         for document in taken:
@@ -173,9 +192,8 @@ class HostState:
                 touched.add(document.network_id)
         linked = {d.id: d for d in taken if isinstance(d, (NetworkState, ForwardingState))}
         for id_, document in linked.items():  # the forwarding one where both came
-            self._try(errors, document, partial(self._tunnel, id_))
-        if full or any(isinstance(d, ForwardingState) for d in taken):
-            self._guard(errors)
+            self._try(errors, document, partial(self._tunnel, id_, full))
+        self._guard(errors, full)
         self._filter(taken, gone, full, errors)
         for port in arrived:
             self._try(errors, port, partial(self._announce, port))
@@ -187,7 +205,7 @@ class HostState:
             if isinstance(network, NetworkState):
                 self._try(errors, network, partial(self._dhcp, network))
         for id_, document in linked.items():
-            self._try(errors, document, partial(self._names, id_))
+            self._try(errors, document, partial(self._names, id_, full))
         if full:
             self._sweep()
         return [(_kind(d), d.id, d.generation, errors.get((_kind(d), d.id))) for d in taken]
@@ -221,22 +239,18 @@ class HostState:
             )
         ip(lines, ns)
 
-    def _tunnel(self, network_id: str) -> None:
+    def _tunnel(self, network_id: str, anew: bool) -> None:
         network = self._documents.get(("network", network_id))
         if isinstance(network, NetworkState):
-            forwarding = self._documents.get(("forwarding", network_id))
-            known = forwarding if isinstance(forwarding, ForwardingState) else None
-            tunnels.ensure(self._settings, network, known)
+            self._living.tunnel(network, anew=anew)
 
-    def _guard(self, errors: dict[tuple[str, str], str]) -> None:
-        """Let the hosts that share a network with this one send to its tunnels, and nobody else."""
-        known = [d for d in self._documents.values() if isinstance(d, ForwardingState)]
+    def _guard(self, errors: dict[tuple[str, str], str], anew: bool) -> None:
         try:
-            nft(tunnels.guard(self._settings, {peer for d in known for peer in d.peers}))
+            self._living.guard(anew=anew)
         except KilonovaError as exc:
             log.warning("tunnels are not guarded", extra={"why": exc.message})
-            for document in known:
-                errors.setdefault(("forwarding", document.id), exc.message)
+            for key in (k for k in self._documents if k[0] == "forwarding"):
+                errors.setdefault(key, exc.message)
 
     def _has_network(self, network_id: str) -> bool:
         return ("network", network_id) in self._documents
@@ -257,12 +271,10 @@ class HostState:
         ]  # fmt: skip
         dhcp.ensure(self._settings, network, ports)
 
-    def _names(self, network_id: str) -> None:
+    def _names(self, network_id: str, anew: bool) -> None:
         network = self._documents.get(("network", network_id))
-        forwarding = self._documents.get(("forwarding", network_id))
         if isinstance(network, NetworkState):
-            known = forwarding.entries if isinstance(forwarding, ForwardingState) else ()
-            dhcp.tell_names(self._settings, network, known)
+            self._living.names(network, anew=anew)
 
     def _router(self, router: RouterState) -> None:
         routers.ensure(self._settings.tag, router, public_interface.of(self._settings))
@@ -284,10 +296,10 @@ class HostState:
             adverts.remove(self._settings, id_)
             routers.remove(self._settings.tag, id_)
         elif isinstance(document, ForwardingState):
-            tunnels.remove(self._settings.tag, id_)
+            self._living.remove(id_)
         elif isinstance(document, NetworkState):
             self._documents.pop(("forwarding", id_), None)
-            tunnels.remove(self._settings.tag, id_)
+            self._living.remove(id_)
             dhcp.remove(self._settings, id_)
             if not document.external:
                 ip_try(f"link delete {names.bridge(id_)}", names.host_ns(self._settings.tag))

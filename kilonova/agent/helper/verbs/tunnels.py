@@ -19,13 +19,14 @@ from kilonova.agent.helper import names
 from kilonova.agent.helper.run import CommandFailed, bridge, ip, ip_try, links, run
 from kilonova.agent.helper.settings import Settings
 from kilonova.common.errors import KilonovaError
-from kilonova.objects.netstate import ForwardingState, NetworkState
+from kilonova.objects.netstate import ForwardingEntry, ForwardingState, NetworkState
 
 NOBODY = "00:00:00:00:00:00"  # the entry that broadcast and multicast are copied by
 OVERHEAD = {
     4: 50,
     6: 70,
 }  # bytes that VXLAN puts before a guest's packet, by the underlay's IP version
+Difference = tuple[ForwardingEntry | None, ForwardingEntry | None]  # what was, what is
 _SLAVE = "learning off neigh_suppress on flood off mcast_flood on bcast_flood on"
 
 
@@ -96,35 +97,73 @@ table inet {name} {{
 """
 
 
-def ensure(settings: Settings, network: NetworkState, forwarding: ForwardingState | None) -> None:
-    """Make link, forwarding and neighbour entries as they should be; what stays is not touched.
-
-    UnderlayRefused when a link is to be made and this machine has no such address.
-    """
-    underlay = underlay_of(settings)
-    if underlay is None or forwarding is None or network.external:
-        remove(settings.tag, network.id)
-        return
-    _link(settings.tag, network, underlay)
+def ensure(tag: str, underlay: Underlay, forwarding: ForwardingState) -> None:
+    """Compare a network's forwarding and neighbour entries with all that should be; what stays is not touched."""
     away = [e for e in forwarding.entries if e.underlay != underlay.address]
-    ns, link = names.host_ns(settings.tag), names.tunnel(network.id)
+    ns, link = names.host_ns(tag), names.tunnel(forwarding.id)
     wanted: set[tuple[str, str]] = {(e.mac, e.underlay) for e in away}
     wanted |= {(NOBODY, peer) for peer in forwarding.peers if peer != underlay.address}
     _forward(ns, link, wanted)
-    neighbours = {
-        a: e.mac for e in away for a in e.addresses if ipaddress.ip_address(a).version == 4
-    }
-    _answer(ns, names.bridge(network.id), neighbours)
+    neighbours = {a: e.mac for e in away for a in _ipv4(e)}
+    _answer(ns, names.bridge(forwarding.id), neighbours)
 
 
-def _link(tag: str, network: NetworkState, underlay: Underlay) -> None:
-    ns, link = names.host_ns(tag), names.tunnel(network.id)
-    have = _details(ns, link)
+def change(
+    tag: str,
+    underlay: Underlay,
+    network_id: str,
+    differences: Iterable[Difference],
+    peers: tuple[set[str], set[str]],
+) -> None:
+    """Change entries from what was to what is, and peers likewise, without a look at the others.
+
+    Raises CommandFailed where the kernel has something else than what was: then compare all.
+    """
+    ns, device, link = names.host_ns(tag), names.bridge(network_id), names.tunnel(network_id)
+    own = underlay.address
+    gone: set[str] = set()
+    news: dict[str, str] = {}
+    lines = []
+    for before, after in differences:
+        old = before if before is not None and before.underlay != own else None
+        new = after if after is not None and after.underlay != own else None
+        gone |= set(_ipv4(old)) if old is not None else set()
+        news |= dict.fromkeys(_ipv4(new), new.mac) if new is not None else {}
+        if old is not None and new is None:
+            lines.append(f"fdb del {old.mac} dev {link} dst {old.underlay} self")
+            lines.append(f"fdb del {old.mac} dev {link} master")
+        if new is not None and (old is None or old.underlay != new.underlay):
+            lines.append(f"fdb replace {new.mac} dev {link} dst {new.underlay} self static")
+        if new is not None and old is None:
+            lines.append(f"fdb replace {new.mac} dev {link} master static sticky")
+    were, are = (p - {own} for p in peers)
+    lines += [f"fdb del {NOBODY} dev {link} dst {p} self" for p in sorted(were - are)]
+    lines += [f"fdb append {NOBODY} dev {link} dst {p} self permanent" for p in sorted(are - were)]
+    bridge(lines, ns)
+    told = [f"neigh del {a} dev {device}" for a in sorted(gone - news.keys())]
+    told += [
+        f"neigh replace {a} lladdr {mac} dev {device} nud permanent"
+        for a, mac in sorted(news.items())
+    ]
+    ip(told, ns)
+
+
+def _ipv4(entry: ForwardingEntry) -> list[str]:
+    return [a for a in entry.addresses if ipaddress.ip_address(a).version == 4]
+
+
+def link(tag: str, network: NetworkState, underlay: Underlay) -> bool:
+    """Make a network's link in its bridge; tell whether it is new, without any entry.
+
+    UnderlayRefused when a link is to be made and this machine has no such address.
+    """
+    ns, device = names.host_ns(tag), names.tunnel(network.id)
+    have = _details(ns, device)
     wanted = {"id": network.segment, "local": underlay.address, "port": underlay.port}
     if ":" in underlay.address:
         wanted["local6"] = wanted.pop("local")
     if have is not None and any(have.get(k) != v for k, v in wanted.items()):
-        ip([f"link delete {link}"], ns)
+        ip([f"link delete {device}"], ns)
         have = None
     if have is None:
         if not _has(underlay.address):
@@ -133,19 +172,20 @@ def _link(tag: str, network: NetworkState, underlay: Underlay) -> None:
             )
         run(
             [
-                "ip", "link", "add", "name", link, "netns", ns, "type", "vxlan",
+                "ip", "link", "add", "name", device, "netns", ns, "type", "vxlan",
                 "id", str(network.segment), "local", underlay.address,
                 "dstport", str(underlay.port), "nolearning", "ttl", "64",
             ]
         )  # fmt: skip
     ip(
         [
-            f"link set {link} mtu {network.mtu} master {names.bridge(network.id)}",
-            f"link set {link} type bridge_slave {_SLAVE}",
-            f"link set {link} up",
+            f"link set {device} mtu {network.mtu} master {names.bridge(network.id)}",
+            f"link set {device} type bridge_slave {_SLAVE}",
+            f"link set {device} up",
         ],
         ns,
     )
+    return have is None
 
 
 def _details(ns: str, link: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q, insert
 from kilonova.network.embedded.faults import Clash, missing
 from kilonova.network.embedded.schema import floating, network, port, subnet
-from kilonova.network.embedded.store import ports, subnets
+from kilonova.network.embedded.store import moves, ports, subnets
 from kilonova.network.embedded.store.common import changed, find, forget_tags
 from kilonova.network.embedded.store.work import Work
 
@@ -177,8 +177,11 @@ def delete(work: Work, row: Row) -> None:
     for s in tx.all(_SUBNETS, id=network_id):
         subnets.drop(work, s[0])
     forget_tags(tx, network_id)
+    moves.forget(tx, network_id)
     tx.put(_DELETE, id=network_id)
     work.networks.discard(network_id)
+    work.forwarding.discard(network_id)
+    work.moved = {m for m in work.moved if m[0] != network_id}
 
 
 def candidates(tx: Tx, project_id: str) -> list[Row]:

@@ -185,7 +185,7 @@ def put(work: Work, new: NewPort, net: Row) -> Made:
     groups.join(work, port_id, [g for g, _ in named])
     if new.host:
         work.ports.add(port_id)
-        work.forwarding.add(new.network_id)
+        work.moves(new.network_id, mac, new.host)
     return Made(row, [(s, ip) for (s, _), (_, ip) in zip(taken, ips, strict=True)], named)
 
 
@@ -251,7 +251,9 @@ def change(work: Work, row: Row, values: dict[str, Any], published: bool = True)
     if published:
         out["generation"] = port.c.generation + 1
         work.ports.add(row["id"])
-        work.forwarding.add(row["network_id"])
+        work.moves(row["network_id"], row["mac"], row["host"], out.get("host", ""))
+        if "mac" in out:
+            work.moves(row["network_id"], out["mac"])
     changed(work.tx, port, row["id"], work.now, out)
 
 
@@ -305,7 +307,7 @@ def _all_hosts(work: Work, row: Row) -> list[str]:
 
 def let_go(work: Work, row: Row, host: str, generation: int) -> None:
     """Take a port off a host."""
-    work.forwarding.add(row["network_id"])
+    work.moves(row["network_id"], row["mac"], host)
     work.gone.append((host, "port", row["id"], generation))
 
 
@@ -332,7 +334,7 @@ def delete(work: Work, row: Row, *, by_compute: bool = False) -> None:
     hosts = _all_hosts(work, row)
     tx.put(_DELETE, id=port_id)
     work.ports.discard(port_id)
-    work.forwarding.add(row["network_id"])
+    work.moves(row["network_id"], row["mac"], *hosts)
     for host in hosts:
         if not is_system(row["device_owner"]):
             let_go(work, row, host, row["generation"] + 1)

@@ -128,7 +128,8 @@ def place(work: Work, router_id: str, live: Sequence[str]) -> None:
             work.gone.append((row["host"], "router", router_id, row["generation"] + 1))
     if host != row["host"] or any(p["host"] != host for p in legs):
         work.tx.put(_PLACE_LEGS, id=router_id, host=host)
-        work.forwarding |= {p["network_id"] for p in legs}
+        for p in legs:
+            work.moves(p["network_id"], p["mac"], p["host"], host)
     if host != row["host"] and row["host"]:
         for p in legs:
             if p["host"] == row["host"]:

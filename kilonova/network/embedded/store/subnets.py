@@ -12,7 +12,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.db.sql import P, Q, insert
 from kilonova.network.embedded.faults import Clash, Refused, invalid, missing
 from kilonova.network.embedded.schema import address, free_range, network, port, router, subnet
-from kilonova.network.embedded.store import addresses, ports
+from kilonova.network.embedded.store import addresses, moves, ports
 from kilonova.network.embedded.store.addresses import OF_NETWORK, Pool, pools_of
 from kilonova.network.embedded.store.common import (
     IpNetwork,
@@ -357,6 +357,7 @@ def delete(work: Work, row: Row) -> None:
     for r in work.tx.all(_HOLDERS, id=row["id"]):  # SLAAC addresses go with their subnet
         addresses.release(work.tx, row["id"], int(ipaddress.ip_address(r["ip"])), [])
         ports.touch(work, r["port_id"])
+        work.moves(row["network_id"], moves.ANYTHING)
     _changed(work, row)
     drop(work, row["id"])
 

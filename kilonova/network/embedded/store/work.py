@@ -12,8 +12,8 @@ class Work:
 
     ports: ids to publish on their host. networks, routers: ids to publish wherever they are. groups: ids whose
     members changed (batched). forwarding: networks of which a MAC, or the network itself, came to another host
-    (batched); switched: those of them that cannot wait. gone: (host, kind, id, generation) to remove. events: for
-    compute, after the commit.
+    (batched); switched: those of them that cannot wait; moved: what moved there, as (network, MAC or host), see
+    moves.py. gone: (host, kind, id, generation) to remove. events: for compute, after the commit.
     """
 
     tx: Tx
@@ -24,8 +24,14 @@ class Work:
     groups: set[str] = field(default_factory=set)
     forwarding: set[str] = field(default_factory=set)
     switched: set[str] = field(default_factory=set)
+    moved: set[tuple[str, str]] = field(default_factory=set)
     gone: list[tuple[str, str, str, int]] = field(default_factory=list)
     events: list[NetworkEvent] = field(default_factory=list)
+
+    def moves(self, network_id: str, mac: str, *hosts: str) -> None:
+        """Note that where a MAC lives changed, and the hosts that it came to or left ("": none)."""
+        self.forwarding.add(network_id)
+        self.moved |= {(network_id, mac), *((network_id, f"@{host}") for host in hosts if host)}
 
     def event(self, name: NetworkEventName, server_id: str, port_id: str) -> None:
         """Tell compute after the commit."""
