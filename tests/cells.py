@@ -59,6 +59,6 @@ class Moody:
         self._pass()
         return self.real.ask(fn)
 
-    def write(self, fn: Callable[[Tx], T]) -> T:
+    def write(self, fn: Callable[[Tx], T], *, guarded: bool = False) -> T:
         self._pass()
-        return self.real.write(fn)
+        return self.real.write(fn, guarded=guarded)

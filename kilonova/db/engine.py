@@ -90,8 +90,12 @@ class Database(Protocol):
     is_local: bool
     """Whether it is a file of this machine, which answers at once or not at all."""
 
-    def write(self, fn: Callable[[Tx], T]) -> T:
-        """Run ``fn`` in a write transaction and commit; any exception rolls all of it back and is raised."""
+    def write(self, fn: Callable[[Tx], T], *, guarded: bool = False) -> T:
+        """Run ``fn`` in a write transaction and commit; any exception rolls all of it back and is raised.
+
+        guarded: all that ``fn`` relies on is in rows that it changes by compare-and-swap, inserts by key, or has
+        changed (so locked) before it reads; a server may then let others commit between two of its statements.
+        """
         ...
 
     def read(self, fn: Callable[[Tx], T]) -> T:

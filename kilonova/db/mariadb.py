@@ -210,7 +210,8 @@ def open_mariadb(url: str, name: str) -> ServerDatabase:
     backend = Backend(
         MARIADB,
         lambda writes: MariadbSession(options, writes),
-        "START TRANSACTION",
-        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        begin="START TRANSACTION",
+        snapshot="START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        guarded="START TRANSACTION",  # another isolation would be one more way to and fro
     )
     return ServerDatabase(name, backend)

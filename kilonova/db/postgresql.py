@@ -344,5 +344,11 @@ def open_postgresql(url: str, name: str) -> ServerDatabase:
     """Return the database at a libpq URL; nothing is connected yet. Raises ServerError for a URL that is none."""
     options = conninfo.conninfo_to_dict(url)
     info = conninfo.make_conninfo(**{**_OPTIONS, **options})  # type: ignore[arg-type]
-    backend = Backend(POSTGRESQL, lambda writes: PostgresqlSession(info, writes), "BEGIN", "BEGIN")
+    backend = Backend(
+        POSTGRESQL,
+        lambda writes: PostgresqlSession(info, writes),
+        begin="BEGIN",
+        snapshot="BEGIN",
+        guarded="BEGIN ISOLATION LEVEL READ COMMITTED",
+    )
     return ServerDatabase(name, backend)

@@ -112,12 +112,16 @@ class Session(Protocol):
 
 
 class Backend(NamedTuple):
-    """A kind of server. connect(writes): a session to write or for snapshots. begin, snapshot: how these begin."""
+    """A kind of server. connect(writes): a session to write or for snapshots. begin, snapshot: how these begin.
+
+    guarded: how a write begins that is right under READ COMMITTED.
+    """
 
     dialect: Dialect
     connect: Callable[[bool], Session]
     begin: str
     snapshot: str
+    guarded: str
 
 
 class ServerTx(Tx):
@@ -292,15 +296,16 @@ class ServerDatabase:
 
     # -- writing
 
-    def write(self, fn: Callable[[Tx], T]) -> T:
+    def write(self, fn: Callable[[Tx], T], *, guarded: bool = False) -> T:
         unit: _Unit | None = getattr(self._local, "unit", None)
         if unit is not None:
             return unit.write(fn)
+        begin = self.backend.guarded if guarded else self.backend.begin
         began, tries, taken = time.monotonic(), 0, 0
         while True:
             tries += 1
             try:
-                return self._write_once(fn)
+                return self._write_once(fn, begin)
             except _Again as again:
                 taken += again.error.why is Why.TAKEN
                 late = time.monotonic() - began > PATIENCE_S
@@ -309,11 +314,11 @@ class ServerDatabase:
             self.repeats += 1
             time.sleep(min(_PAUSE_S * 2 ** min(tries, 8), _LONGEST_PAUSE_S) * random.random())  # noqa: S311
 
-    def _write_once(self, fn: Callable[[Tx], T]) -> T:
+    def _write_once(self, fn: Callable[[Tx], T], begin: str) -> T:
         session = self.writers.take()
         tx = ServerTx(self, session)
         try:
-            session.begin(self.backend.begin)
+            session.begin(begin)
             result = fn(tx)
             if tx.failure is not None:
                 raise tx.failure

@@ -274,7 +274,7 @@ class SqliteDatabase:
         unit: _Unit | None = getattr(self._local, "unit", None)
         return unit
 
-    def write(self, fn: Callable[[Tx], T]) -> T:
+    def write(self, fn: Callable[[Tx], T], *, guarded: bool = False) -> T:
         if (unit := self._unit()) is not None:
             return unit.write(fn)
         if self.synchronous == "FULL":

@@ -161,7 +161,7 @@ def put_record(run: Run) -> Output:
                     )
                 )
 
-    services.cell(where["cell"]).write(insert)
+    services.cell(where["cell"]).write(insert, guarded=True)
     return {"cell": where["cell"]}
 
 
@@ -290,7 +290,7 @@ def finish(run: Run) -> Output:
         )
         actions.finish(tx, run.operation, now)
 
-    services.cell(where["cell"]).write(settle)
+    services.cell(where["cell"]).write(settle, guarded=True)
     return {"at": iso(now)}
 
 
@@ -366,6 +366,7 @@ SAGA = register(
                 30.0,
                 record=claim,
                 unrecord=unclaim,
+                guarded=True,  # locks the group, then the provider, then reads
             ),
             Step("ports", make_ports, remove_ports, 60.0),
             Step(
@@ -382,6 +383,7 @@ SAGA = register(
                 30.0,
                 record=point_mapping,
                 unrecord=unpoint_mapping,
+                guarded=True,
             ),
             Ask(
                 "build",
@@ -408,6 +410,7 @@ SAGA = register(
                 NoUndo("writes the row that remove_record takes away"),
                 30.0,
                 record=drop_secrets,
+                guarded=True,
             ),
         ),
         unwound=bury,

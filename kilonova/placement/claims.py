@@ -1,7 +1,8 @@
 """Claims: take, give back and hand over what a server uses, inside the caller's transaction.
 
-A claim is conditional on the generations of the providers that it takes from. Each answer is a Change: what the view of
-this process applies after commit (``tx.after_commit(lambda: view.applied(change))``).
+A claim locks the rows of the providers that it takes from, then counts; it may be ``guarded`` (``Database.write``;
+docs/decisions/guarded-writes.md). A release or a move is conditional on the generations that it read. Each answer is a
+Change: what the view of this process applies after commit (``tx.after_commit(lambda: view.applied(change))``).
 """
 
 from collections.abc import Mapping
@@ -36,6 +37,11 @@ _ROOM = Q(
     )
     .outerjoin(inv, inv.c.provider == rp.c.id)
     .where(rp.c.uuid == P("uuid"))
+)
+_LOCK = Q(
+    sa.update(rp)
+    .where(rp.c.uuid == P("uuid_"))
+    .values(generation=rp.c.generation + 1, changed_at=P("changed_at"))
 )
 _BUMP = Q(
     sa.update(rp)
@@ -102,7 +108,7 @@ def claim(
         return Change(consumer, repeated=True)
     rows: list[tuple[int, str, int]] = []
     deltas: list[Delta] = []
-    for provider, need in wanted.items():
+    for provider, need in sorted(wanted.items()):  # in one order: no deadlock
         asked = None if generations is None else generations.get(provider)
         provider_id, generation = _take(tx, provider, need, held.get(provider), asked, now)
         rows += [(provider_id, rc, n) for rc, n in need.items()]
@@ -130,12 +136,15 @@ def _take(
     generation: int | None,
     now: float,
 ) -> tuple[int, int]:
-    """Check room and move the provider's generation on; return (id, new generation)."""
-    rows = tx.all(_ROOM, uuid=provider)
-    if not rows:
+    """Move the provider's generation on, then check room; return (id, new generation).
+
+    The row is ours from its change to the commit, so what is read after it holds on every database.
+    """
+    if tx.run(_LOCK, uuid_=provider, changed_at=now) != 1:
         raise UnknownProvider("A resource provider of the claim does not exist.", provider=provider)
+    rows = tx.all(_ROOM, uuid=provider)
     provider_id, current = int(rows[0][0]), int(rows[0][1])
-    if generation is not None and generation != current:
+    if generation is not None and generation != current - 1:
         raise GenerationMismatch("resource provider changed", provider=provider)
     by_class = {r[2]: r for r in rows}
     own = held.amounts if held is not None else {}
@@ -160,9 +169,7 @@ def _take(
                 provider=provider,
                 resource_class=resource_class,
             )
-    if tx.run(_BUMP, id_=provider_id, generation_=current, changed_at=now) != 1:
-        raise GenerationMismatch("resource provider changed", provider=provider)
-    return provider_id, current + 1
+    return provider_id, current
 
 
 def _delta(provider: str, generation: int, need: Mapping[str, int], held: Held | None) -> Delta:

@@ -114,6 +114,8 @@ class Step:
         journals the undo as done.
     deadline_s: after it the step counts as failed. point_of_no_return: from its result on, forward only.
     skip(params, outputs): a pure function that leaves the step out, at no cost; not for the first step.
+    guarded: ``record`` relies on nothing but rows that it changes by compare-and-swap or locks first
+        (``Database.write``).
     """
 
     name: str
@@ -125,6 +127,7 @@ class Step:
     retry: Retry = field(default_factory=Retry)
     point_of_no_return: bool = False
     skip: Skip | None = None
+    guarded: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Ask:
         3 tries, or when the host is down, ``park(run)`` is asked for a cleanup record and the unwind goes on.
     park_outside(run, order): the half of parking that is not in the home database (the host's cell, say): called
         before the transaction of ``park``, repeatable, may run although the host answers after all.
-    skip: as of a Step. queue: name of a per-host limit ("build") or None.
+    skip, guarded: as of a Step. queue: name of a per-host limit ("build") or None.
     seen(run): asked when the step is about to be unwound, whatever the reason (a failure, a cancel, its time): an
         Output when a look shows that it did its work all the same (the saga goes on), None when it did not and will
         not. Raises NotYet while nobody can tell: then it is asked again, and nothing is unwound. Repeatable.
@@ -158,6 +161,7 @@ class Ask:
     park_outside: Callable[[Run, Order], None] | None = None
     skip: Skip | None = None
     seen: Callable[[Run], Output | None] | None = None
+    guarded: bool = False
 
     @property
     def parks(self) -> bool:

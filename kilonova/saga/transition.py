@@ -13,7 +13,7 @@ from kilonova.saga import faults as f
 from kilonova.saga import journal
 from kilonova.saga.definition import Run
 from kilonova.saga.queues import HostQueues, Key
-from kilonova.saga.state import ANSWER, Live, State
+from kilonova.saga.state import ANSWER, DO, Live, State
 
 log = get_logger(__name__)
 
@@ -127,14 +127,16 @@ class Transitions:
             return journal.neighbours(tx, live.resource, live.id), hosts
 
         db = office.databases[live.database]
+        # The journal's own rows are changed by compare-and-swap on the fence.
+        guarded = recorder is None and (hook is None or _is_guarded(live, outcome))
         decided = [decide()]
         try:
-            others, hosts = db.write(write)
+            others, hosts = db.write(write, guarded=guarded)
         except _CancelSeen:
             live.cancelled = True
             # A wait that began just now ends at once; any other transition is decided anew.
             decided[0] = decided[0].but(wake_at=now) if outcome is None else decide()
-            others, hosts = db.write(write)
+            others, hosts = db.write(write, guarded=guarded)
         live.state = decided[0]
         live.fresh = live.state.waits_for == ANSWER and live.state.seq != old.seq
         if outcome is not None:
@@ -153,6 +155,11 @@ class Transitions:
         office.forget(live.key)
         for database, operation in office.queues.leave(live.key):
             office.nudge(database, operation)
+
+
+def _is_guarded(live: Live, outcome: str | None) -> bool:
+    """Tell whether what a step records with this outcome needs no isolation from other writers."""
+    return outcome == "done" and live.state.direction == DO and live.current.guarded
 
 
 def _event(old: State, new: State, outcome: str, error: str | None, now: float) -> StepEvent:
