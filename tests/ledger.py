@@ -87,6 +87,10 @@ def _global(tx: Tx, found: Ledger) -> None:
     _count(tx, found, "idempotency", _all(w.idempotency))
 
 
+PARTS = ("compute_prep_resize", "compute_resize_instance", "compute_finish_resize")
+"""A move that failed has events as far as it came; they count as one that says so."""
+
+
 def _cell(tx: Tx, name: str, found: Ledger) -> None:
     s, act, ev = c.server, c.instance_action, c.action_event
     live = sa.select(s.c.vm_state, s.c.task_state, sa.func.count()).where(s.c.deleted == 0)
@@ -108,12 +112,13 @@ def _cell(tx: Tx, name: str, found: Ledger) -> None:
         "action",
         sa.select(act.c.action, ended, sa.func.count()).group_by(act.c.action, ended),
     )
-    _count(
-        tx,
-        found,
-        "event",
-        sa.select(ev.c.event, ev.c.result, sa.func.count()).group_by(ev.c.event, ev.c.result),
-    )
+    part = ev.c.event.in_(PARTS)
+    bad = sa.select(ev.c.operation).where(part, ev.c.result == "Error").scalar_subquery()
+    each = sa.select(ev.c.event, ev.c.result, sa.func.count()).group_by(ev.c.event, ev.c.result)
+    _count(tx, found, "event", each.where(sa.not_(sa.and_(part, ev.c.operation.in_(bad)))))
+    wrong = sa.func.count(sa.distinct(ev.c.operation))
+    failed = sa.select(wrong).where(part, ev.c.result == "Error")
+    _count(tx, found, f"event:{PARTS[1]}:Error", failed)
     _operations(tx, found)
 
 

@@ -19,6 +19,20 @@ _FINISH = Q(
     .values(finished_at=P("now"), updated_at=P("now"), message=P("message"))
 )
 _EVENT = insert_or_replace(ev)
+_END_EVENT = Q(
+    sa.update(ev)
+    .where(
+        ev.c.operation == P("operation_"),
+        ev.c.step == P("step_"),
+        ev.c.finished_at.is_(None),
+    )
+    .values(finished_at=P("now"), result="Success")
+)
+_FAIL_EVENTS = Q(
+    sa.update(ev)
+    .where(ev.c.operation == P("operation_"), ev.c.finished_at.is_(None))
+    .values(finished_at=P("now"), result="Error", details=P("why"))
+)
 _OF = Q(
     sa.select(a)
     .where(a.c.server == P("server"))
@@ -83,11 +97,11 @@ def event(
     name: str,
     started: float,
     finished: float | None,
-    ok: bool,
+    ok: bool | None,
     host: str | None = None,
     details: str | None = None,
 ) -> None:
-    """Write the event of one step; the key (operation, step) makes a repeat harmless."""
+    """Write the event of one step; the key (operation, step) makes a repeat harmless. ok None: it has only begun."""
     tx.put(
         _EVENT,
         operation=operation,
@@ -95,11 +109,21 @@ def event(
         event=name,
         started_at=started,
         finished_at=finished,
-        result="Success" if ok else "Error",
+        result=None if ok is None else "Success" if ok else "Error",
         host=host,
         details=details,
         traceback=None,
     )
+
+
+def end_event(tx: Tx, operation: str, step: str, now: float) -> None:
+    """Say that a step whose event was begun worked; fine when it has ended, or was never begun."""
+    tx.put(_END_EVENT, operation_=operation, step_=step, now=now)
+
+
+def fail_events(tx: Tx, operation: str, now: float, why: str) -> int:
+    """Say of an operation's events that have only begun that they failed; return how many these were."""
+    return tx.run(_FAIL_EVENTS, operation_=operation, now=now, why=why)
 
 
 def erase(tx: Tx, operation: str) -> None:

@@ -55,6 +55,20 @@ _ENDED = Q(
         ).where(a.c.operation == P("operation"), s.c.uuid == a.c.server),
     )
 )
+_PART = Q(
+    sa.insert(n).from_select(
+        [*_COLUMNS, *_STATE],
+        sa.select(
+            _AT,
+            _text("event"),
+            s.c.uuid,
+            s.c.project_id,
+            a.c.user_id,
+            a.c.request_id,
+            *(s.c[name] for name in _STATE),
+        ).where(a.c.operation == P("operation"), s.c.uuid == a.c.server),
+    )
+)
 _TOLD = Q(sa.insert(n).values({name: P(name) for name in (*_COLUMNS, "payload")}))
 _AFTER = Q(sa.select(n).where(n.c.id > P("after")).order_by(n.c.id).limit(P("the_limit")))
 _NEWEST = Q(sa.select(sa.func.coalesce(sa.func.max(n.c.id), 0)))
@@ -77,6 +91,11 @@ def begun(tx: Tx, ctx: Context, server: str, action: str, now: float) -> None:
 def ended(tx: Tx, operation: str, now: float, *, error: bool) -> None:
     """The action of an operation ended; the server's row is as it will be."""
     tx.put(_ENDED, at=now, phase=ERROR if error else END, operation=operation)
+
+
+def part(tx: Tx, operation: str, event: str, now: float) -> None:
+    """A part of an operation began or ended. event: its name and phase. Nothing is told where its action is not."""
+    tx.put(_PART, at=now, event=event, operation=operation)
 
 
 def updated(tx: Tx, ctx: Context, server: str, now: float) -> None:

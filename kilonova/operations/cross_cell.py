@@ -296,6 +296,7 @@ def give_up(run: Run, cell: str, status: str) -> None:
         if stood == "open":
             migrations.set_status(tx, run.params.migration, status, services.now())
             name = _CONDUCTOR.get(run.kind, "conductor_migrate_server")
+            actions.fail_events(tx, run.operation, services.now(), run.error or "")
             settling.fail(tx, run, states.TRANSITIONS[run.kind], step=name)
             event(tx, run, name, None, error=run.error or "")
         elif not stood:

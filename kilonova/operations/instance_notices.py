@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from kilonova.common.clock import iso
-from kilonova.db import actions, servers
+from kilonova.db import actions, migrations, servers
 from kilonova.db import notifications as log
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.server import FlavorRecord, NicRecord
@@ -20,7 +20,7 @@ from kilonova.operations.notices import nova_object
 _NAMES = {
     "start": "power_on",
     "stop": "power_off",
-    "migrate": "resize",
+    "resize_leave": "resize",
     "confirmResize": "resize_confirm",
     "revertResize": "resize_revert",
     "shelveOffload": "shelve_offload",
@@ -38,6 +38,12 @@ _LIVE = {
     log.END: "live_migration_post.end",
     log.ERROR: "live_migration_rollback.end",
 }
+_RESIZE = {
+    log.START: "resize_prep.start",
+    log.END: "resize_finish.end",
+    log.ERROR: "resize.error",
+}
+_RESIZES = ("resize", "migrate")
 _SINGLE = {"lock": "lock", "unlock": "unlock", "update": "update"}
 _POWER = {0: "pending", 1: "running", 3: "paused", 4: "shutdown", 6: "crashed", 7: "suspended"}
 _SOFT = ("soft-delete", "soft-deleting")
@@ -53,6 +59,8 @@ def name_of(row: Row) -> str | None:
         return None if phase == "start" else f"instance.{_SINGLE[action]}"
     if action == "live-migration":
         return f"instance.{_LIVE[':' + phase]}"
+    if action in _RESIZES:
+        return f"instance.{_RESIZE[':' + phase]}"
     if action == "evacuate":
         return "instance.evacuate" if phase == "start" else f"instance.rebuild.{phase}"
     if action == "delete" and (row["vm_state"] in _SOFT or row["task_state"] in _SOFT):
@@ -71,6 +79,10 @@ def payload(tx: Tx, row: Row, *, admin: bool) -> dict[str, Any] | None:
         data |= {"tags": _json(server["tags"])} if action == "update" else {}
         return nova_object("InstancePayload", "1.8", data)
     data["fault"] = _fault(tx, row) if phase == "error" else None
+    if action == "resize_prep" or (action in _RESIZES and phase == "start"):
+        moves = migrations.of_server(tx, row["resource"])
+        data["new_flavor"] = _flavor(_FLAVOR(moves[-1]["new_flavor"])) if moves else None
+        return nova_object("InstanceActionResizePrepPayload", "1.3", data)
     if action == "create":
         data |= {
             "instance_name": server["name"],

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from kilonova.db import actions, migrations
+from kilonova.db import migrations
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestBuild, GuestBuilt, GuestDelete, LocalDisk
 from kilonova.objects.image import Image
@@ -37,6 +37,7 @@ from kilonova.operations import (
     cleanup,
     guest_orders,
     images,
+    move_events,
     move_places,
     resizing,
     server_disks,
@@ -70,6 +71,9 @@ def decided(tx: Tx, run: Run, output: Output) -> None:
     migrations.set_status(tx, migration, "migrating", now)
     if output["moves"]:
         settling.task(tx, run, "resize_migrating")
+        move_events.prepared(tx, run, output["host"])
+    else:
+        move_events.tell_left(tx, run)
 
 
 def stays(params: ResizeParams, outputs: Mapping[str, Output]) -> bool:
@@ -218,6 +222,7 @@ def going(tx: Tx, run: Run, output: Output) -> None:
     migrations.set_dest(tx, migration, output["host"], output["node"], now)
     migrations.set_status(tx, migration, "post-migrating", now)
     settling.task(tx, run, "resize_migrated")
+    move_events.left(tx, run, output["host"], first="retreats" not in run.outputs)
 
 
 def bind(run: Run) -> Output:
@@ -352,7 +357,7 @@ def settle(tx: Tx, run: Run, output: Output) -> None:
     params: ResizeParams = run.params
     where, guest = run.outputs["dest"], run.outputs["arrive"]
     row = guest_orders.row_in(tx, run.resource)
-    _tell(tx, run)
+    move_events.arrived(tx, run)
     settling.succeed(
         tx,
         run,
@@ -374,7 +379,8 @@ def settle(tx: Tx, run: Run, output: Output) -> None:
 def unwound_record(tx: Tx, run: Run) -> None:
     """The server is as it was; its migration says that it failed."""
     migrations.set_status(tx, run.params.migration, "error", run.services.now())
-    settling.fail(tx, run, states.TRANSITIONS[run.kind])
+    told = move_events.failed(tx, run)
+    settling.fail(tx, run, states.TRANSITIONS[run.kind], told=told)
 
 
 # -- what both sizes are
@@ -389,26 +395,6 @@ def new_disks(row: Row, params: ResizeParams) -> tuple[DiskRequest, ...]:
     """Return the server's disks under its new flavor."""
     new = new_flavor(params)
     return resizing.disks_for(server_disks.read(row), params.old_flavor or new, new)
-
-
-def _tell(tx: Tx, run: Run) -> None:
-    """Write the events that Nova has of a move, each with the host that did it."""
-    there = run.outputs["dest"]["host"]
-    for step, name, host in (
-        ("claim", "compute_prep_resize", there),
-        ("leave", "compute_resize_instance", run.params.host),
-        ("arrive", "compute_finish_resize", there),
-    ):
-        actions.event(
-            tx,
-            operation=run.operation,
-            step=step,
-            name=name,
-            started=run.accepted_at,
-            finished=run.services.now(),
-            ok=True,
-            host=host,
-        )
 
 
 _KEPT = NoUndo("the undo of the step before removes it")

@@ -19,7 +19,15 @@ from kilonova.db.engine import Tx
 from kilonova.objects.guest import GuestBuilt, GuestResize, GuestResizeRevert
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.server import DiskRequest, FlavorRecord, ResizeParams
-from kilonova.operations import accept, guest_orders, moving, resizing, settling, states
+from kilonova.operations import (
+    accept,
+    guest_orders,
+    move_events,
+    moving,
+    resizing,
+    settling,
+    states,
+)
 from kilonova.operations.accept import Also, Found, check_lock
 from kilonova.operations.cleanup import park
 from kilonova.operations.services import Services
@@ -78,6 +86,7 @@ def settle(tx: Tx, run: Run, output: Output) -> None:
             "disks": resizing.encoded(moving.new_disks(row, params)),
             "devices": output["devices"],
         }
+    move_events.tell_arriving(tx, run)
     settling.succeed(
         tx,
         run,

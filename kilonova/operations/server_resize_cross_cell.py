@@ -44,6 +44,7 @@ from kilonova.operations import (
     cleanup,
     cross_cell,
     guest_orders,
+    move_events,
     moving,
     resizing,
     server_disks,
@@ -67,6 +68,7 @@ from kilonova.saga.definition import (
 )
 
 BACK = "back"
+_LEAVE = "compute_prep_snapshot_based_resize_at_source"
 _encode = msgspec.json.encode
 
 
@@ -82,6 +84,8 @@ def to_migrating(run: Run) -> Output:
         migrations.set_status(tx, run.params.migration, "migrating", services.now())
         host = there.target_host(run)
         cross_cell.event(tx, run, "compute_prep_snapshot_based_resize_at_dest", host)
+        move_events.begin(tx, run, _LEAVE, run.params.host)
+        move_events.tell_left(tx, run)
 
     cross_cell.in_cell(run, run.params.source_cell, put)
     return {}
@@ -188,8 +192,8 @@ def activate(run: Run) -> Output:
         settling.task(tx, run, "resize_migrated")
         servers.set_columns(tx, run.resource, power_state=int(PowerState.SHUTDOWN))
         migrations.set_status(tx, run.params.migration, "post-migrating", services.now())
-        host = run.params.host
-        cross_cell.event(tx, run, "compute_prep_snapshot_based_resize_at_source", host)
+        actions.end_event(tx, run.operation, _LEAVE, services.now())
+        move_events.tell_arriving(tx, run)
 
     cross_cell.in_cell(run, run.params.source_cell, put)
     return {}

@@ -68,14 +68,16 @@ def fail(
     *,
     vm_state: str | None = None,
     step: str = "guest",
+    told: bool = False,
     **columns: Any,
 ) -> None:
     """End an operation that was unwound: the previous state (or ``vm_state``), one fault unless it was cancelled.
 
-    What the guest became meanwhile is asked of its host.
+    What the guest became meanwhile is asked of its host. told: its event says already that it failed.
     """
     now = run.services.now()
-    event(tx, run, transition, step=step, ok=False)
+    if not told:
+        event(tx, run, transition, step=step, ok=False)
     row = servers.find(tx, run.resource)
     if row is None or row["deleted"]:
         actions.finish(tx, run.operation, now, error=True)
