@@ -30,6 +30,7 @@ from kilonova.virt.volumes import VolumeStore
 from kilonova.virt.whole import HostDriver
 
 PORT_POLL_S = 0.2
+_ABOUT = ("server_id", "volume_id", "backup_id")  # what a payload is about: the first that it has
 _STARTS = frozenset({PowerAction.START, PowerAction.REBOOT_HARD, PowerAction.RESUME})
 
 
@@ -344,10 +345,10 @@ class Guests:
 
 
 def payload_of(work: Work, cls: Any) -> Any:
-    """Return an order's payload, read once. Raises DriverError when it is about another server or volume."""
+    """Return an order's payload, read once. Raises DriverError when it is about another server, volume or backup."""
     if work.payload is None:
         payload = unpack(work.order.body, cls)
-        about = getattr(payload, "server_id", None) or payload.volume_id
+        about = next((found for n in _ABOUT if (found := getattr(payload, n, None))), None)
         if about != work.order.server_id:
             raise DriverError("The order and what is in it name two servers.")
         work.payload = payload

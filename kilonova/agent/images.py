@@ -74,6 +74,8 @@ class ImageCache:
         self._limit = limit_bytes
         self._group = group
         self._ca_file = ca_file
+        self.open_folder: OpenImage | None = None
+        """Who has folders of backups opens what is in them here (agent/backup_folders.py)."""
         self._lock = threading.Lock()
         self._under_way: set[str] = set()
         directory.mkdir(parents=True, exist_ok=True)
@@ -234,6 +236,8 @@ class ImageCache:
                 return self._open_image(rest)
             except KilonovaError as exc:
                 raise DriverError("The image cannot be read.", why=exc.message) from exc
+        if scheme == "folder" and self.open_folder is not None:
+            return self.open_folder(rest)
         if scheme not in ("http", "https"):
             raise DriverError("This host cannot read the image from where it is.", scheme=scheme)
         try:

@@ -1,5 +1,7 @@
 """Which kinds of orders a host performs beyond building, deleting and powering guests: one line per part."""
 
+from kilonova.agent.backup_folders import BackupFolders
+from kilonova.agent.backups import Backups
 from kilonova.agent.guest_checks import GuestChecks
 from kilonova.agent.guest_disks import GuestDisks
 from kilonova.agent.guest_images import CopyFiles, GuestImages
@@ -18,8 +20,10 @@ def parts_of(bench: Bench) -> list[Part]:
     parts: list[Part] = [GuestNics(bench), GuestDisks(bench), GuestResizes(bench)]
     parts += [GuestRemakes(bench), GuestTools(bench), GuestMoves(bench), GuestLive(bench)]
     parts.append(GuestChecks(bench))
+    folders = BackupFolders() if bench.files is None else bench.files.send.folders
+    parts.append(Backups(folders))
     if bench.volumes is not None:
-        parts.append(Volumes(bench.driver, bench.volumes))
+        parts.append(Volumes(bench.driver, bench.volumes, folders))
     if bench.files is not None:
         copies = CopyFiles(bench, bench.files)
         parts += [GuestImages(copies), DiskMoves(copies)]

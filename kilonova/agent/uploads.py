@@ -8,24 +8,34 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
+from kilonova.agent.backup_folders import SCHEME, BackupFolders
 from kilonova.agent.images import PIECE, opener
 from kilonova.common.errors import KilonovaError
 from kilonova.virt.driver import DriverError, Progress
+from kilonova.virt.volumes import SentFile
 
 TakeImage = Callable[[str, Iterable[bytes]], object]  # ImageService.upload
 
 
 class ImageSender:
-    """Sends files, to ``image:<id>`` in this process or by PUT to a signed URL (virt/volumes.py, SendImage)."""
+    """Sends files: to ``image:<id>`` in this process, by PUT to a signed URL, into a backup folder (SendImage)."""
 
-    def __init__(self, take: TakeImage | None = None, ca_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        take: TakeImage | None = None,
+        ca_file: Path | None = None,
+        folders: BackupFolders | None = None,
+    ) -> None:
         """take: gives ``image:<id>`` its bytes. ca_file: for https URLs."""
         self._take = take
         self._ca_file = ca_file
+        self.folders = folders or BackupFolders()
 
-    def __call__(self, url: str, path: Path, progress: Progress) -> None:
+    def __call__(self, url: str, path: Path, progress: Progress) -> SentFile | None:
         """Send a file. An image that has its bytes got them from an earlier try: that is fine. Raises DriverError."""
         scheme, _, rest = url.partition(":")
+        if scheme == SCHEME:
+            return self.folders.put(rest, path, progress)
         if scheme == "image" and self._take is not None:
             try:
                 self._take(rest, _pieces(path, progress))
@@ -38,6 +48,7 @@ class ImageSender:
             self._put(url, path, progress)
         else:
             raise DriverError("This host cannot send the image where it shall go.", scheme=scheme)
+        return None
 
     def _put(self, url: str, path: Path, progress: Progress) -> None:
         headers = {

@@ -7,6 +7,7 @@ Every order is undone exactly: what was made goes, with what is left of making i
 import functools
 from pathlib import Path
 
+from kilonova.agent.backup_folders import SCHEME, BackupFolders
 from kilonova.agent.guests import Verbs, Work, payload_of
 from kilonova.objects.base import Versioned
 from kilonova.objects.order import Direction
@@ -27,9 +28,10 @@ from kilonova.virt.whole import HostDriver
 class Volumes:
     """Performs the orders volume_* and snapshot_*."""
 
-    def __init__(self, driver: HostDriver, store: VolumeStore) -> None:
+    def __init__(self, driver: HostDriver, store: VolumeStore, folders: BackupFolders) -> None:
         self._driver = driver
         self._store = store
+        self._folders = folders
 
     def verbs(self) -> Verbs:
         """Return what this part can do."""
@@ -95,9 +97,11 @@ class Volumes:
         return self._store.upload(upload, work.say, copy)
 
     def _forget_upload(self, work: Work) -> Versioned:
-        """The image is its service's to remove; here only the host's part is undone."""
-        self._store.forget_upload(payload_of(work, VolumeUpload))
-        return VolumeGone(existed=False)
+        """An image is its service's to remove, a backup in a folder ours; the host's part is undone always."""
+        upload = payload_of(work, VolumeUpload)
+        self._store.forget_upload(upload)
+        scheme, _, where = upload.url.partition(":")
+        return VolumeGone(existed=scheme == SCHEME and self._folders.forget(where))
 
     def _copy_of(self, server_id: str | None, volume_id: str | None) -> Copy | None:
         """Return how to copy a volume that a guest of this host has; None when no guest here has it."""

@@ -49,6 +49,8 @@ class Settings:
     guest is paused so that it ends, or (abort_at_timeout) stays where it is; post_copy: a force complete runs it at the
     destination at once instead of pausing it; auto_converge: a guest that writes faster than it is sent is slowed down.
     webhooks_file: TOML file of those who are told of events by HTTP (docs/events.md).
+    backup_target: where new backups of volumes go, "images" (the image store) or "folder". backup_folder: that folder,
+    a mount that all hosts share; backup_folders_before: where older ones lie (docs/volumes.md).
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
     pci_alias: what flavors ask devices by, the same for every process of the control plane; pci_device_spec: devices of
     this host that guests may have; cpu_dedicated_set: CPUs of this host that one guest has alone (docs/devices.md).
@@ -80,6 +82,9 @@ class Settings:
     image_certificates_dir: str | None = None
     nbd_address: str = ""
     nbd_tls: bool = True
+    backup_target: str = "images"
+    backup_folder: str = ""
+    backup_folders_before: tuple[str, ...] = ()
     underlay_ip: str = ""
     underlay_port: int = 4789
     live_migration_bandwidth_mib_s: int = 0
@@ -121,6 +126,11 @@ class Settings:
             raise BadConfig("fake_host_numa_nodes must be from 1 to 16")
         if not 0 <= self.fake_host_dedicated_cpus <= self.fake_host_vcpus:
             raise BadConfig("fake_host_dedicated_cpus must be from 0 to fake_host_vcpus")
+        if self.backup_target not in ("images", "folder"):
+            raise BadConfig(f"backup_target must be images or folder, not {self.backup_target!r}")
+        for path in (self.backup_folder, *self.backup_folders_before):
+            if path and not os.path.isabs(path):
+                raise BadConfig(f"a backup folder is named by its whole path, not {path!r}")
         if self.build_time_s < 0 or self.heartbeat_s <= 0:
             raise BadConfig("build_time_s must be at least 0 and heartbeat_s more than 0")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):

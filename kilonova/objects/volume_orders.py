@@ -12,6 +12,8 @@ volume_forget       VolumeRemove       VolumeGone      what a reimage put aside
 snapshot_make       SnapshotMake       VolumeMade      one moment, also while a guest writes; undo: SnapshotRemove
 snapshot_remove     SnapshotRemove     VolumeGone
 volume_upload       VolumeUpload       VolumeUploaded  the volume's bytes as an image; undo: nothing stays on the host
+backup_remove       BackupRemove       VolumeGone      of a folder that this host has
+backup_check        BackupCheck        BackupChecked   read whole: is it what its record says?
 
 Exports are desired state, not orders: the service publishes VolumeExports on ``agent.<host>.state`` (generation grows)
 and answers an ExportsRequest on ``volume.state.<host>``; the agent applies it and reports ExportsApplied on
@@ -81,7 +83,7 @@ class SnapshotRemove(Versioned, frozen=True, kw_only=True):
 
 
 class VolumeUpload(Versioned, frozen=True, kw_only=True):
-    """Give an image that is queued the volume's bytes. url: signed for this host and image, or ``image:<id>``.
+    """Give an image that is queued the volume's bytes. url: signed for both, ``image:<id>`` or ``folder:…``.
 
     snapshot_id: those of a snapshot of it instead. base: only what is not as in these backups, the full one first.
     """
@@ -98,8 +100,30 @@ class VolumeUpload(Versioned, frozen=True, kw_only=True):
 
 
 class VolumeUploaded(Versioned, frozen=True, kw_only=True):
+    """location, hash_value (SHA-512): of a backup in a folder, which no image service keeps a record of."""
+
+    VERSION: ClassVar[Version] = (1, 1)
+
     size: int
     virtual_size: int
+    location: str = since(1, 1, default="")
+    hash_value: str = since(1, 1, default="")
+
+
+class BackupRemove(Versioned, frozen=True, kw_only=True):
+    """url: ``folder:<folder>/<backup>``."""
+
+    backup_id: str
+    url: str
+
+
+class BackupCheck(Versioned, frozen=True, kw_only=True):
+    backup_id: str
+    source: ImageSource
+
+
+class BackupChecked(Versioned, frozen=True, kw_only=True):
+    size: int
 
 
 class VolumeExport(Versioned, frozen=True, kw_only=True):

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from kilonova.agent.backup_folders import BackupFolders
 from kilonova.agent.images import Reader
 from kilonova.agent.uploads import ImageSender
+from kilonova.common.config import Settings
 from kilonova.image.interface import ImageService
 
 
@@ -20,14 +22,20 @@ class ImageAccess:
     ca: Path | None = None
 
     @staticmethod
-    def within(images: ImageService) -> "ImageAccess":
+    def within(images: ImageService, settings: Settings) -> "ImageAccess":
         """The image service is in this process."""
         return ImageAccess(
-            ImageSender(images.upload),
+            ImageSender(images.upload, folders=folders_of(settings)),
             lambda image: cast(AbstractContextManager[Reader], images.open(image)),
         )
 
     @staticmethod
-    def by_url(ca: Path | None) -> "ImageAccess":
+    def by_url(ca: Path | None, settings: Settings) -> "ImageAccess":
         """It is elsewhere."""
-        return ImageAccess(ImageSender(ca_file=ca), ca=ca)
+        return ImageAccess(ImageSender(ca_file=ca, folders=folders_of(settings)), ca=ca)
+
+
+def folders_of(settings: Settings) -> BackupFolders:
+    """Return the folders of backups that are set."""
+    written = Path(settings.backup_folder) if settings.backup_folder else None
+    return BackupFolders(written, [Path(p) for p in settings.backup_folders_before])

@@ -39,7 +39,7 @@ class AgentProcess:
         """Connect and register, now or once somebody answers."""
         memory.few_arenas()
         table = self._tables.agent
-        access = ImageAccess.by_url(path_of(table.ca))
+        access = ImageAccess.by_url(path_of(table.ca), self.plan.settings)
         try:
             if table.driver == "fake":
                 self.fleet = self._simulated(access)

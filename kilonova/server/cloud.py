@@ -29,7 +29,7 @@ class Cloud(Process):
         self.settle()
 
     def _open_hosts(self) -> None:
-        access = ImageAccess.within(self.images)
+        access = ImageAccess.within(self.images, self.plan.settings)
         if self.plan.driver == "fake":
             from kilonova.server.simulated import FakeHosts, named
 

@@ -167,7 +167,8 @@ class Process:
             nudge=lambda database, operation: self.services.engine.nudge(database, operation),
         )
         self.volumes.exports.authority = HostAuthority(self.vault.derived(b"hosts' certificates"))
-        self.volumes.verify = lambda image: image_signatures.verified(self.services, image, None)
+        self.volumes.target = self.volumes.targets[plan.settings.backup_target]
+        self.volumes.verify = lambda image: image_signatures.for_volume(self.services, image)
         self.services.install(volumes=self.volumes, homes={"volume": self.volumes.db})
         self.signer = UrlSigner(self.vault.derived(b"image urls"), plan.internal_url or self.url)
         if plan.shares:

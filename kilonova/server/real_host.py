@@ -113,6 +113,7 @@ class LibvirtHost:
             group=group,
             ca_file=access.ca,
         )
+        self.cache.open_folder = access.send.folders.open
         config = LibvirtConfig(
             uri=lambda: libvirtd.ensure(self.helper).uri,
             instances=_shared(base / "instances", group),

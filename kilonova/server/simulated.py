@@ -49,6 +49,8 @@ class FakeHosts:
             bus = bus_of(host)
             network = FakeHostNetwork(host, bus)
             self.networks[host] = network
+            volumes = self.world.volumes(host, send)
+            volumes.check_source = send.folders.check
             self.agents.append(
                 Agent(
                     Identity(host=host, host_id=f"fake-{host}", cell=cell, boot_id=boot),
@@ -57,7 +59,7 @@ class FakeHosts:
                     bus,
                     self._journal(host),
                     self.workers,
-                    volumes=self.world.volumes(host, send),
+                    volumes=volumes,
                     clock=plan.clock,
                     heartbeat_s=s.heartbeat_s,
                     files=HostFiles(plan.state_dir / "copies" / host, send),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from kilonova.objects.guest import ImageSource
 from kilonova.objects.volume_orders import (
     ExportsApplied,
     VolumeExports,
@@ -18,11 +19,23 @@ from kilonova.objects.volume_orders import (
 )
 from kilonova.virt.driver import Progress
 
+
+class SentFile(NamedTuple):
+    """Where a file went that no image service keeps: what finds it again, its SHA-512."""
+
+    location: str
+    sha512: str
+
+
 Copy = Callable[[Path, Progress], None]
 """Makes a complete qcow2 file of a volume that a guest of this host has, as at one moment (DiskDriver.copy_disk)."""
 
-SendImage = Callable[[str, Path, Progress], None]
-"""Gives an image (``image:<id>``, or a signed URL) the bytes of a file; fine when it has them already."""
+SendImage = Callable[[str, Path, Progress], SentFile | None]
+"""Gives an image (``image:<id>``, or a signed URL) the bytes of a file, fine when it has them; or writes a backup."""
+
+
+CheckSource = Callable[[ImageSource, Progress], object]
+"""Reads what a volume is made of to its end. DriverError: it is not what its record says."""
 
 
 class VolumeFile(NamedTuple):

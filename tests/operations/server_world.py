@@ -381,8 +381,12 @@ class ServerWorld:
             volumes=self.guests.volumes(host),
             metadata=self.posted.setdefault(host, Posted()),
             clock=self.clock,
-            files=HostFiles(self.path / "copies" / host, ImageSender(self.images.upload)),
+            files=HostFiles(self.path / "copies" / host, self._sender()),
         )
+
+    def _sender(self) -> ImageSender:
+        """Return what hosts send files with."""
+        return ImageSender(self.images.upload)
 
     def _resend(self) -> int:
         """What the network's own thread does every 5 s."""

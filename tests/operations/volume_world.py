@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.agent.backup_folders import MARKER, BackupFolders
 from kilonova.agent.core import Agent
 from kilonova.agent.uploads import ImageSender
 from kilonova.db.engine import Tx
@@ -18,7 +19,14 @@ from kilonova.image.embedded import schema as i
 from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
-from kilonova.volume.embedded import backing, migrating, reimaging, reverting, snapshotting
+from kilonova.volume.embedded import (
+    backing,
+    backup_records,
+    migrating,
+    reimaging,
+    reverting,
+    snapshotting,
+)
 from kilonova.volume.embedded import schema as v
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.operations import asking, volume_extend, volume_upload
@@ -29,6 +37,7 @@ from tests import databases
 from tests.operations.server_world import BOOT, CONTEXT, ONE, PROJECT, ServerWorld, _template
 
 HOME = "volume"
+FOLDER = "8f6f2f0e-3f6b-4b5e-9a39-0d1f4c6f2a11"
 O = journal.O  # noqa: E741
 USER = CONTEXT.user_id or ""
 
@@ -61,12 +70,22 @@ class VolumeWorld(ServerWorld):
             rooms=self.rooms,
             nudge=lambda database, operation: self.services.engine.nudge(database, operation),
         )
+        if self.kind.startswith("folder"):
+            self.volumes.target = self.volumes.targets["folder"]
         self.services.install(volumes=self.volumes, homes={HOME: self.databases[HOME]})
         self.volumes.start(thread=False)
 
     def _agent(self, host: str, boot: str = BOOT) -> Agent:
-        self.guests.volumes(host, ImageSender(self.images.upload))
+        sender = self._sender()
+        self.guests.volumes(host, sender).check_source = sender.folders.check
         return super()._agent(host, boot)
+
+    def _sender(self) -> ImageSender:
+        """Hosts have a folder for backups."""
+        folder = self.path / "backups"
+        folder.mkdir(exist_ok=True)
+        (folder / MARKER).write_text(FOLDER)
+        return ImageSender(self.images.upload, folders=BackupFolders(folder))
 
     def rooms(self) -> list[HostRoom]:
         """Return the hosts as the volume service sees them."""
@@ -111,6 +130,8 @@ class VolumeWorld(ServerWorld):
         images = sa.select(t.c.status, sa.func.count()).group_by(t.c.status)
         for status, n in self.images.db.read(lambda tx: tx.select(images)):
             found[f"image:{status}"] += n
+        for path in (self.path / "backups").iterdir():
+            found[f"folder{path.suffix}"] += path.name != MARKER
         for left in self.guests.ledger():
             found[left.kind] += 1
         for agent in self.agents:
@@ -121,7 +142,7 @@ class VolumeWorld(ServerWorld):
         """Return what the ledger must be when the operation ended in ``state``."""
         total = collections.Counter(self.before)
         delta = DELTAS[self.kind][0 if state == "done" else 1]
-        if state != "done" and self.kind in ("revert", "restore", "restore_more") and self.has_data:
+        if state != "done" and self.kind == "revert" and self.has_data:
             delta = {}  # it failed before anything was begun
         for key, n in {**delta, f"operation:{SAGAS.get(self.kind, self.kind)}:{state}": 1}.items():
             total[key] += n
@@ -213,6 +234,14 @@ def _drop_backup(world: VolumeWorld, tx: Tx) -> None:
     backing.delete_in(tx, CONTEXT, world.volumes, backups.get(tx, world.backup))
 
 
+def _bring_back(world: VolumeWorld, tx: Tx) -> None:
+    """Import the record of a backup that was there, as another cloud would."""
+    record = backup_records.export(world.volumes, backups.get(tx, world.backup))
+    backups.drop(tx, world.backup)
+    read = backup_records.read(record["backup_service"], record["backup_url"])
+    backup_records.accept(tx, CONTEXT, world.volumes, read)
+
+
 def _restore(world: VolumeWorld, tx: Tx) -> None:
     row = backups.get(tx, world.backup)
     backing.restore_in(tx, CONTEXT, world.volumes, row, world.volume, "")
@@ -250,6 +279,13 @@ STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
     "backup_more": _backup_more,
     "restore_more": _restore,
     "backup_delete": _drop_backup,
+    "folder_backup": _backup,
+    "folder_more": _backup_more,
+    "folder_delete": _drop_backup,
+    "folder_import": _bring_back,
+    "backup_import": _bring_back,
+    "folder_restore": _restore,
+    "folder_restore_new": _restore_new,
     "revert": _revert,
     "restore": _restore,
     "restore_new": _restore_new,
@@ -268,6 +304,13 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "backup_more": ("volume_create", "backup_create"),
     "restore_more": ("volume_create", "backup_create", "backup_more"),
     "backup_delete": ("volume_create", "backup_create"),
+    "folder_backup": ("volume_create",),
+    "folder_more": ("volume_create", "folder_backup"),
+    "folder_delete": ("volume_create", "folder_backup"),
+    "folder_import": ("volume_create", "folder_backup"),
+    "backup_import": ("volume_create", "backup_create"),
+    "folder_restore": ("volume_create", "folder_backup", "folder_more"),
+    "folder_restore_new": ("volume_create", "folder_backup", "folder_more"),
     "revert": ("volume_create", "snapshot_create"),
     "restore": ("volume_create", "backup_create"),
     "restore_new": ("volume_create", "backup_create"),
@@ -291,20 +334,33 @@ DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, u
     "backup_create": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
     "backup_snapshot": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
     "backup_more": ({"backup:available": 1, "image:active": 1}, {"backup:error": 1}),
-    "restore_more": ({}, {"volume:available": -1, "volume:error_restoring": 1, **_LOST}),
+    "restore_more": ({}, {}),
     "backup_delete": ({"backup:available": -1, "image:active": -1}, {}),
+    "folder_backup": ({"backup:available": 1, "folder.qcow2": 1}, {"backup:error": 1}),
+    "folder_more": ({"backup:available": 1, "folder.qcow2": 1}, {"backup:error": 1}),
+    "folder_import": ({}, {"backup:available": -1, "backup:error": 1}),
+    "backup_import": ({}, {"backup:available": -1, "backup:error": 1}),
+    "folder_delete": ({"backup:available": -1, "folder.qcow2": -1}, {}),
+    "folder_restore": ({}, {}),
+    "folder_restore_new": ({"volume:available": 1, **_MADE}, {"volume:error_restoring": 1}),
     "volume_reimage": ({}, {}),
     "volume_migrate": ({}, {}),
     "revert": ({}, {"volume:available": -1, "volume:error": 1, **_LOST}),
-    "restore": ({}, {"volume:available": -1, "volume:error_restoring": 1, **_LOST}),
+    "restore": ({}, {}),
     "restore_new": ({"volume:available": 1, **_MADE}, {"volume:error_restoring": 1}),
 }
 SAGAS = {
     "create_from_backup": "volume_create",
     "backup_snapshot": "backup_create",
+    "folder_backup": "backup_create",
+    "folder_more": "backup_create",
+    "folder_delete": "backup_delete",
+    "folder_import": "backup_import",
+    "folder_restore": "volume_restore",
+    "folder_restore_new": "volume_refill",
     "revert": "volume_refill",
     "backup_more": "backup_create",
-    "restore": "volume_refill",
-    "restore_more": "volume_refill",
+    "restore": "volume_restore",
+    "restore_more": "volume_restore",
     "restore_new": "volume_refill",
 }

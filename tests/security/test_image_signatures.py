@@ -273,7 +273,13 @@ def test_volumes_that_the_block_storage_api_makes(world: World) -> None:
 
     shown = until(rests)
     assert "img_signature" not in shown["volume_image_metadata"]
+    assert shown["volume_image_metadata"]["signature_verified"] == "True"
+    liar = image(whole, {"signature_verified": "True"})
+    made = call("", {"volume": {"size": 1, "imageRef": liar}}).json["volume"]["id"]
+    path = f"/volume/v3/volumes/{made}"
+    kept = whole.call("GET", path, headers=head).json["volume"]["volume_image_metadata"]
+    assert kept["signature_verified"] == "False"  # whatever an unsigned image says of itself
     for wrong in (bad, old):
         assert call(f"/{volume}/action", {"os-reimage": {"image_id": wrong}}).status == 400
     assert call(f"/{volume}/action", {"os-reimage": {"image_id": good}}).status == 202
-    until(rests)
+    assert until(rests)["volume_image_metadata"]["signature_verified"] == "True"

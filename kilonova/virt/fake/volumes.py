@@ -17,7 +17,7 @@ from kilonova.virt.driver import Again, DriverError, Progress
 from kilonova.virt.fake.files import FakeExports, FakeFile, write_empty_disk
 from kilonova.virt.fake.host import HANG_S
 from kilonova.virt.fake.world import World
-from kilonova.virt.volumes import Copy, SendImage, VolumeFile
+from kilonova.virt.volumes import CheckSource, Copy, SendImage, SentFile, VolumeFile
 
 PORT = 10809
 EMPTY_BYTES = 4 << 16
@@ -30,6 +30,8 @@ class FakeVolumes:
         self._world = world
         self._host = host
         self._send = send
+        self.check_source: CheckSource | None = None
+        """Who has folders of backups reads what a volume is made of here, as a real host would."""
         with world.lock:
             world.files.first_exports(host)
 
@@ -40,6 +42,7 @@ class FakeVolumes:
             if found is not None:
                 return self._made(found)
             source = self._source(make)
+        self._check(make, progress)
         image_id = "" if make.image is None else make.image.image_id
         if make.layers:
             image_id = make.layers[-1].image_id
@@ -71,12 +74,14 @@ class FakeVolumes:
             before = self._find("aside", volume_id)
             if before is None:
                 before = msgspec.structs.replace(self._get(volume_id), kind="aside")
+        self._check(make, progress)
         self._fail("volume_reimage", volume_id, progress)
         with self._world.lock:
             self._world.files.put(self._host, before)
             if self._world.faults.strikes("volume_reimage_fail_late", self._host, volume_id):
                 raise DriverError("The host could not do it.", fault="volume_reimage_fail_late")
-            file = msgspec.structs.replace(before, kind="volume", image_id=image.image_id)
+            last = (image, *make.layers)[-1]
+            file = msgspec.structs.replace(before, kind="volume", image_id=last.image_id)
             self._world.files.put(self._host, file)
             return self._made(file)
 
@@ -152,7 +157,7 @@ class FakeVolumes:
         self._fail("volume_upload", upload.volume_id, progress)
         if copy is not None:
             copy(part.path(self._host), progress)
-        size = EMPTY_BYTES
+        size, kept_at = EMPTY_BYTES, None
         if self._send is not None:
             with tempfile.TemporaryDirectory(prefix="kilonova-simulated-") as scratch:
                 path = Path(scratch) / "disk"
@@ -160,10 +165,16 @@ class FakeVolumes:
                     path.write_bytes(bytes(EMPTY_BYTES))
                 else:
                     write_empty_disk(path, file.size_gib)
-                self._send(upload.url, path, progress)
+                kept_at = self._send(upload.url, path, progress)
                 size = path.stat().st_size
         self.forget_upload(upload)
-        return VolumeUploaded(size=size, virtual_size=file.size_gib << 30)
+        found = kept_at or SentFile("", "")
+        return VolumeUploaded(
+            size=size,
+            virtual_size=file.size_gib << 30,
+            location=found.location,
+            hash_value=found.sha512,
+        )
 
     def forget_upload(self, upload: VolumeUpload) -> None:
         """Drop the record."""
@@ -233,6 +244,13 @@ class FakeVolumes:
         with self._world.lock:
             self._world.files.put(self._host, wanted)
         return self._made(wanted)
+
+    def _check(self, make: VolumeMake, progress: Progress) -> None:
+        """Read the backups in folders that a volume is made of."""
+        chain = () if make.image is None else (make.image, *make.layers)
+        for source in chain:
+            if self.check_source is not None and source.url.startswith("folder:"):
+                self.check_source(source, progress)
 
     def _source(self, make: VolumeMake) -> FakeFile | None:
         if make.remote is not None:

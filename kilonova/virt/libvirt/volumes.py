@@ -33,7 +33,7 @@ from kilonova.virt.libvirt.disks import Images, Owner
 from kilonova.virt.libvirt.exporter import Exporter, ExporterConfig
 from kilonova.virt.libvirt.identity import HostIdentity
 from kilonova.virt.libvirt.tools import Tools
-from kilonova.virt.volumes import Copy, SendImage, VolumeFile
+from kilonova.virt.volumes import Copy, SendImage, SentFile, VolumeFile
 
 log = get_logger(__name__)
 GIB = 1 << 30
@@ -215,10 +215,12 @@ class QcowVolumes:
                 self._difference(upload, source, sent, progress)
             else:
                 self.tools.convert(source, sent, progress, target_format=upload.disk_format)
-            self._send(upload.url, sent, progress)
+            kept_at = self._send(upload.url, sent, progress) or SentFile("", "")
             size, virtual = sent.stat().st_size, tools.virtual_size(path)
         self.forget_upload(upload)
-        return VolumeUploaded(size=size, virtual_size=virtual)
+        return VolumeUploaded(
+            size=size, virtual_size=virtual, location=kept_at.location, hash_value=kept_at.sha512
+        )
 
     def _difference(
         self, upload: VolumeUpload, path: Path, target: Path, progress: Progress

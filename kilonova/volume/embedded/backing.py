@@ -1,6 +1,7 @@
-"""Backups of volumes: what is accepted, and what a restore makes. Where they are kept: targets.py."""
+"""Accept backups, their deletes and restores. Where the data are kept: targets.py."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -10,6 +11,7 @@ from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
+from kilonova.saga.definition import Saga
 from kilonova.volume.embedded.faults import invalid_snapshot, invalid_volume
 from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import (
@@ -18,6 +20,7 @@ from kilonova.volume.embedded.operations import (
     backup_create,
     backup_delete,
     volume_refill,
+    volume_restore,
 )
 from kilonova.volume.embedded.store import backups, quotas, snapshots, types, volumes
 
@@ -61,7 +64,7 @@ def create_in(tx: Tx, ctx: Context, of: Ground, new: NewBackup) -> Row:
         created_at=now,
         updated_at=now,
         volume_id=row["id"],
-        container=of.target.container,
+        container=of.target.name,
         volume=_kept_of(row, at),
         parent_id=_parent(tx, of, row, at) if new.incremental else None,
         size_gib=size,
@@ -109,7 +112,7 @@ def _parent(tx: Tx, of: Ground, row: Row, at: float) -> str:
         for b in backups.of_volume(tx, row["id"])
         if b["status"] == "available"
         and b["project_id"] == row["project_id"]
-        and b["container"] == of.target.container
+        and b["container"] == of.target.name
     ]
     older = [t for t in there if t[0] <= at]
     if not older:
@@ -135,31 +138,43 @@ def _kept_of(row: Row, data_at: float) -> str:
 
 
 def delete_in(tx: Tx, ctx: Context, of: Ground, row: Row) -> None:
-    """Accept the delete of a backup. Repeatable. It is an operation on the backup, not on the volume."""
-    if journal.live_of(tx, row["id"]):
-        return
+    """Accept the delete of a backup. Repeatable. What is still done with the backup itself ends first."""
+    for live in journal.live_of(tx, row["id"]):
+        if live["kind"] == backup_delete.SAGA.kind:
+            return
+        journal.request_cancel(tx, live["id"], now=of.clock.now(), nudge=of.nudge)
     backups.change(tx, row["id"], of.clock.now(), status="deleting")
     params = VolumeParams(
         volume_id=row["volume_id"], project_id=row["project_id"], backup_id=row["id"]
     )
+    accept_on(tx, ctx, of, backup_delete.SAGA, params)
+
+
+def accept_on(tx: Tx, ctx: Context, of: Ground, saga: Saga, params: VolumeParams) -> None:
+    """Journal an operation on a backup itself, after those that are live.
+
+    Its epoch grows with time: hosts remember that of a backup of the same id that was here before.
+    """
+    backup_id, now = params.backup_id or "", of.clock.now()
+    live = [int(row["epoch"]) for row in journal.live_of(tx, backup_id)]
     journal.accept(
         tx,
         id=new_uuid(),
-        kind=backup_delete.SAGA.kind,
-        version=backup_delete.SAGA.version,
-        resource=row["id"],
-        epoch=1,
-        project_id=row["project_id"],
+        kind=saga.kind,
+        version=saga.version,
+        resource=backup_id,
+        epoch=max([int(now * 1e6), *(e + 1 for e in live)]),
+        project_id=params.project_id,
         context=ctx,
         params=params,
-        now=of.clock.now(),
+        now=now,
         nudge=of.nudge,
     )
 
 
 def restore_in(tx: Tx, ctx: Context, of: Ground, row: Row, volume_id: str | None, name: str) -> Row:
     """Accept a restore into a volume, or into a new one. Returns the volume's row."""
-    backups.check_usable(row)
+    backup_chain.check_usable(tx, row)
     now = of.clock.now()
     if volume_id is None:
         volume = _new_volume(tx, ctx, of, row, name)
@@ -173,9 +188,10 @@ def restore_in(tx: Tx, ctx: Context, of: Ground, row: Row, volume_id: str | None
             raise invalid_volume(
                 f"volume size {volume['size_gib']} is too small to restore backup of size {row['size_gib']}."
             )
-        kept = msgspec.json.decode(row["volume"])
-        back = {k: kept[k] for k in ("image", "bootable") if k in kept}
-        before = volume["status"]
+        before, back = volume["status"], dict[str, Any]()
+        if not volume["path"]:
+            kept = msgspec.json.decode(row["volume"])
+            back = {k: kept[k] for k in ("image", "bootable") if k in kept}
         volumes.change(
             tx, volume["id"], now, status="restoring-backup", previous_status=before, **back
         )
@@ -184,9 +200,10 @@ def restore_in(tx: Tx, ctx: Context, of: Ground, row: Row, volume_id: str | None
         volume_id=volume["id"],
         project_id=volume["project_id"],
         backup_id=row["id"],
-        image_id=row["location"],
+        previous=volume["status"],
     )
-    asking.accept(tx, ctx, of, volume_refill.SAGA, params)
+    saga = volume_restore.SAGA if volume["path"] else volume_refill.SAGA
+    asking.accept(tx, ctx, of, saga, params)
     return volumes.get(tx, volume["id"])
 
 

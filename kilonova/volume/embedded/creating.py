@@ -12,7 +12,7 @@ from kilonova.db.engine import Row, Tx
 from kilonova.objects.image import Image
 from kilonova.volume.embedded.faults import invalid_input, invalid_volume
 from kilonova.volume.embedded.neighbours import Images
-from kilonova.volume.embedded.operations import asking
+from kilonova.volume.embedded.operations import asking, backup_chain
 from kilonova.volume.embedded.placing import ZONE
 from kilonova.volume.embedded.store import backups, quotas, snapshots, types, volumes
 
@@ -173,7 +173,7 @@ def _backup(tx: Tx, new: NewVolume) -> Row | None:
     row = backups.find(tx, new.backup_id)
     if row is None or row["project_id"] != new.project_id:
         raise NotFound(f"Backup {new.backup_id} could not be found.")
-    backups.check_usable(row)
+    backup_chain.check_usable(tx, row)
     return row
 
 

@@ -17,7 +17,7 @@ from kilonova.volume.embedded.neighbours import Images
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.schema import metadata
 from kilonova.volume.embedded.store import types
-from kilonova.volume.embedded.targets import ImageStore, Target
+from kilonova.volume.embedded.targets import Folder, ImageStore, Target
 from kilonova.volume.embedded.upgrades import UPGRADES
 
 Nudge = Callable[[str, str], None]
@@ -48,7 +48,9 @@ class Ground:
         self.nudge = nudge
         self.verify: Callable[[Image], Image] = lambda image: image
         """Whoever knows certificates verifies images' signatures here. BadRequest: one is wrong."""
-        self.target: Target = ImageStore(images)
+        self.targets: dict[str, Target] = {t.name: t for t in (ImageStore(images), Folder())}
+        self.target: Target = self.targets[ImageStore.name]
+        """Where new backups go."""
         self.exports = Exports(database, bus, clock, self.send_cleanups)
         self._handlers: list[Callable[[VolumeEvent], None]] = []
         self.db.write(self._seed)

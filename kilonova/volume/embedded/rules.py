@@ -62,6 +62,7 @@ _ADMINS = (
     "volume_extension:services:index", "volume_extension:services:update",
     "scheduler_extension:scheduler_stats:get_pools",
     "volume_extension:capabilities", "volume_extension:hosts", "backup:backup_project_attribute",
+    "backup:backup-import", "backup:export-import",
     "volume:get_all_qos", "volume_extension:qos_specs_manage:get_all", "volume:get_hosts",
 )  # fmt: skip
 

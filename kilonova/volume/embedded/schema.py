@@ -110,6 +110,11 @@ backup = Table(
     Column("volume", Text, nullable=False, server_default="{}"),  # what a restore gives back
     Column("zone", Text, nullable=False, server_default="nova"),
     Column("parent_id", Text),  # of an incremental one: what it adds to
+    Column("host", Text, nullable=False, server_default=""),  # that wrote it
+    Column(
+        "size_bytes", Integer, nullable=False, server_default="0"
+    ),  # of what no image service keeps a record of:
+    Column("hash_value", Text),  # SHA-512
     Index("backup_project", "project_id", "created_at", "id"),
     Index("backup_parent", "parent_id"),
 )

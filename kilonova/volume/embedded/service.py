@@ -8,6 +8,7 @@ from kilonova.http.routing import Route
 from kilonova.http.service import Microversions, Service
 from kilonova.volume.embedded.routes.actions import ActionRoutes
 from kilonova.volume.embedded.routes.attachments import AttachmentRoutes
+from kilonova.volume.embedded.routes.backup_records import BackupRecordRoutes
 from kilonova.volume.embedded.routes.backups import BackupRoutes
 from kilonova.volume.embedded.routes.common import HIGH, LOW
 from kilonova.volume.embedded.routes.connections import ConnectionRoutes
@@ -47,6 +48,7 @@ def service(volumes: EmbeddedVolumes, overrides: Mapping[str, str] | None = None
         SnapshotRoutes(volumes),
         AttachmentRoutes(volumes),
         BackupRoutes(volumes),
+        BackupRecordRoutes(volumes),
         TransferRoutes(volumes),
         TypeRoutes(volumes),
         MessageRoutes(volumes),

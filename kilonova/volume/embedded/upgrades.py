@@ -25,4 +25,11 @@ def add_secure_exports(op: Any) -> None:
         op.add_column("export_host", column)
 
 
-UPGRADES = (add_migration, add_backup_parent, add_secure_exports)
+def add_backup_file(op: Any) -> None:
+    """Version 5: backups that are files of a folder."""
+    op.add_column("backup", sa.Column("host", sa.Text, nullable=False, server_default=""))
+    op.add_column("backup", sa.Column("size_bytes", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("backup", sa.Column("hash_value", sa.Text))
+
+
+UPGRADES = (add_migration, add_backup_parent, add_secure_exports, add_backup_file)

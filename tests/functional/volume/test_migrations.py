@@ -115,6 +115,8 @@ def test_an_earlier_file_gets_the_columns(tmp_path: Path) -> None:
     assert isinstance(database, SqliteDatabase)
     ensure(database, metadata)
     added = {("volume", "migration_status"), ("volume", "migration_host"), ("backup", "parent_id")}
+    added |= {("backup", "host"), ("backup", "size_bytes"), ("backup", "hash_value")}
+    added |= {("export_host", "tls_name"), ("export_host", "ports")}
     drop = [f"ALTER TABLE {table} DROP COLUMN {column}" for table, column in sorted(added)]
     database.script(["DROP INDEX backup_parent", *drop, "PRAGMA user_version=1"])
     ensure(database, metadata, UPGRADES)

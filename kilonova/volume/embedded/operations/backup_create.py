@@ -9,7 +9,7 @@ An incremental backup has only what is not as in its parent, a backup of the sam
 Unwound, the backup is in "error" and its target has nothing of it.
 """
 
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import ImageSource
 from kilonova.objects.order import Answer, Direction, Order, unpack
 from kilonova.objects.volume_orders import VolumeUpload, VolumeUploaded
@@ -19,11 +19,13 @@ from kilonova.volume.embedded import attaching
 from kilonova.volume.embedded.operations import backup_chain
 from kilonova.volume.embedded.operations.asking import (
     order,
+    park,
     row_of,
     service,
     tell_project,
     writer_of,
 )
+from kilonova.volume.embedded.operations.backup_chain import target_of
 from kilonova.volume.embedded.store import backups, snapshots
 
 DEADLINE_S = 3600.0
@@ -32,22 +34,25 @@ BUSY = "backing-up"
 
 def prepare(run: Run) -> Output:
     """Make room for it."""
-    of = service(run)
-    row = of.db.read(lambda tx: backups.get(tx, run.params.backup_id))
-    return {"location": of.target.prepare(row["id"], row["size_gib"])}
+    row = _backup(run)
+    return {"location": target_of(run, row).prepare(row["id"], row["size_gib"])}
 
 
 def remove(run: Run) -> None:
     """Remove what the target has of it; its id is the backup's own."""
-    service(run).target.remove(run.params.backup_id)
+    target_of(run, _backup(run)).remove(run.params.backup_id)
+
+
+def _backup(run: Run) -> Row:
+    return service(run).db.read(lambda tx: backups.get(tx, run.params.backup_id))
 
 
 def _payload(run: Run) -> VolumeUpload:
-    image_id = run.outputs.get("prepare", {}).get("location", run.params.backup_id)
+    row = _backup(run)
     return VolumeUpload(
         volume_id=run.resource,
-        image_id=image_id,
-        url=run.services.image_url(image_id, row_of(run)["host"], "PUT"),
+        image_id=row["id"],
+        url=target_of(run, row).upload_url(run, row["id"], row_of(run)["host"]),
         disk_format="qcow2",
         attached_to=writer_of(run, run.resource),
         snapshot_id=run.params.snapshot_id,
@@ -57,7 +62,7 @@ def _payload(run: Run) -> VolumeUpload:
 
 def _base(run: Run) -> tuple[ImageSource, ...]:
     """Return the chain that an incremental backup adds to; of a full one there is none."""
-    row = service(run).db.read(lambda tx: backups.get(tx, run.params.backup_id))
+    row = _backup(run)
     if row["parent_id"] is None:
         return ()
     return backup_chain.sources(run, row["parent_id"], row_of(run)["host"])
@@ -69,14 +74,22 @@ def order_upload(run: Run) -> Order:
 
 
 def order_forget(run: Run) -> Order:
-    """Have the host remove what it put aside."""
-    payload = VolumeUpload(volume_id=run.resource, image_id=run.params.backup_id, url="")
+    """Have the host remove what it put aside, and what it wrote into a folder."""
+    row = _backup(run)
+    url = target_of(run, row).upload_url(run, row["id"], row_of(run)["host"])
+    payload = VolumeUpload(volume_id=run.resource, image_id=row["id"], url=url)
     return order(run, row_of(run)["host"], "volume_upload", payload, 60.0, Direction.UNDO)
 
 
 def uploaded(run: Run, answer: Answer) -> Output:
     """The bytes are there."""
-    return {"size": unpack(answer.body, VolumeUploaded).size}
+    found = unpack(answer.body, VolumeUploaded)
+    return {
+        "size": found.size,
+        "location": found.location,
+        "hash_value": found.hash_value or None,
+        "host": answer.host,
+    }
 
 
 def finish(run: Run) -> Output:
@@ -86,14 +99,17 @@ def finish(run: Run) -> Output:
 
 def put_available(tx: Tx, run: Run, output: Output) -> None:
     """The backup can be restored; the volume can be used again."""
-    now, location = service(run).clock.now(), run.outputs["prepare"]["location"]
+    now, sent = service(run).clock.now(), run.outputs["upload"]
     backups.change(
         tx,
         run.params.backup_id,
         now,
         only=("creating",),
         status="available",
-        location=location,
+        location=sent.get("location") or run.outputs["prepare"]["location"],
+        size_bytes=sent["size"],
+        hash_value=sent.get("hash_value"),
+        host=sent.get("host", ""),
     )
     _rest(tx, run, now)
 
@@ -129,7 +145,15 @@ SAGA = register(
         params=VolumeParams,
         steps=(
             Step("prepare", prepare, remove, 60.0),
-            Ask("upload", order_upload, uploaded, order_forget, DEADLINE_S, queue="volume"),
+            Ask(
+                "upload",
+                order_upload,
+                uploaded,
+                order_forget,
+                DEADLINE_S,
+                park=park,
+                queue="volume",
+            ),
             Step(
                 "finish",
                 finish,

@@ -35,8 +35,9 @@ BUSY = "downloading"
 
 
 def look(run: Run) -> Output:
-    """Read what the volume keeps of its image. NotFound when the image is gone already."""
-    image = service(run).images.get(service_context(), run.params.image_id)
+    """Read what the volume keeps of its image. NotFound when it is gone already, BadRequest: its signature is wrong."""
+    of = service(run)
+    image = of.verify(of.images.get(service_context(), run.params.image_id))
     return {"image": image_metadata(image)}
 
 

@@ -316,6 +316,7 @@ class ActionRoutes:
             "min_ram",
             "size",
             "checksum",
+            "signature_verified",  # of the bytes that the volume had then
         }
         properties = {
             k: v for k, v in kept.items() if k not in own and not k.startswith("os_glance")

@@ -61,6 +61,8 @@ def add(tx: Tx, **values: Any) -> None:
         "zone": "nova",
         "name": "",
         "volume": "{}",
+        "host": "",
+        "size_bytes": 0,
     }
     tx.run(_ADD, **{**blank, **values})
 
