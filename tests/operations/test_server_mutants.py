@@ -12,7 +12,9 @@ from kilonova.objects.order import Order
 from kilonova.operations import server_delete
 from kilonova.saga.definition import _KINDS, Saga
 from kilonova.saga.faults import Fault
+from tests.operations import server_world
 from tests.operations import test_server_delete as deletes
+from tests.operations import test_volume_swap as swaps
 from tests.operations.harness import check_case, points_of
 from tests.operations.server_world import ServerWorld, Shape, saga_of
 from tests.operations.test_server_disturbed import unwanted_guests
@@ -192,3 +194,39 @@ def test_a_delete_that_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(server_delete, "_wait_for_others", lambda run: None)
     with pytest.raises((AssertionError, RuntimeError)):
         deletes.test_during_a_create("build", "after", "done", tmp_path)
+
+
+SWAPS: list[tuple[str, dict[str, object]]] = [
+    ("begin", {"undo": _nothing}),
+    ("guest", {"order": _nothing}),
+    ("guest", {"undo_order": _nothing}),
+    ("hand_over", {"do": _nothing}),
+    (
+        "release",
+        {"record": None},
+    ),  # its outside half is for real Cinders: our own service has done that
+]
+
+
+@pytest.mark.slow  # a swap that lacks something waits for it, for long
+@pytest.mark.parametrize(("step", "parts"), SWAPS, ids=_name)
+def test_a_missing_part_of_a_volume_swap(
+    step: str,
+    parts: dict[str, object],
+    tmp_path: Path,
+    change: Callable[[str, str, dict[str, object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R22, R13: undisturbed, or given up when the guest has gone over, the ledger or the guest's place tells."""
+    monkeypatch.setitem(server_world.STARTS, swaps.KIND, swaps.ask_for_it)
+    change(swaps.KIND, step, parts)
+    saga = saga_of(swaps.KIND)
+    trigger = Fault("guest", "do", "after", "error")
+    noticed = 0
+    for n, case in enumerate([(), (trigger,)]):
+        world = swaps.SwapWorld(tmp_path / str(n))
+        try:
+            check_case(world, saga, case)
+        except (AssertionError, RuntimeError):
+            noticed += 1
+    assert noticed

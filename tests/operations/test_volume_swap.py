@@ -53,7 +53,8 @@ class SwapWorld(ServerWorld):
         return super().ledger()
 
 
-def _swap(world: ServerWorld, found: accept.Found) -> str:
+def ask_for_it(world: ServerWorld, found: accept.Found) -> str:
+    """Migrate the volume; when its service asks for the swap, accept it."""
     assert isinstance(world, SwapWorld)
     world.migrate()
     for _ in range(200):
@@ -67,7 +68,7 @@ def _swap(world: ServerWorld, found: accept.Found) -> str:
 
 @pytest.fixture(autouse=True)
 def starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(server_world.STARTS, KIND, _swap)
+    monkeypatch.setitem(server_world.STARTS, KIND, ask_for_it)
 
 
 def test_undisturbed(tmp_path: Path) -> None:
