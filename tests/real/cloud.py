@@ -22,11 +22,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kilonova.agent.helper import names
-from kilonova.agent.helper.run import CommandFailed, ip, links, namespaces, run
+from kilonova.agent.helper.run import links, namespaces, run
 from kilonova.agent.helper.verbs import libvirt
 from kilonova.agent.helper.verbs.purge import list_leftovers
 from kilonova.cli.client import Client, Refused
 from kilonova.server import state
+from tests.real.machine import end_runtime
 from tests.real.outside import (
     GUARD_S,
     REPOSITORY,
@@ -118,28 +119,7 @@ class RealCloud:
 
     def end_runtime(self) -> None:
         """End everything that a reboot ends: every process, namespace, link, nft table, runtime file of this cloud."""
-        for pid, _ in libvirt.processes(self.tag):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        runtime = Path(f"/run/kilonova-{self.tag}")
-        for pid_file in runtime.glob("**/pid"):
-            with contextlib.suppress(ProcessLookupError, ValueError):
-                os.kill(int(pid_file.read_text()), signal.SIGKILL)
-        until(lambda: not libvirt.processes(self.tag), "no process of the runtime is left")
-        for name in namespaces():
-            if names.is_ours(name, self.tag):
-                run(["ip", "netns", "del", name])
-        for link in (
-            names.uplink(self.tag),
-            names.dns_link(self.tag),
-            names.public_bridge(self.tag),
-        ):
-            if link in links():
-                ip([f"link delete {link}"])
-        with contextlib.suppress(CommandFailed):
-            run(["nft", "delete", "table", "inet", names.table(self.tag)])
-        shutil.rmtree(runtime, ignore_errors=True)
-        assert [x for x in list_leftovers(self.tag) if not x.startswith("unknown")] == []
+        end_runtime(self.tag)
 
     def purge(self) -> list[str]:
         """End and remove all of it; return what is left."""

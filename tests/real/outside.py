@@ -37,12 +37,12 @@ def cache() -> Path:
     return Path(os.environ.get("KILONOVA_CACHE", "/var/cache/kilonova"))
 
 
-def build_image(program: str, name: str) -> Path:
-    """Return a guest image, built unless it is up to date; skips when it cannot be built."""
+def build_image(program: str, name: str, *options: str) -> Path:
+    """Return a guest image, built unless it is up to date; skips when it cannot be built. options: of the program."""
     target = cache() / name
     target.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [REPOSITORY / "guest-image" / program, "--cache", cache(), target],
+        [REPOSITORY / "guest-image" / program, "--cache", cache(), *options, target],
         capture_output=True,
         text=True,
         timeout=600,

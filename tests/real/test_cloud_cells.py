@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.real.cloud import COMPUTE, RealCloud, Server, new_key, running_cloud
-from tests.real.outside import missing, timed, until
+from tests.real.outside import missing, timed
+from tests.real.patience import answers
 
 _why = missing()
-pytestmark = [pytest.mark.real, pytest.mark.skipif(_why is not None, reason=str(_why))]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(_why is not None, reason=str(_why)),
+    pytest.mark.timeout(900),  # three boots, on a machine that may do other things too
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +26,6 @@ def cloud() -> Iterator[RealCloud]:
 def _host(server: Server) -> str:
     shown = server.cloud.client("admin").get(server.path)["server"]
     return str(shown["OS-EXT-SRV-ATTR:host"])
-
-
-def _says(server: Server, command: str) -> str:
-    """Return what the guest says once it takes SSH."""
-
-    def said() -> str | None:
-        done = server.ssh(command)
-        return done.stdout or "-" if done.returncode == 0 else None
-
-    return str(until(said, f"{server.name} answers after its boot", 150))
 
 
 def _leave(server: Server) -> None:
@@ -54,21 +49,21 @@ def test_there_back_and_for_good(cloud: RealCloud, tmp_path: Path) -> None:
     server.attach_floating(key)
     server.ready()
     first, address = _host(server), server.fixed()
-    _says(server, "echo one >/root/marker; sync")
+    answers(server, "echo one >/root/marker; sync")
 
     _leave(server)
     assert server.fixed() == address
-    assert _says(server, "cat /root/marker; echo two >>/root/marker; sync").split() == ["one"]
+    assert answers(server, "cat /root/marker; echo two >>/root/marker; sync").split() == ["one"]
     server.act("revertResize")
     server.status("ACTIVE")
     assert _host(server) == first
-    assert _says(server, "cat /root/marker").split() == ["one"]
+    assert answers(server, "cat /root/marker").split() == ["one"]
 
     _leave(server)
     server.act("confirmResize")
     server.status("ACTIVE")
     assert _host(server) != first and server.fixed() == address
-    assert _says(server, "cat /root/marker").split() == ["one"]
+    assert answers(server, "cat /root/marker").split() == ["one"]
     cloud.check_audit()
     assert len(list(cloud.directory.glob("agent*/instances/*"))) == 1
     server.delete()

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.real.cloud import COMPUTE, RealCloud, Server, new_key, running_cloud
-from tests.real.outside import missing, until
+from tests.real.cloud import COMPUTE, RealCloud, new_key, running_cloud
+from tests.real.outside import missing
+from tests.real.patience import answers
 
 _why = missing()
-pytestmark = [pytest.mark.real, pytest.mark.skipif(_why is not None, reason=str(_why))]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(_why is not None, reason=str(_why)),
+    pytest.mark.timeout(900),
+]
 SECTORS = "cat /sys/block/vda/size"
 
 
@@ -18,16 +22,6 @@ SECTORS = "cat /sys/block/vda/size"
 def cloud() -> Iterator[RealCloud]:
     with running_cloud() as (made, _):
         yield made
-
-
-def _answers(server: Server, command: str) -> str:
-    """Return what the guest says as soon as it takes SSH again."""
-
-    def said() -> Any:
-        done = server.ssh(command)
-        return done.stdout if done.returncode == 0 else None
-
-    return str(until(said, f"{server.name} answers after its boot", 120))
 
 
 def test_there_back_and_for_good(cloud: RealCloud, tmp_path: Path) -> None:
@@ -40,26 +34,26 @@ def test_there_back_and_for_good(cloud: RealCloud, tmp_path: Path) -> None:
     server = cloud.boot("grows", key_name="test")
     server.status("ACTIVE")
     server.attach_floating(key)
-    before = _answers(server, f"echo one >/root/marker; sync; {SECTORS}")
+    before = answers(server, f"echo one >/root/marker; sync; {SECTORS}")
     kept = cloud.instances / server.id / "kept-disks"
 
     server.act("resize", {"flavorRef": flavor["id"]})
     server.status("VERIFY_RESIZE")
     assert kept.is_dir()
-    during = _answers(server, f"echo two >>/root/marker; sync; {SECTORS}")
+    during = answers(server, f"echo two >>/root/marker; sync; {SECTORS}")
     assert (int(before), int(during)) == (2 << 20, 4 << 20)
 
     server.act("revertResize")
     server.status("ACTIVE")
     assert not kept.exists()
-    assert _answers(server, f"cat /root/marker; {SECTORS}").split() == ["one", before.strip()]
+    assert answers(server, f"cat /root/marker; {SECTORS}").split() == ["one", before]
 
     server.act("resize", {"flavorRef": flavor["id"]})
     server.status("VERIFY_RESIZE")
     server.act("confirmResize")
     server.status("ACTIVE")
     assert not kept.exists()
-    assert _answers(server, f"cat /root/marker; {SECTORS}").split() == ["one", during.strip()]
+    assert answers(server, f"cat /root/marker; {SECTORS}").split() == ["one", during]
     cloud.check_audit()
     server.delete()
     server.gone()
