@@ -50,10 +50,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", action="store_true", help="each role a process of its own, on NATS")
     add(
         "--database",
-        choices=("postgresql", "sqlite"),
+        choices=("postgresql", "mariadb", "sqlite"),
         help="with --split; default: PostgreSQL where it is installed",
     )
     add("--conductors", type=_count, metavar="N", help="with --split; default 1")
+    add("--apis", type=_count, metavar="N", help="with --split; default 1, each on its own port")
     add("--build-time", type=_seconds, metavar="S", help="how long a simulated build takes")
     add("--ephemeral", action="store_true", help="keep nothing (simulated clouds)")
     add("--detach", action="store_true", help="return when the cloud answers")
@@ -236,14 +237,14 @@ def _deployment(
         base = dataclasses.replace(base, hosts=hosts)
     given = {
         k: getattr(args, k)
-        for k in ("cells", "hosts", "port", "listen", "public_url", "tls", "conductors")
+        for k in ("cells", "hosts", "port", "listen", "public_url", "tls", "conductors", "apis")
         if getattr(args, k) is not None
     }
     if args.split != base.split and made is not None:
         how = "with" if base.split else "without"
         raise Failed(f"{directory} was made {how} --split; use another --state-dir.")
-    if (args.database or args.conductors) and not args.split:
-        raise Failed("--database and --conductors are for --split", 2)
+    if (args.database or args.conductors or args.apis) and not args.split:
+        raise Failed("--database, --conductors and --apis are for --split", 2)
     if made is not None and args.database not in (None, made.database):
         raise Failed(f"{directory} was made with --database {made.database}")
     given["database"] = args.database or base.database

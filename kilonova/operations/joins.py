@@ -28,6 +28,8 @@ class Joins:
         except BadCredentials as exc:
             raise BadRequest(exc.message) from exc
         if cell not in self.services.real_cells():
+            self.services.look_at_cells()
+        if cell not in self.services.real_cells():
             raise BadRequest(f"There is no cell {cell:.40}.")
         token, now = secrets.token_urlsafe(32), self.services.now()
         join = host_joins.Join(host, cell, now + life_s)

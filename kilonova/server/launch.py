@@ -292,9 +292,12 @@ def _split(start: Start, tell: Tell) -> Iterator[state.Run]:
         cacert=start.cacert,
         database=split_launch.database_of(made.database),
         conductors=made.conductors,
+        apis=made.apis,
         tiny_image=start.tiny_image,
         real=_real(start),
     )
+    if asked.apis > 1 and asked.database == "sqlite":
+        raise StartFailed("several api processes need --database postgresql or mariadb")
     made = replace(made, database=asked.database)
     state.save_deployment(start.directory, made)
     try:

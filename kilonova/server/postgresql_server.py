@@ -5,10 +5,12 @@ It keeps its safe defaults (fsync, synchronous_commit). It never runs as root: P
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 from kilonova.common.errors import KilonovaError
@@ -49,6 +51,9 @@ def binaries() -> Path:
 
 class PostgresqlServer:
     """One cluster in a directory. The socket lies in it, or in /tmp where its path would be too long."""
+
+    name: ClassVar[str] = "postgresql"
+    end_by: ClassVar[signal.Signals] = signal.SIGINT
 
     def __init__(self, directory: Path) -> None:
         self.bin = binaries()

@@ -4,6 +4,7 @@ split/nats/          nats-server: configuration, log
 split/creds/         credentials on the bus of each role and host; split/account.seed signs them
 split/*.toml         one configuration per role
 split/<role>/        state of a role's own
+split/postgresql/    or mariadb/: a database server's files
 tls/                 certificate authority and the servers' certificate
 """
 
@@ -25,6 +26,7 @@ from kilonova.bus.credentials import (
 from kilonova.common.config import Settings
 from kilonova.common.deployment import NEIGHBOURS
 from kilonova.server import tls
+from kilonova.server.mariadb_server import MariadbServer
 from kilonova.server.nats_server import Listen, NatsServer, free_port, usable_port
 from kilonova.server.own_hosts import own_hosts
 from kilonova.server.postgresql_server import PostgresqlServer
@@ -33,6 +35,12 @@ from kilonova.server.state import write_text
 
 OWN_CREDENTIALS = 50
 """So many simulated hosts get a connection and credentials each; more share those of their process."""
+
+
+_SERVERS: dict[str, type[PostgresqlServer | MariadbServer]] = {
+    "postgresql": PostgresqlServer,
+    "mariadb": MariadbServer,
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class Real:
 class Asked:
     """What ``up --split`` was asked for. port: of the API, never 0. cert: certificate and key of the API.
 
-    database: sqlite or postgresql. hosts: per cell; with ``real`` all of them. tiny_image: to seed, real hosts only.
+    database: sqlite, postgresql or mariadb. hosts: per cell; with ``real`` all of them. tiny_image: to seed, real hosts
+    only. apis: the first one has ``port``, the others ports of their own.
     """
 
     directory: Path
@@ -61,6 +70,7 @@ class Asked:
     cacert: str | None = None
     database: str = "sqlite"
     conductors: int = 1
+    apis: int = 1
     tiny_image: Path | None = None
     real: Real | None = None
 
@@ -77,12 +87,10 @@ class Layout:
             else own_hosts(self.cells(), asked.hosts)
         )
         self.console_port = usable_port(asked.settings.console_port, asked.listen)
+        self.more_apis = {f"api-{n + 2}": free_port(asked.listen) for n in range(asked.apis - 1)}
         self.nats = NatsServer(self.directory / "nats", self._listen())
-        self.postgresql = (
-            PostgresqlServer(self.directory / "postgresql")
-            if asked.database == "postgresql"
-            else None
-        )
+        kind = _SERVERS.get(asked.database)
+        self.server = None if kind is None else kind(self.directory / asked.database)
 
     def _listen(self) -> Listen:
         cert, key, self.ca = tls.ensure(self.asked.directory / "tls", self._names())
@@ -116,7 +124,9 @@ class Layout:
             for cell in self.cells():
                 write_text(self.config(f"agent-{cell}"), self._agent(cell))
         for role in ("api", "conductor"):
-            write_text(self.config(role), self._control(role))
+            write_text(self.config(role), self._control(role, self.asked.port))
+        for name, port in self.more_apis.items():
+            write_text(self.config(name), self._control("api", port))
         write_text(self.config("console"), self._console())
 
     def agents(self) -> list[str]:
@@ -129,8 +139,8 @@ class Layout:
 
     def database_url(self, name: str) -> str:
         """Return where a database is."""
-        if self.postgresql is not None:
-            return self.postgresql.url(name)
+        if self.server is not None:
+            return self.server.url(name)
         return f"sqlite:///{self.asked.directory / 'db' / f'{name}.db'}"
 
     def databases(self) -> list[str]:
@@ -147,7 +157,7 @@ class Layout:
         made = authority.credentials(name, permissions, time.time())
         write_text(self.directory / "creds" / f"{name}.creds", made.reveal())
 
-    def _control(self, role: str) -> str:
+    def _control(self, role: str, port: int) -> str:
         asked = self.asked
         databases = {n: self.database_url(n) for n in ("global", "cell0", *NEIGHBOURS)}
         parts = [
@@ -163,7 +173,7 @@ class Layout:
             *(_table(f"cells.{c}", database=self.database_url(c)) for c in self.cells()),
         ]
         if role == "api":
-            parts.append(_table("api", listen=asked.listen, port=asked.port, **self._cert()))
+            parts.append(_table("api", listen=asked.listen, port=port, **self._cert()))
         return "\n".join(parts)
 
     def _console(self) -> str:

@@ -4,17 +4,18 @@ import contextlib
 import http.client
 import importlib.util
 import re
-import signal
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from kilonova.common import deployment
-from kilonova.server import postgresql_server, seeding
+from kilonova.server import mariadb_server, postgresql_server, seeding
 from kilonova.server.ground import StartFailed
+from kilonova.server.mariadb_server import NoMariadb
 from kilonova.server.nats_server import NoNatsServer, free_port
 from kilonova.server.postgresql_server import NoPostgresql
 from kilonova.server.split import Asked, Layout
@@ -42,8 +43,8 @@ def running(asked: Asked, step: Callable[[str], None]) -> Iterator[dict[str, str
     supervisor = Supervisor(asked.directory)
     try:
         supervisor.start(_servers(layout, logs))
-        if layout.postgresql is not None:
-            layout.postgresql.make(layout.databases())
+        if layout.server is not None:
+            layout.server.make(layout.databases())
         config = layout.config("api")
         tables = deployment.load(config)
         first = seeding.First(asked.cacert, asked.tiny_image)
@@ -51,25 +52,29 @@ def running(asked: Asked, step: Callable[[str], None]) -> Iterator[dict[str, str
         step(f"databases ({asked.database}) and first content are there")
         supervisor.start(_roles(layout, logs))
         step(f"{len(supervisor.members)} processes started")
-        wait_until_ready(asked, hosts=len(layout.hosts))
+        for port in (asked.port, *layout.more_apis.values()):
+            wait_until_ready(replace(asked, port=port), hosts=len(layout.hosts))
+        if layout.more_apis:
+            others = ", ".join(f"{n} on port {p}" for n, p in layout.more_apis.items())
+            step(f"more of the same API: {others}")
         _wait_for_port(asked, layout.console_port)
         step("the API answers, and hosts are up")
         yield projects
     finally:
         supervisor.stop()
-        if layout.postgresql is not None:
-            layout.postgresql.close()
+        if layout.server is not None:
+            layout.server.close()
 
 
 def _servers(layout: Layout, logs: Path) -> list[Member]:
     """Return the servers of others, which come first and end last."""
     try:
         members = [Member("nats", layout.nats.command(), logs / "nats.log")]
-        if layout.postgresql is not None:
-            layout.postgresql.prepare()
-            command = layout.postgresql.command()
-            members.append(Member("postgresql", command, logs / "postgresql.log", signal.SIGINT))
-    except (NoNatsServer, NoPostgresql) as exc:
+        if (server := layout.server) is not None:
+            server.prepare()
+            log = logs / f"{server.name}.log"
+            members.append(Member(server.name, server.command(), log, server.end_by))
+    except (NoNatsServer, NoPostgresql, NoMariadb) as exc:
         raise StartFailed(exc.message) from exc
     return members
 
@@ -77,9 +82,10 @@ def _servers(layout: Layout, logs: Path) -> list[Member]:
 def _roles(layout: Layout, logs: Path) -> list[Member]:
     members = []
     conductors = [f"conductor-{n + 2}" for n in range(layout.asked.conductors - 1)]
-    for name in ("conductor", *conductors, "api"):
+    for name in ("conductor", *conductors, "api", *layout.more_apis):
         role = name.partition("-")[0]
-        command = program(role, "--config", str(layout.config(role)))
+        config = layout.config(name if role == "api" else role)
+        command = program(role, "--config", str(config))
         members.append(Member(name, command, logs / f"{name}.log"))
     command = program("console", "--config", str(layout.config("console")))
     members.append(Member("console", command, logs / "console.log"))
@@ -93,6 +99,12 @@ def database_of(wanted: str | None) -> str:
     """Return which databases to use: PostgreSQL where it can be had, else files. Raises StartFailed."""
     if wanted == "sqlite":
         return wanted
+    try:
+        if wanted == "mariadb":
+            mariadb_server.programs()
+            return wanted
+    except NoMariadb as exc:
+        raise StartFailed(exc.message) from exc
     try:
         postgresql_server.binaries()
     except NoPostgresql as exc:

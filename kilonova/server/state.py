@@ -84,6 +84,7 @@ class Deployment:
     split: bool = False
     database: str | None = None
     conductors: int = 1
+    apis: int = 1
     seeded: tuple[str, ...] = ()
     format: int = FORMAT
 
