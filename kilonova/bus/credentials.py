@@ -176,6 +176,33 @@ class Authority:
         raw = hmac.digest(secret, b"credentials of " + name.encode(), "sha512")[:32]
         return Key(USER, Ed25519PrivateKey.from_private_bytes(raw))
 
+    @property
+    def operator(self) -> Key:
+        """Return the operator's key."""
+        return self._derived(OPERATOR, b"operator")
+
+    @property
+    def system(self) -> Key:
+        """Return the key of the system account."""
+        return self._derived(ACCOUNT, b"system account")
+
+    def _derived(self, kind: int, what: bytes) -> Key:
+        raw = hmac.digest(self.account.seed.reveal().encode(), what, "sha512")[:32]
+        return Key(kind, Ed25519PrivateKey.from_private_bytes(raw))
+
+    def of_the_system(self, now: float) -> Secret:
+        """Return the text of credentials in the system account, good for a minute: to tell servers of changes."""
+        user = Key.make(USER)
+        claims: dict[str, Any] = {
+            "type": "user",
+            "pub": {"allow": ["$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.ACCOUNT.>"]},
+            "sub": {"allow": ["_INBOX.>"]},
+            "subs": -1,
+            "data": -1,
+            "payload": -1,
+        }
+        return _file(self.system.token("kilonova", user.public, claims, now), user)
+
     def credentials(self, name: str, permissions: Permissions, now: float) -> Secret:
         """Return the text of a new credentials file for one host or role. now: Unix seconds."""
         user = self.key_of(name)
@@ -189,28 +216,54 @@ class Authority:
         }
         if permissions.replies:
             claims["resp"] = {"max": 1, "ttl": REPLY_WITHIN_NS}
-        token = self.account.token(name, user.public, claims, now)
-        return Secret(
-            f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
-            f"-----BEGIN USER NKEY SEED-----\n{user.seed.reveal()}\n------END USER NKEY SEED------\n"
-        )
+        return _file(self.account.token(name, user.public, claims, now), user)
 
 
-def operator_of(authority: Authority, now: float) -> tuple[str, str]:
-    """Return (operator's token, account's token) for a server's configuration; the operator's key is forgotten."""
-    operator, account = Key.make(OPERATOR), authority.account
-    limits = dict.fromkeys(
-        ("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1
-    ) | {"wildcards": True}
-    account_claims: dict[str, Any] = {"type": "account", "limits": limits}
+def _file(token: str, user: Key) -> Secret:
+    """Return the text of a credentials file."""
+    return Secret(
+        f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.reveal()}\n------END USER NKEY SEED------\n"
+    )
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a server's configuration says of whom it believes: tokens, and accounts by their public keys.
+
+    system: the account in which the server is told of changed accounts while it runs.
+    """
+
+    operator: str
+    account: tuple[str, str]
+    system: tuple[str, str]
+
+
+def trust_of(authority: Authority, now: float) -> Trust:
+    """Return whom a server is to believe. The operator stays the same, so that a server need not be started again."""
+    operator, account, system = authority.operator, authority.account, authority.system
+    claims = {"type": "operator", "system_account": system.public}
+    limits = {"type": "account", "limits": _limits()}
+    return Trust(
+        operator.token("kilonova", operator.public, claims, 0.0),
+        (account.public, account_token(authority, now)),
+        (system.public, operator.token("system", system.public, limits, 0.0)),
+    )
+
+
+def account_token(authority: Authority, now: float) -> str:
+    """Return the account's token, with the credentials that are good no more."""
+    claims: dict[str, Any] = {"type": "account", "limits": _limits()}
     if authority.revoked:
-        account_claims["revocations"] = {
+        claims["revocations"] = {
             authority.key_of(name).public: at for name, at in authority.revoked.items()
         }
-    return (
-        operator.token("kilonova", operator.public, {"type": "operator"}, now),
-        operator.token("kilonova", account.public, account_claims, now),
-    )
+    return authority.operator.token("kilonova", authority.account.public, claims, now)
+
+
+def _limits() -> dict[str, Any]:
+    names = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    return {**dict.fromkeys(names, -1), "wildcards": True}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ kilonova host discover
 kilonova host disable NAME --reason "new memory on Friday"
 kilonova host enable NAME
 kilonova host add NAME [--cell CELL]          a token, good once, with which a machine joins a deployment
+kilonova host revoke NAME                     its credentials on the bus are refused from now on
 kilonova host drain NAME --dry-run            what would be moved, how, and where to
 kilonova host drain NAME [--cold] [--no-wait]  move it all; running servers live, with --cold also turned off
 kilonova host drain NAME --across-cells       a server for which its cell has no other host goes to another cell
@@ -27,7 +28,7 @@ _LOOK_S = 0.5
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common_options(parser)
-    verbs = ("list", "add", "discover", "enable", "disable", "drain")
+    verbs = ("list", "add", "revoke", "discover", "enable", "disable", "drain")
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--cell", default="cell1", help="add: of the new host")
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         return _drain(client, args)
     if args.verb == "add":
         return _add(client, args)
+    if args.verb == "revoke":
+        return _revoke(client, args)
     if args.verb == "discover":
         return _discover(client, args)
     if args.verb != "list":
@@ -94,6 +97,23 @@ def _add(client: Client, args: argparse.Namespace) -> int:
     )
     words = f"--config /etc/kilonova/agent.toml --join {client.url} --token {made['token']}"
     print(f"\n    kilonova agent {words}\n")
+    return 0
+
+
+def _revoke(client: Client, args: argparse.Namespace) -> int:
+    """Take a host's credentials back."""
+    try:
+        client.call("DELETE", f"/join/hosts/{args.name}")
+    except Refused as exc:
+        if exc.http_status == 404:
+            raise Failed(
+                "this cloud signs no credentials: its api has no [bus] account_seed"
+            ) from exc
+        raise
+    if args.json:
+        output.print_json({"host": args.name, "revoked": True})
+    else:
+        print(f"The bus refuses {args.name} now; 'kilonova host add' gives it new credentials.")
     return 0
 
 

@@ -47,3 +47,10 @@ def forget_expired(tx: Tx, now: float) -> None:
     for row in tx.all(_ALL):
         if msgspec.json.decode(row["value"], type=Join).expires_at < now:
             tx.run(_DROP, the_name=row["name"])
+
+
+def forget(tx: Tx, host: str) -> None:
+    """Drop a host's tokens; fine when there are none."""
+    for row in tx.all(_ALL):
+        if msgspec.json.decode(row["value"], type=Join).host == host:
+            tx.run(_DROP, the_name=row["name"])

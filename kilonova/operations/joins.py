@@ -1,6 +1,7 @@
 """Hosts join a deployment: an admin gets a token for one name, its host trades it for credentials on the bus, once."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,16 @@ LIFE_S = 3600.0
 
 @dataclass(frozen=True)
 class Joins:
-    """authority: signs credentials. urls: of the bus, as hosts reach it. ca: PEM text of whom they are to trust."""
+    """authority: signs credentials. urls: of the bus, as hosts reach it. ca: PEM text of whom they are to trust.
+
+    tell(name): has the bus refuse the credentials of a name from now on.
+    """
 
     services: Services
     authority: Authority
     urls: tuple[str, ...]
     ca: str | None
+    tell: Callable[[str], None]
 
     def add(self, host: str, cell: str, life_s: float = LIFE_S) -> dict[str, Any]:
         """Return a new token for a host's name. Raises BadRequest for a name or a cell that cannot be."""
@@ -55,3 +60,15 @@ class Joins:
             "urls": list(self.urls),
             "ca": self.ca,
         }
+
+    def revoke(self, host: str) -> None:
+        """Take a host's credentials back, and its tokens: the bus refuses it at once. Safe to repeat.
+
+        Credentials signed later are good. Raises BadRequest for what is no host's name, Unavailable, Conflict.
+        """
+        try:
+            of_host(host)
+        except BadCredentials as exc:
+            raise BadRequest(exc.message) from exc
+        self.services.world.write(lambda tx: host_joins.forget(tx, host))
+        self.tell(host)

@@ -19,7 +19,7 @@ def init(folder: Path, listen: Listen) -> Path:
     if not seed.exists():
         write_text(seed, Key.make(ACCOUNT).seed.reveal() + "\n")
     written = folder / CONF
-    write_text(written, configuration(listen, _authority(folder), time.time()))
+    write_text(written, configuration(listen, _authority(folder), time.time(), folder))
     return written
 
 
@@ -35,7 +35,7 @@ def revoke(folder: Path, host: str) -> Path:
         raise Conflict(f"there is no {conf}: 'kilonova bus init' makes it")
     revoked = {**_revoked(folder), host: int(time.time())}
     write_json(folder / REVOKED, revoked)
-    write_text(conf, trusting(conf.read_text(), _authority(folder), time.time()))
+    write_text(conf, trusting(conf.read_text(), _authority(folder), time.time(), folder))
     return conf
 
 

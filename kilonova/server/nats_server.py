@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from kilonova.bus.credentials import Authority, operator_of
+from kilonova.bus.credentials import Authority, trust_of
 from kilonova.common.errors import KilonovaError
 from kilonova.server import state
 
@@ -36,8 +36,11 @@ class Listen:
         return f"{'tls' if self.tls else 'nats'}://{self.address}:{self.port}"
 
 
-def configuration(listen: Listen, authority: Authority | None, now: float) -> str:
-    """Return the text of a configuration file. Without an authority everybody may say everything (tests)."""
+def configuration(listen: Listen, authority: Authority | None, now: float, folder: Path) -> str:
+    """Return the text of a configuration file. Without an authority everybody may say everything (tests).
+
+    folder: where it lies; the server keeps accounts beside it, so that one that is changed while it runs stays so.
+    """
     lines = [
         f"listen: {_quoted(f'{listen.address}:{listen.port}')}",
         f"max_payload: {MAX_BYTES}",
@@ -55,24 +58,28 @@ def configuration(listen: Listen, authority: Authority | None, now: float) -> st
             "}",
         ]
     if authority is not None:
-        lines += ["resolver: MEMORY", *trust(authority, now)]
+        lines += trust(authority, now, folder)
     return "\n".join(lines) + "\n"
 
 
-def trust(authority: Authority, now: float) -> list[str]:
+def trust(authority: Authority, now: float, folder: Path) -> list[str]:
     """Return the lines of a configuration that say whom the server believes, and whom no more."""
-    operator, account = operator_of(authority, now)
+    found = trust_of(authority, now)
+    preload = ", ".join(f"{public}: {token}" for public, token in (found.account, found.system))
+    accounts = _quoted(str(folder.absolute() / "accounts"))
     return [
-        f"operator: {operator}",
-        f"resolver_preload: {{ {authority.account.public}: {account} }}",
+        f'resolver: {{ type: full, dir: {accounts}, allow_delete: false, interval: "2m" }}',
+        f"operator: {found.operator}",
+        f"system_account: {found.system[0]}",
+        f"resolver_preload: {{ {preload} }}",
     ]
 
 
-def trusting(text: str, authority: Authority, now: float) -> str:
+def trusting(text: str, authority: Authority, now: float, folder: Path) -> str:
     """Return a configuration that believes an authority anew; every other line stays as it is."""
-    ours = ("operator:", "resolver_preload:")
+    ours = ("operator:", "system_account:", "resolver_preload:", "resolver:")
     kept = [line for line in text.splitlines() if not line.startswith(ours)]
-    return "\n".join([*kept, *trust(authority, now)]) + "\n"
+    return "\n".join([*kept, *trust(authority, now, folder)]) + "\n"
 
 
 def _quoted(text: str) -> str:
@@ -115,7 +122,8 @@ class NatsServer:
     def configure(self, authority: Authority | None, now: float) -> None:
         """Write its configuration, once; it holds no secret of anybody's."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state.write_text(self.directory / "nats.conf", configuration(self.listen, authority, now))
+        text = configuration(self.listen, authority, now, self.directory)
+        state.write_text(self.directory / "nats.conf", text)
 
     def command(self) -> list[str]:
         """Return how it is started in the foreground."""

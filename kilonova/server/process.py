@@ -285,7 +285,14 @@ class Process:
 
     def _joins(self, plan: JoinPlan) -> Joins:
         ca = None if plan.ca is None else plan.ca.read_text()
-        return Joins(self.services, authority_of(plan.account_seed), plan.urls, ca)
+        authority = authority_of(plan.account_seed)
+
+        def tell(name: str) -> None:
+            from kilonova.bus import accounts, nats  # an extra: a cloud in one process goes without
+
+            accounts.revoke(nats.Address(plan.urls, ca=plan.ca), authority, name)
+
+        return Joins(self.services, authority, plan.urls, ca, tell)
 
     def _policy(self) -> dict[str, str]:
         name = self.plan.settings.policy_file

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from kilonova.bus.nats import Address, NatsBus
 from tests import places
 from tests.client import Client, Wire, until
 from tests.processes.test_nats import nats_server
@@ -418,9 +420,33 @@ def test_another_machine_joins(alone: Split, tmp_path: Path) -> None:
         assert second.returncode == 1
         assert b"wrong, was used, or has expired" in errors
         assert not (tmp_path / "two").exists()
+        _taken_back(split, tmp_path / "one")
     finally:
         agent.terminate()
         agent.communicate(timeout=60)
+
+
+def _taken_back(split: Split, folder: Path) -> None:
+    """An admin, from wherever the API is reached, has the bus refuse the host at once; others go on."""
+    assert split.demo.call("DELETE", "/join/hosts/newcomer").status == 403
+    assert split.admin.call("DELETE", "/join/hosts/a.b").status == 400
+    pids = split.pids()
+    until(lambda: split.admin.get("/compute/v2.1/os-services?host=newcomer")["services"])
+    said = split.command("host", "revoke", "newcomer")
+    assert said.returncode == 0, said.stderr
+    text = (folder / "agent.toml").read_text()
+    url = re.findall(r"(?:tls|nats)://[^\"]+", text)[0]
+    mine = Address((url,), "newcomer", folder / "newcomer.creds", folder / "bus-ca.pem")
+    bus = NatsBus(mine, workers=1)
+    try:
+        assert not bus.connected.wait(2.0)
+    finally:
+        bus.close()
+    server = split.demo.boot("goes-on")
+    wait(split.demo, server, "ACTIVE")
+    split.demo.delete(f"{V}/{server}")
+    gone(split.demo, server)
+    assert split.pids() == pids, "a process was started again"
 
 
 def test_a_token_ends(split: Split) -> None:

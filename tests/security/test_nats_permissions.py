@@ -1,19 +1,22 @@
 """What a host may say and hear on NATS: its own reports and answers, and questions about itself. DESIGN §3, R14."""
 
+import contextlib
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from kilonova.bus import credentials
+from kilonova.bus import accounts, credentials
 from kilonova.bus.credentials import EVERYTHING, BadCredentials, Credentials, Key
 from kilonova.bus.interface import NobodyListens
 from kilonova.bus.nats import Address, NatsBus
 from kilonova.cli.main import main
-from kilonova.common.errors import Conflict
+from kilonova.common.errors import Conflict, Unavailable
 from kilonova.server import bus_keys, tls
 from kilonova.server.nats_server import Listen, NatsServer, free_port
+from tests.client import until
 from tests.contracts.test_bus import GUARD_S, Box
 from tests.nats import connect, nats_server, new_authority
 
@@ -212,6 +215,56 @@ def test_credentials_are_taken_back(tmp_path: Path) -> None:
         (tmp_path / "again.creds").write_text(again)
         connect(server, "thief", credentials=tmp_path / "again.creds").close()
     finally:
+        server.stop()
+
+
+def _is_cut_off(bus: NatsBus) -> bool:
+    return not bus.connected.is_set()
+
+
+def test_credentials_are_taken_back_while_the_bus_runs(tmp_path: Path) -> None:
+    """The connection made with them ends at once, its neighbour's does not; the server's restart forgets nothing."""
+    folder, seed = tmp_path / "bus", tmp_path / "bus" / "account.seed"
+    listen = Listen("127.0.0.1", free_port())
+    bus_keys.init(folder, listen)
+    names = ("thief", "second", "neighbour")
+    for host in names:
+        bus_keys.credentials_of_host(seed, host, tmp_path / f"{host}.creds")
+    server, authority = NatsServer(folder, listen), bus_keys.authority_of(seed)
+    server.start()
+    open_ = {}
+    try:
+        open_ = {h: connect(server, h, credentials=tmp_path / f"{h}.creds") for h in names}
+        for host in ("thief", "second", "thief"):
+            accounts.revoke(Address((listen.url,)), authority, host)
+        for host in ("thief", "second"):
+            until(partial(_is_cut_off, open_[host]), "it is cut off")
+        assert (open_["neighbour"].connected.is_set(), open_["neighbour"].connections) == (True, 1)
+        for again in (False, True):
+            if again:
+                server.stop()
+                server.start()
+            for host in ("thief", "second"):
+                old = Address((listen.url,), host, credentials=tmp_path / f"{host}.creds")
+                refused = NatsBus(old, workers=1)
+                assert not refused.connected.wait(1.0)
+                refused.close()
+        later = authority.credentials("thief", credentials.of_host("thief"), time.time() + 2)
+        (tmp_path / "again.creds").write_text(later.reveal())
+        connect(server, "thief", credentials=tmp_path / "again.creds").close()
+        connect(server, "neighbour", credentials=tmp_path / "neighbour.creds").close()
+        with pytest.raises(Unavailable):
+            accounts.revoke(Address((listen.url,)), new_authority(), "neighbour")
+        with (
+            contextlib.closing(
+                connect(server, "neighbour", credentials=tmp_path / "neighbour.creds")
+            ) as one,
+            pytest.raises(NobodyListens),
+        ):
+            one.request("$SYS.REQ.CLAIMS.UPDATE", b"x", 1.0)
+    finally:
+        for bus in open_.values():
+            bus.close()
         server.stop()
 
 

@@ -1,4 +1,4 @@
-"""/join: tokens for hosts (admins), and what a host gets for one. Only in a deployment that can sign credentials."""
+"""/join: tokens for hosts (admins), what a host gets for one, and taking it back. Only where credentials are signed."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from kilonova.http.service import Service
 from kilonova.operations.joins import LIFE_S, Joins
 
 RULE = "kilonova:hosts:add"
+REVOKE = "kilonova:hosts:revoke"
 _NAME = {"type": "string", "minLength": 1, "maxLength": 128}
 _ADD = {
     "type": "object",
@@ -48,11 +49,14 @@ class JoinRoutes:
                     body=Schema(_ADD),
                 ),
                 Route(
+                    *("DELETE", "/hosts/{host}", self.revoke, REVOKE, 204, (400, 403, 409)),
+                ),
+                Route(
                     *("POST", "/hosts", self.join, PUBLIC, 200, (400, 403)),
                     body=Schema(_JOIN, secret=True),
                 ),
             ),
-            policy=Policy({RULE: "role:admin"}),
+            policy=Policy({RULE: "role:admin", REVOKE: "role:admin"}),
             render=forms.compute,
         )
 
@@ -61,6 +65,10 @@ class JoinRoutes:
         body: Any = req.body
         made = self.joins.add(body["host"], body["cell"], float(body.get("life_s", LIFE_S)))
         return Response(body=made, told_once="The token was told once; make another one.")
+
+    def revoke(self, req: Request) -> None:
+        """Take a host's credentials on the bus back, at once."""
+        self.joins.revoke(req.params["host"])
 
     def join(self, req: Request) -> Response:
         """Give a host its credentials for a token."""
