@@ -5,6 +5,7 @@ Every order is undone exactly: what was made goes, with what is left of making i
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from kilonova.agent.backup_folders import SCHEME, BackupFolders
@@ -16,6 +17,8 @@ from kilonova.objects.volume_orders import (
     SnapshotRemove,
     VolumeExtend,
     VolumeGone,
+    VolumeHeld,
+    VolumeHold,
     VolumeMake,
     VolumeRemove,
     VolumeUpload,
@@ -44,6 +47,9 @@ class Volumes:
             ("volume_reimage", undo): self._restore,
             ("volume_forget", do): self._forget_aside,
             ("volume_extend", do): self._extend,
+            ("volume_hold", do): self._hold,
+            ("volume_hold", undo): self._let_go,
+            ("volume_show", do): self._show,
             ("snapshot_make", do): self._snapshot,
             ("snapshot_make", undo): self._remove_snapshot,
             ("snapshot_remove", do): self._remove_snapshot,
@@ -79,7 +85,31 @@ class Volumes:
                 self._driver.extend_disk(extend.attached_to, extend.volume_id, extend.size_gib)
             except GuestMissing:
                 work.say("the guest is gone")
-        return self._store.extend(extend.volume_id, extend.size_gib, work.say)
+        return self._store.extend(
+            extend.volume_id, extend.size_gib, work.say, exported=extend.exported
+        )
+
+    def _hold(self, work: Work) -> Versioned:
+        """A guest that is gone has nothing that could wait."""
+        hold = payload_of(work, VolumeHold)
+        return self._told(lambda: self._driver.hold_disk(hold.attached_to, hold.volume_id))
+
+    def _let_go(self, work: Work) -> Versioned:
+        hold = payload_of(work, VolumeHold)
+        return self._told(lambda: self._driver.resume_disk(hold.attached_to, hold.volume_id, None))
+
+    def _show(self, work: Work) -> Versioned:
+        show = payload_of(work, VolumeExtend)
+        server = str(show.attached_to)
+        return self._told(lambda: self._driver.resume_disk(server, show.volume_id, show.size_gib))
+
+    @staticmethod
+    def _told(act: Callable[[], None]) -> VolumeHeld:
+        try:
+            act()
+        except GuestMissing:
+            return VolumeHeld(found=False)
+        return VolumeHeld(found=True)
 
     def _snapshot(self, work: Work) -> Versioned:
         make = payload_of(work, SnapshotMake)

@@ -7,6 +7,8 @@ verb of the Order   payload            answer payload
 volume_make         VolumeMake         VolumeMade      empty, or from an image, a snapshot, a volume; undo: VolumeRemove
 volume_remove       VolumeRemove       VolumeGone      the file and what is left of making it; fine when there is none
 volume_extend       VolumeExtend       VolumeMade      also while a guest of this host has it; never shrinks
+volume_hold         VolumeHold         VolumeHeld      a guest's requests wait while the export ends; undo: no more
+volume_show         VolumeExtend       VolumeHeld      its connection is as before, and it sees the new size
 volume_reimage      VolumeMake         VolumeMade      its data anew from the image, the old aside; undo: VolumeRemove
 volume_forget       VolumeRemove       VolumeGone      what a reimage put aside
 snapshot_make       SnapshotMake       VolumeMade      one moment, also while a guest writes; undo: SnapshotRemove
@@ -64,11 +66,27 @@ class VolumeGone(Versioned, frozen=True, kw_only=True):
 
 
 class VolumeExtend(Versioned, frozen=True, kw_only=True):
-    """server_id: the guest of this host that has the volume attached as a file, if one has."""
+    """attached_to: the guest of this host that has the volume, if one has. exported: its export may end meanwhile."""
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     volume_id: str
     size_gib: int
     attached_to: str | None = None
+    exported: bool = since(1, 1, default=False)
+
+
+class VolumeHold(Versioned, frozen=True, kw_only=True):
+    """attached_to: the guest of this host that reaches the volume over NBD."""
+
+    volume_id: str
+    attached_to: str
+
+
+class VolumeHeld(Versioned, frozen=True, kw_only=True):
+    """found: whether that guest runs here; one that does not has nothing that could wait."""
+
+    found: bool
 
 
 class SnapshotMake(Versioned, frozen=True, kw_only=True):

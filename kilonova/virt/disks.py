@@ -47,6 +47,17 @@ class DiskDriver(Protocol):
         """Let a running guest see that a disk has grown; grows the file too. DriverError where it cannot."""
         ...
 
+    def hold_disk(self, server_id: str, serial: str) -> None:
+        """Have a running guest's requests to a disk over NBD wait when its export ends, until ``resume_disk``.
+
+        GuestMissing. DriverError: the guest has no such disk, or it is busy.
+        """
+        ...
+
+    def resume_disk(self, server_id: str, serial: str, size_gib: int | None) -> None:
+        """Undo ``hold_disk``, and let a running guest see a disk of that size; fine without the disk. GuestMissing."""
+        ...
+
     def copy_disk(self, server_id: str, serial: str, target: Path, progress: Progress) -> None:
         """Copy a disk as it is at one moment to ``target``, a new complete qcow2 file; the guest may go on writing.
 

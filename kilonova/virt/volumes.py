@@ -81,8 +81,13 @@ class VolumeStore(Protocol):
         """Remove what a reimage put aside; tell whether there was anything."""
         ...
 
-    def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:
-        """Let a volume grow; one that is as large already stays. DriverError: no such volume, or it is exported."""
+    def extend(
+        self, volume_id: str, size_gib: int, progress: Progress, *, exported: bool = False
+    ) -> VolumeMade:
+        """Let a volume grow; one that is as large already stays. DriverError: no such volume, or it is exported.
+
+        exported: it may be, for who has it waits: its exports end and are there again, with the new size.
+        """
         ...
 
     def snapshot(

@@ -18,6 +18,7 @@ from kilonova.objects import guest as g
 from kilonova.objects import volume_orders as v
 from kilonova.virt.driver import Aborted, Again, DriverError, GuestMissing, HypervisorDown
 from kilonova.virt.fake.world import World
+from kilonova.virt.libvirt import xml
 from kilonova.virt.libvirt.copies import Copies
 from kilonova.virt.libvirt.disks import Owner
 from kilonova.virt.libvirt.identity import HostIdentity
@@ -364,6 +365,54 @@ def _elsewhere(host: Host, volume_id: str, generation: int) -> g.NbdDisk:
     )
 
 
+def test_growing_over_nbd(host: Host, build: g.GuestBuild) -> None:
+    """While the guest runs: its requests wait, it sees the new size, and all is as it was; each part twice."""
+    volume = new_uuid()
+    there = _elsewhere(host, volume, 1)
+    build_guest(host, build)
+    host.attach(build.server_id, there)
+    with pytest.raises(DriverError):
+        host.other.extend(volume, 2, quiet)
+    hold = lambda: host.driver.hold_disk(build.server_id, volume)  # noqa: E731
+    resume = lambda size: host.driver.resume_disk(build.server_id, volume, size)  # noqa: E731
+    for size in (2, 3):
+        for _ in range(2):
+            hold()
+        for _ in range(2):
+            assert host.other.extend(volume, size, quiet, exported=True).size_gib == size
+        for _ in range(2):
+            resume(size)
+        assert _size_seen(host, build.server_id, volume) in (None, size << 30)
+    hold()
+    resume(None)
+    with pytest.raises(DriverError):
+        host.driver.hold_disk(build.server_id, new_uuid())
+    host.power(build, g.PowerAction.STOP)
+    hold()
+    resume(4)
+    assert host.detach(build.server_id, volume) is True
+    resume(4)
+    with pytest.raises(GuestMissing):
+        host.driver.hold_disk(new_uuid(), volume)
+    host.other.apply(v.VolumeExports(host="host2", generation=2))
+    assert until_done(lambda: host.other.remove(volume, quiet)) is True
+
+
+def _size_seen(host: Host, server: str, volume: str) -> int | None:
+    """Return the bytes that QEMU shows a guest, None where there is no QEMU."""
+    if host.daemon is None:
+        return None
+    import libvirt
+
+    conn = libvirt.open(host.daemon.uri)
+    try:
+        domain = conn.lookupByUUIDString(server)
+        target = xml.target_of(xml.device_of(domain.XMLDesc(0), f"ua-{volume}"))
+        return int(domain.blockInfo(target)[0])
+    finally:
+        conn.close()
+
+
 def _pattern(path: str, verb: str) -> bool:
     """Write a pattern into a volume's file, or tell whether it is there."""
     words = ["qemu-io", "-f", "qcow2", "-c", f"{verb} -P 7 1M 64k", path]
@@ -378,7 +427,7 @@ def test_a_volume_goes_to_another_host_under_a_guest(host: Host, build: g.GuestB
         _pattern(here.path, "write")
     build_guest(host, build)
     host.attach(build.server_id, here)
-    there = _elsewhere(host, here.serial, 1)
+    there = _elsewhere(host, here.serial, 3)
     swap = lambda disk: until_done(lambda: host.driver.swap_disk(build.server_id, disk, quiet))  # noqa: E731
     swap(here)
     with pytest.raises(Again):
@@ -390,7 +439,7 @@ def test_a_volume_goes_to_another_host_under_a_guest(host: Host, build: g.GuestB
     until_done(lambda: host.store.make(v.VolumeMake(volume_id=here.serial, size_gib=1), quiet))
     for _ in range(2):
         swap(here)
-    host.other.apply(v.VolumeExports(host="host2", generation=2))
+    host.other.apply(v.VolumeExports(host="host2", generation=4))
     assert until_done(lambda: host.other.remove(here.serial, quiet)) is True
     host.power(build, g.PowerAction.STOP)
     swap(here)
@@ -408,7 +457,7 @@ def test_a_swap_that_is_given_up(host: Host, build: g.GuestBuild) -> None:
     here = host.volume()
     build_guest(host, build)
     host.attach(build.server_id, here)
-    there = _elsewhere(host, here.serial, 3)
+    there = _elsewhere(host, here.serial, 5)
 
     def abort(text: str) -> None:
         raise Aborted("no more")
@@ -421,7 +470,7 @@ def test_a_swap_that_is_given_up(host: Host, build: g.GuestBuild) -> None:
         with pytest.raises(Again):
             host.driver.swap_disk(build.server_id, there, quiet)
     until_done(lambda: host.driver.swap_disk(build.server_id, here, quiet))
-    host.other.apply(v.VolumeExports(host="host2", generation=4))
+    host.other.apply(v.VolumeExports(host="host2", generation=6))
     assert until_done(lambda: host.other.remove(here.serial, quiet)) is True
     with pytest.raises(Again):
         host.store.remove(here.serial, quiet)

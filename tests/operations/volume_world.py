@@ -16,10 +16,14 @@ from kilonova.agent.core import Agent
 from kilonova.agent.uploads import ImageSender
 from kilonova.db.engine import Tx
 from kilonova.image.embedded import schema as i
+from kilonova.objects.guest import Hardware, PowerState
 from kilonova.objects.image import Image
+from kilonova.objects.volume import Connector
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga import journal
+from kilonova.virt.fake.world import FakeGuest
 from kilonova.volume.embedded import (
+    attaching,
     backing,
     backup_records,
     migrating,
@@ -29,9 +33,14 @@ from kilonova.volume.embedded import (
 )
 from kilonova.volume.embedded import schema as v
 from kilonova.volume.embedded.creating import NewVolume
-from kilonova.volume.embedded.operations import asking, volume_extend, volume_upload
+from kilonova.volume.embedded.operations import (
+    asking,
+    volume_extend,
+    volume_extend_online,
+    volume_upload,
+)
 from kilonova.volume.embedded.placing import HostRoom
-from kilonova.volume.embedded.store import backups, snapshots, volumes
+from kilonova.volume.embedded.store import attachments, backups, snapshots, volumes
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
 from tests import databases
 from tests.operations.server_world import BOOT, CONTEXT, ONE, PROJECT, ServerWorld, _template
@@ -189,6 +198,34 @@ def _extend(world: VolumeWorld, tx: Tx) -> None:
     asking.accept(tx, CONTEXT, world.volumes, volume_extend.SAGA, _params(world, size_gib=5))
 
 
+GUEST = "99999999-9999-4999-8999-999999999999"
+
+
+def _extend_online(world: VolumeWorld, tx: Tx) -> None:
+    """A guest of the other host has it; the volume's host refuses to break off what the guest does not wait for."""
+    now, row = world.clock.now(), volumes.get(tx, world.volume)
+    other = next(h.host for h in world.hosts.all() if h.host != row["host"])
+    guest = FakeGuest(
+        server=GUEST,
+        name="g",
+        power=PowerState.RUNNING,
+        vcpus=1,
+        memory_mib=1,
+        disks=(),
+        volumes=(world.volume,),
+        nics=(),
+        hardware=Hardware(),
+        places={world.volume: row["host"]},
+    )
+    world.guests.put(other, guest)
+    held = attaching.reserve(tx, attaching.Reserve(world.volume, GUEST), now)
+    attaching.connect(tx, world.volumes.exports, held, Connector(host=other), now)
+    attaching.complete(tx, attachments.get(tx, held["id"]), now)
+    volumes.change(tx, world.volume, now, status="extending", new_size_gib=5)
+    params = _params(world, size_gib=5, attachment_id=held["id"])
+    asking.accept(tx, CONTEXT, world.volumes, volume_extend_online.SAGA, params)
+
+
 def _snapshot(world: VolumeWorld, tx: Tx) -> None:
     new = snapshotting.NewSnapshot(world.volume, "s")
     world.snapshot = str(snapshotting.create_in(tx, CONTEXT, world.volumes, new)["id"])
@@ -271,6 +308,7 @@ def _migrate(world: VolumeWorld, tx: Tx) -> None:
 STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
     "volume_delete": _delete,
     "volume_extend": _extend,
+    "volume_extend_online": _extend_online,
     "snapshot_create": _snapshot,
     "snapshot_delete": _drop_snapshot,
     "volume_upload_image": _upload,
@@ -296,6 +334,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "volume_create": (),
     "volume_delete": ("volume_create",),
     "volume_extend": ("volume_create",),
+    "volume_extend_online": ("volume_create",),
     "snapshot_create": ("volume_create",),
     "snapshot_delete": ("volume_create", "snapshot_create"),
     "volume_upload_image": ("volume_create",),
@@ -319,12 +358,21 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "volume_migrate": ("volume_create",),
 }
 _MADE = {"placed": 1, "room": 2, "volume file": 1}
+_REACHED = {
+    "volume:available": -1,
+    "volume:in-use": 1,
+    "attachment:attached": 1,
+    "export": 1,
+    "guest": 1,
+    "volume writer": 1,
+}
 _LOST = {k: -n for k, n in _MADE.items()}
 DELTAS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # kind -> (done, unwound)
     "volume_create": ({"volume:available": 1, **_MADE}, {"volume:error": 1}),
     "create_from_backup": ({"volume:available": 1, **_MADE}, {"volume:error": 1}),
     "volume_delete": ({"volume:available": -1, **_LOST}, {}),
     "volume_extend": ({"room": 3}, {}),
+    "volume_extend_online": ({"room": 3, **_REACHED}, _REACHED),
     "snapshot_create": (
         {"snapshot:available": 1, "room": 2, "snapshot file": 1},
         {"snapshot:error": 1, "room": 2},

@@ -3,20 +3,24 @@
 Needs root, libvirtd, QEMU, genisoimage and a Debian mirror or a filled cache (KILONOVA_CACHE).
 """
 
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from kilonova.common.host_certificates import HostAuthority
 from kilonova.common.ids import new_uuid
 from kilonova.image.inspect import Limits, inspect
 from kilonova.objects import guest as g
 from kilonova.objects import volume_orders as v
 from kilonova.objects.order import AnswerState, unpack
+from kilonova.virt.libvirt.disks import Owner
+from kilonova.virt.libvirt.identity import HostIdentity
 from kilonova.virt.libvirt.volumes import QcowVolumes, VolumesConfig
 from tests.contracts.test_driver import EmptyImages, until_done
 from tests.real.disk_site import DiskSite, disk_site
@@ -39,6 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiskSite]:
 
 
 BLOCKS = (1 << 30) // 512
+FAR, NEAR = "198.51.100.1", "198.51.100.2"
 
 
 def write(site: DiskSite, serial: str, text: str) -> None:
@@ -203,6 +208,112 @@ def test_a_volume_goes_to_another_host_under_its_guest(site: DiskSite) -> None:
         every = set(range(1, last + 1))
         assert last < BLOCKS and _blocks(path, every) == [str(n) for n in sorted(every)]
         assert until_done(lambda: other.remove(disk.serial, quiet)) is True
+
+
+def test_a_volume_of_another_host_grows_under_writes_over_tls(site: DiskSite) -> None:
+    """From one namespace to another: nothing that the guest writes fails or is lost, and it sees each new size."""
+    server = site.guest().server_id
+    site.answers()
+    authority, root = HostAuthority(b"of this test"), site.daemon.root
+    here = _identity(authority, root / "certificates", "host1", QEMU_ID)
+    there = _identity(authority, root / "of-host2", "host2")
+    with _link(site.wire.ns), ExitStack() as stack:
+        config = VolumesConfig(root / "third", "host2", QEMU_ID, FAR, identity=there)
+        other = stack.enter_context(closing(QcowVolumes(config, EmptyImages(), lambda *_: None)))
+        stack.callback(lambda: other.apply(v.VolumeExports(host="host2", generation=9)))
+        volume = new_uuid()
+        until_done(lambda: other.make(v.VolumeMake(volume_id=volume, size_gib=1), quiet))
+        export = v.VolumeExport(
+            attachment_id=new_uuid(), volume_id=volume, name="e" * 32, host="host1"
+        )
+        applied = other.apply(v.VolumeExports(host="host2", generation=1, exports=(export,)))
+        assert applied.failed == ()
+        nbd = g.NbdDisk(
+            name="v",
+            host=applied.address,
+            port=dict(applied.ports)[export.attachment_id],
+            export=export.name,
+            serial=volume,
+            tls_name=applied.tls_name,
+        )
+        third = _identity(authority, root / "of-host3", "host3")
+        assert _looks(site.wire.ns, nbd, here.directory()) == ""
+        assert "TLS" in _looks(site.wire.ns, nbd, third.directory())
+        assert "TLS" in _looks(site.wire.ns, nbd, None)
+        site.attach(server, nbd)
+        name = site.device(volume)
+        site.ssh(
+            f"(n=0; while [ ! -e /tmp/enough ]; do n=$((n+1)); echo $n | dd of=/dev/{name} bs=512 seek=$n"
+            " conv=sync,fsync 2>/dev/null && echo $n >/tmp/last || touch /tmp/failed; done;"
+            " touch /tmp/ended) >/dev/null 2>&1 &"
+        )
+        for size in (2, 3):
+            before = int(site.ssh("cat /tmp/last || echo 0"))
+            site.order(v.VolumeHold(volume_id=volume, attached_to=server), "volume_hold")
+            assert other.extend(volume, size, quiet, exported=True).size_gib == size
+            show = v.VolumeExtend(volume_id=volume, size_gib=size, attached_to=server)
+            site.order(show, "volume_show")
+            assert site.ssh(f"cat /sys/block/{name}/size") == str((size << 30) // 512)
+            eventually(lambda b=before: int(site.ssh("cat /tmp/last")) > b, "it writes no more")
+        site.ssh("touch /tmp/enough")
+        eventually(lambda: site.ssh("ls /tmp/ended || true") != "", "the writer does not end")
+        last = int(site.ssh("cat /tmp/last"))
+        assert site.ssh("ls /tmp/failed || true") == ""
+        assert site.ssh("dmesg | grep -i 'I/O error' || true") == ""
+        end = (3 << 30) // 512 - 1
+        site.ssh(f"echo end | dd of=/dev/{name} bs=512 seek={end} conv=sync,fsync")
+        site.detach(server, volume)
+        site.order(g.GuestDelete(server_id=server), "guest_delete")
+        other.apply(v.VolumeExports(host="host2", generation=2))
+        path = root / "third" / "volumes" / f"{volume}.qcow2"
+        every = set(range(1, last + 1))
+        assert last < BLOCKS and _blocks(path, every) == [str(n) for n in sorted(every)]
+        assert _blocks(path, {end}) == ["end"]
+        assert until_done(lambda: other.remove(volume, quiet)) is True
+
+
+@contextmanager
+def _link(ns: str) -> Iterator[None]:
+    """Connect this namespace, as another host, with the one in which guests live."""
+    ours, theirs = f"knl{os.getpid()}a"[:15], f"knl{os.getpid()}b"[:15]
+    for words in (
+        ("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", ns),
+        ("address", "add", f"{FAR}/30", "dev", ours),
+        ("link", "set", ours, "up"),
+        ("-n", ns, "address", "add", f"{NEAR}/30", "dev", theirs),
+        ("-n", ns, "link", "set", theirs, "up"),
+    ):
+        subprocess.run(["ip", *words], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "link", "delete", ours], check=False)
+
+
+def _identity(
+    authority: HostAuthority, directory: Path, host: str, group: int | None = None
+) -> HostIdentity:
+    directory.mkdir(exist_ok=True)
+    found = HostIdentity(host, lambda: directory, Owner(group))
+    found.take(authority.sign(host, found.request()), authority.certificate)
+    return found
+
+
+def _looks(ns: str, disk: g.NbdDisk, certificates: Path | None) -> str:
+    """Look at an export from a namespace as whoever has these certificates; return what is said against it."""
+    node: dict[str, object] = {
+        "driver": "nbd",
+        "server": {"type": "inet", "host": disk.host, "port": str(disk.port)},
+        "export": disk.export,
+    }
+    words = ["ip", "netns", "exec", ns, "qemu-img", "info"]
+    if certificates is not None:
+        node |= {"tls-creds": "tls", "tls-hostname": disk.tls_name}
+        words += ["--object", f"tls-creds-x509,id=tls,dir={certificates},endpoint=client"]
+    words.append("json:" + json.dumps({"driver": "raw", "file": node}))
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode == 0) == (done.stderr == "")
+    return done.stderr
 
 
 def _blocks(path: Path, numbers: set[int]) -> list[str]:

@@ -122,6 +122,28 @@ class FakeDisks(FakeHost):
             elif file.size_gib < size_gib:
                 self._world.files.put(self._host, msgspec.structs.replace(file, size_gib=size_gib))
 
+    def hold_disk(self, server_id: str, serial: str) -> None:
+        """Note that the guest waits."""
+        self._alive()
+        guest = self._find(server_id)
+        self._fail("hold_disk", server_id, guest.faults, _silent)
+        with self._world.lock:
+            guest = self._find(server_id)
+            if serial not in guest.volumes:
+                raise DriverError("The server has no such disk.", serial=serial)
+            held = tuple(dict.fromkeys((*guest.held, serial)))
+            self._world.put(self._host, msgspec.structs.replace(guest, held=held))
+
+    def resume_disk(self, server_id: str, serial: str, size_gib: int | None) -> None:
+        """Note that it waits no more."""
+        self._alive()
+        guest = self._find(server_id)
+        self._fail("resume_disk", server_id, guest.faults, _silent)
+        with self._world.lock:
+            guest = self._find(server_id)
+            held = tuple(h for h in guest.held if h != serial)
+            self._world.put(self._host, msgspec.structs.replace(guest, held=held))
+
     def copy_disk(self, server_id: str, serial: str, target: Path, progress: Progress) -> None:
         """Make an empty disk of the right size, unless the target is a simulated file itself."""
         self._alive()

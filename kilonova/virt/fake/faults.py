@@ -17,6 +17,7 @@ Names (``world.faults.set``, or a build's ``faults``, which come from the server
     remake_fail …, restore_fail …, forget_fail …    the same for rebuild and rescue, their undo and their end
     remake_fail_late      the guest is off and its disks exchanged, then it fails
     snapshot_fail, snapshot_fail_once, snapshot_hang   the same for the copy of a disk
+    hold_disk_fail …, resume_disk_fail …   the same for a disk over NBD that grows
     snapshot_no_room      the host's disk is full in the middle of it
     resize_fail, confirm_fail, revert_fail (…_once, …_hang)   the same for the three parts of a resize
     live_check_destination_fail, live_check_source_fail, live_prepare_fail, live_migrate_fail, live_leave_fail,

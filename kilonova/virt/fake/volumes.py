@@ -109,15 +109,19 @@ class FakeVolumes:
             progress("waiting until no server has the volume")
             raise Again(HANG_S)
 
-    def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:
+    def extend(
+        self, volume_id: str, size_gib: int, progress: Progress, *, exported: bool = False
+    ) -> VolumeMade:
         """Change the record."""
         self._fail("volume_extend", volume_id, progress)
         with self._world.lock:
             file = self._get(volume_id)
             if file.size_gib >= size_gib:
                 return self._made(file)
-            if self._exported(volume_id):
+            if self._exported(volume_id) and not exported:
                 raise DriverError("A volume cannot grow while another host has it.")
+            if exported and (broken := self._world.breaks_for(volume_id, self._host)):
+                raise DriverError("A guest would lose the volume for a moment.", servers=broken)
             file = msgspec.structs.replace(file, size_gib=size_gib)
             self._world.files.put(self._host, file)
             return self._made(file)

@@ -109,13 +109,14 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     drives: dict[str, str] = {}  # config drives by name: the password that each tells, sealed
     places: dict[str, str] = {}  # volume serial -> host that has its data
     variables: str = ""  # of its firmware: another text for each first build
+    held: tuple[str, ...] = ()  # volumes over NBD whose requests wait when their export ends
     moving: str = ""  # PREPARED, COMING or LEFT: it runs on another host, its power is NOSTATE here
 
 
 class Leftover(NamedTuple):
     """One thing that exists on a simulated host."""
 
-    kind: str  # "guest", "disk", "kept disk", "volume writer", "second writer", "export", "<volume, part …> file"
+    kind: str  # "guest", "disk", "kept disk", "held disk", "volume writer", "second writer", "export", "<…> file"
     host: str
     server: str
     name: str
@@ -192,6 +193,14 @@ class World:
             guest = self.guests(where[0]).get(where[1])
             return guest is None or guest.places.get(volume_id, host) == host
 
+    def breaks_for(self, volume_id: str, host: str) -> list[str]:
+        """Return the running guests that reach what a host has of a volume, and would not wait for it."""
+        return [
+            g.server
+            for g in self.everything()
+            if g.power in RUNS and g.places.get(volume_id) == host and volume_id not in g.held
+        ]
+
     def ledger(self) -> list[Leftover]:
         """Return everything that exists on any host, sorted; second writers stay, for what they tried is a bug."""
         with self.lock:
@@ -203,6 +212,7 @@ class World:
                     ("guest", (g.name,) if g.power != PowerState.NOSTATE else ()),
                     ("kept disk", () if g.kept is None else g.kept.sizes),
                     ("disk", (*g.disks, *g.aside)),
+                    ("held disk", g.held if g.power in RUNS else ()),
                 )
                 for name in names
             ]

@@ -74,6 +74,19 @@ class Exporter:
         with self._lock:
             return any(e.volume_id == volume_id for e in self._wanted().exports)
 
+    def grow(self, volume_id: str, size: int) -> None:
+        """Let an exported volume grow: its exports end, and are there again. Whoever is connected must wait for them.
+
+        size: bytes. DriverError: QEMU refused; the exports are there again then too.
+        """
+        with self._lock:
+            known = self._wanted()
+            self._enforce(known)
+            try:
+                self._daemon_of(volume_id).grow(volume_id, size)
+            finally:
+                self._enforce(known)
+
     # -- copies
 
     def copy(self, volume_id: str, target: Path, progress: Progress) -> None:

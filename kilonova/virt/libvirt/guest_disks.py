@@ -9,7 +9,7 @@ import msgspec
 
 from kilonova.objects.guest import DeviceAddress, FileDisk, Hardware, NbdDisk
 from kilonova.virt.driver import DriverError, Progress
-from kilonova.virt.libvirt import hotplug, swaps, xml
+from kilonova.virt.libvirt import hotplug, regrown, swaps, xml
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.disks import SHARED_FILE
 from kilonova.virt.libvirt.domains import Domains, is_active, text_of
@@ -103,6 +103,20 @@ class LibvirtDisks(Domains):
             target, size = xml.target_of(element), size_gib * GIB
             if domain.blockInfo(target)[0] < size:
                 domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+    def hold_disk(self, server_id: str, serial: str) -> None:
+        """Put another connection below the disk of a running guest."""
+        domain = self._found(server_id)
+        element = self._must(domain, serial)
+        if is_active(domain):
+            regrown.hold(domain, element)
+
+    def resume_disk(self, server_id: str, serial: str, size_gib: int | None) -> None:
+        """Give the disk of a running guest a new connection of its own."""
+        domain = self._found(server_id)
+        element = self._disk(domain, serial)
+        if element is not None and is_active(domain):
+            regrown.resume(domain, element, None if size_gib is None else size_gib * GIB)
 
     def copy_disk(self, server_id: str, serial: str, target: Path, progress: Progress) -> None:
         """Copy by QEMU while the guest runs, by qemu-img when it does not."""

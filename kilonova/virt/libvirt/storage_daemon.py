@@ -132,13 +132,35 @@ class StorageDaemon:
             )
             if node is None:
                 return
-            qmp.run("block-export-del", id=export_id, mode="hard")
-            until = time.monotonic() + GO_S
-            while any(e["id"] == export_id for e in qmp.run("query-block-exports")):
-                if time.monotonic() > until:
-                    raise DriverError("An export does not end.", export=export_id)
-                time.sleep(0.01)
+            self._end_export(qmp, export_id)
             self._close_unused(qmp)
+
+    def grow(self, volume_id: str, size: int) -> None:
+        """Let an exported volume grow; QEMU never resizes what it exports, so its exports end. Repeatable.
+
+        What was written by them is in the volume when this returns. Raises QmpError when the volume is busy.
+        """
+        node = node_of(volume_id)
+        with self._qmp() as qmp:
+            found = [n for n in qmp.run("query-named-block-nodes") if n["node-name"] == node]
+            if not found:
+                raise DriverError("The volume is not exported.", id=volume_id)
+            if found[0]["image"]["virtual-size"] >= size:
+                return
+            for export in qmp.run("query-block-exports"):
+                if export["node-name"] == node:
+                    self._end_export(qmp, export["id"])
+            qmp.run("block_resize", node_name=node, size=size)
+
+    @staticmethod
+    def _end_export(qmp: Qmp, export_id: str) -> None:
+        """End an export; it is gone when all that was asked of it is done."""
+        qmp.run("block-export-del", id=export_id, mode="hard")
+        until = time.monotonic() + GO_S
+        while any(e["id"] == export_id for e in qmp.run("query-block-exports")):
+            if time.monotonic() > until:
+                raise DriverError("An export does not end.", export=export_id)
+            time.sleep(0.01)
 
     def close_unused(self) -> None:
         """Close volumes that no export needs."""

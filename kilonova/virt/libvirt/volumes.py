@@ -162,10 +162,15 @@ class QcowVolumes:
     def _aside(self, volume_id: str) -> Path:
         return self._root / "aside" / self._path("volume", volume_id).name
 
-    def extend(self, volume_id: str, size_gib: int, progress: Progress) -> VolumeMade:
+    def extend(
+        self, volume_id: str, size_gib: int, progress: Progress, *, exported: bool = False
+    ) -> VolumeMade:
         """Grow the file, unless it has that size: a guest that runs grew it, then."""
         path, size = self._there("volume", volume_id), size_gib * GIB
-        if tools.virtual_size(path) < size:
+        if exported and self._exporter.exported(volume_id):
+            progress("extending the volume")
+            self._exporter.grow(volume_id, size)
+        elif tools.virtual_size(path) < size:
             if self._exporter.exported(volume_id):
                 raise DriverError("A volume cannot grow while another host has it.")
             progress("extending the volume")

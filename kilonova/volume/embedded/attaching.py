@@ -47,6 +47,8 @@ def reserve(tx: Tx, wanted: Reserve, now: float) -> Row:
         )
     if row["migration_status"] in MIGRATES:
         raise invalid_volume(f"Volume {row['id']} is migrating: it cannot be attached meanwhile.")
+    if row["status"] == "extending" and any(a["export_name"] for a in held):
+        raise invalid_volume(f"Volume {row['id']} is growing: its server moves once it has.")
     if row["readonly"] and wanted.mode == "rw":
         raise invalid_volume(
             f"Invalid attaching mode 'rw' for volume {row['id']}: it is marked readonly."

@@ -25,7 +25,7 @@ def test_extend(api: Client) -> None:
 
 
 def test_extend_in_use(api: Client) -> None:
-    """On the volume's own host it works, and compute hears of it; over NBD it is refused with the reason."""
+    """On the volume's own host, and over NBD from another, it works, and compute hears of it; for two it is refused."""
     service, volume, server = api.whole.cloud.volumes, api.make(), str(uuid.uuid4())
     host = api.show(volume)["os-vol-host-attr:host"].partition("@")[0]
     held = service.ensure_attachment((str(uuid.uuid4()), "v"), volume_id=volume, server_id=server)
@@ -41,8 +41,13 @@ def test_extend_in_use(api: Client) -> None:
     other = "cell1-host1" if host != "cell1-host1" else "cell1-host2"
     with contextlib.suppress(NotReady):
         service.connect(held.id, Connector(host=other))
-    assert act(api, volume, {"os-extend": {"new_size": 3}}) == 400
-    service.remove_attachment(attachment_id=held.id)
+    assert act(api, volume, {"os-extend": {"new_size": 3}}) == 202
+    assert api.becomes(volume, "in-use")["size"] == 3
+    until(lambda: [e.server_id for e in heard] == [server] * 2 or None)
+    second = service.ensure_attachment((str(uuid.uuid4()), "w"), volume_id=volume, server_id=server)
+    assert act(api, volume, {"os-extend": {"new_size": 4}}) == 400
+    for one in (second, held):
+        service.remove_attachment(attachment_id=one.id)
     api.delete(volume)
 
 

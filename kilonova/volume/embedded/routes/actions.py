@@ -14,7 +14,12 @@ from kilonova.objects.image import Image
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.volume.embedded import attaching, reimaging, reverting, view
 from kilonova.volume.embedded.faults import invalid_input, invalid_volume, missing
-from kilonova.volume.embedded.operations import asking, volume_extend, volume_upload
+from kilonova.volume.embedded.operations import (
+    asking,
+    volume_extend,
+    volume_extend_online,
+    volume_upload,
+)
 from kilonova.volume.embedded.routes.common import (
     FLAG,
     ID,
@@ -148,10 +153,7 @@ class ActionRoutes:
                 )
             if row["status"] == "in-use":
                 req.authorize("volume:extend_attached_volume", {"project_id": row["project_id"]})
-            if any(a["export_name"] for a in held):
-                raise invalid_volume(
-                    f"Volume {row['id']} cannot be extended while a server on another host has it: detach it first."
-                )
+            over_nbd = volume_extend_online.attachment_of(row["id"], held)
             more = size - row["size_gib"]
             if more <= 0:
                 raise invalid_input(
@@ -173,8 +175,14 @@ class ActionRoutes:
                 previous_status=row["status"],
                 new_size_gib=size,
             )
-            params = VolumeParams(volume_id=row["id"], project_id=row["project_id"], size_gib=size)
-            asking.accept(tx, req.ctx, self.of, volume_extend.SAGA, params)
+            params = VolumeParams(
+                volume_id=row["id"],
+                project_id=row["project_id"],
+                size_gib=size,
+                attachment_id=over_nbd,
+            )
+            saga = volume_extend.SAGA if over_nbd is None else volume_extend_online.SAGA
+            asking.accept(tx, req.ctx, self.of, saga, params)
 
         self.of.db.write(write)
 
