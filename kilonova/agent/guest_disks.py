@@ -4,12 +4,15 @@ An attach is undone by a detach, a detach by an attach. A guest that does not le
 (Again) until it does, or until somebody newer wants the guest.
 """
 
+import contextlib
+
 from kilonova.agent.guests import Bench, Verbs, Work, payload_of, public
 from kilonova.objects.base import Versioned
 from kilonova.objects.guest import (
     GuestAttachDisk,
     GuestDetachDisk,
     GuestDevices,
+    SwapPart,
 )
 from kilonova.objects.order import Direction
 from kilonova.virt.driver import GuestMissing
@@ -34,16 +37,26 @@ class GuestDisks:
         }
 
     def _swap(self, work: Work) -> Versioned:
+        """A guest that is gone has what its record says when it starts again: fine once that is decided."""
         wanted = payload_of(work, GuestAttachDisk)
-        self._driver.swap_disk(wanted.server_id, wanted.disk, work.say)
-        return GuestDevices(devices=self._driver.devices(wanted.server_id))
+        server, disk = wanted.server_id, wanted.disk
+        if wanted.swap == SwapPart.COPY:
+            self._driver.mirror_disk(server, disk, work.say)
+            return GuestDevices(devices=self._driver.devices(server))
+        over = wanted.swap == SwapPart.OVER
+        try:
+            self._driver.swap_disk(server, disk, work.say, decided=over)
+        except GuestMissing:
+            if not over:
+                raise
+        return GuestDevices(devices=self._driver.devices(server))
 
     def _swap_back(self, work: Work) -> Versioned:
         """A guest that is gone, or off, has what its record says when it starts again."""
-        try:
-            return self._swap(work)
-        except GuestMissing:
-            return GuestDevices()
+        wanted = payload_of(work, GuestAttachDisk)
+        with contextlib.suppress(GuestMissing):
+            self._driver.swap_disk(wanted.server_id, wanted.disk, work.say)
+        return GuestDevices(devices=self._driver.devices(wanted.server_id))
 
     def _attach(self, work: Work) -> Versioned:
         wanted = payload_of(work, GuestAttachDisk)

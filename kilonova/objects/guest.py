@@ -315,12 +315,27 @@ class GuestResizeRevert(Versioned, frozen=True, kw_only=True):
     build: GuestBuild
 
 
+class SwapPart(OpenEnum):
+    """How far a guest goes over to another place of a volume: COPY until both places have all, OVER: it is decided."""
+
+    ALL = "all"  # both at once, as agents of 0.1.0 do whatever they are told
+    COPY = "copy"
+    OVER = "over"
+    UNKNOWN = "unknown"
+
+
 class GuestAttachDisk(Versioned, frozen=True, kw_only=True):
-    """Give a guest a volume; its serial is the volume's id. metadata: as it reads afterwards (devices with tags)."""
+    """Give a guest a volume; its serial is the volume's id. metadata: as it reads afterwards (devices with tags).
+
+    swap: of guest_swap_disk.
+    """
+
+    VERSION: ClassVar[Version] = (1, 1)
 
     server_id: str
     disk: NbdDisk | FileDisk
     metadata: MetadataDocument | None = None
+    swap: SwapPart = since(1, 1, default=SwapPart.ALL)
 
 
 class GuestDetachDisk(Versioned, frozen=True, kw_only=True):

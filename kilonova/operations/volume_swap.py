@@ -2,8 +2,9 @@
 
     begin      the old volume shows as detaching, the new one is the server's (already, from acceptance on); undone both
     connect    let the host reach it
-    guest      the host copies what the guest has and writes, then the guest goes over; undone by going back
-    turn       from here on only forward: the data before are old
+    guest      the host copies what the guest has, then what it writes is in both places; undone by ending that
+    turn       from here on only forward: both places have all, and from now on the new one is right
+    over       the guest goes over; one that has ended meanwhile starts at the new place
     hand_over  the volume service says which volume it is from now on
     release    the old attachment ends; the record has the new one
 
@@ -17,7 +18,7 @@ from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict, KilonovaError, NotFound
 from kilonova.common.ids import new_uuid
 from kilonova.db.engine import Tx
-from kilonova.objects.guest import GuestAttachDisk
+from kilonova.objects.guest import GuestAttachDisk, SwapPart
 from kilonova.objects.order import Answer, Direction, Order
 from kilonova.objects.server import DiskRequest, SwapParams
 from kilonova.objects.volume import Volume
@@ -111,36 +112,46 @@ def connect(run: Run) -> Output:
     return {}
 
 
-def order_swap(run: Run) -> Order:
+def order_copy(run: Run) -> Order:
+    """Have the host keep the new one's data the same as those that the guest has."""
+    return _order(run, _new(run), Direction.DO, SwapPart.COPY)
+
+
+def order_over(run: Run) -> Order:
     """Have the host bring the guest over to the new one's data."""
+    return _order(run, _new(run), Direction.DO, SwapPart.OVER)
+
+
+def _new(run: Run) -> DiskRequest:
     disk: DiskRequest = run.params.disk
-    new = disk.replace(
+    return disk.replace(
         volume_id=run.params.new_volume_id, attachment_id=run.params.new_attachment_id
     )
-    return _order(run, new, COPY_S, Direction.DO)
 
 
 def order_back(run: Run) -> Order | None:
     """Have the host bring it back; nothing to do when the old attachment is gone, as after the server's delete."""
     try:
-        return _order(run, run.params.disk, COPY_S, Direction.UNDO)
+        return _order(run, run.params.disk, Direction.UNDO, SwapPart.ALL)
     except (StepFailed, NotFound):
         return None
 
 
-def _order(run: Run, to: DiskRequest, deadline_s: float, direction: Direction) -> Order:
+def _order(run: Run, to: DiskRequest, direction: Direction, part: SwapPart) -> Order:
     """Return the order; the guest sees the serial of the old volume, whatever data it has."""
     services: Services = run.services
     found = server_volumes.connections(services, run.resource, [to])
     told = server_volumes.guest_disk(to, found[str(to.attachment_id)])
     serial = str(run.params.disk.volume_id)
-    payload = GuestAttachDisk(server_id=run.resource, disk=told.replace(serial=serial, name=serial))
+    payload = GuestAttachDisk(
+        server_id=run.resource, disk=told.replace(serial=serial, name=serial), swap=part
+    )
     host = str(run.params.host)
-    return guest_orders.order(run, host, "guest_swap_disk", payload, deadline_s, direction)
+    return guest_orders.order(run, host, "guest_swap_disk", payload, COPY_S, direction)
 
 
-def swapped(run: Run, answer: Answer) -> Output:
-    """The guest has the new one's data."""
+def done(run: Run, answer: Answer) -> Output:
+    """The host did its part."""
     return {}
 
 
@@ -207,8 +218,9 @@ SAGA = register(
         steps=(
             Step("begin", begin, unbegin, 60.0, record=volume_ops.begin),
             Step("connect", connect, NoUndo("ends with the attachment"), 120.0),
-            Ask("guest", order_swap, swapped, order_back, COPY_S, park_outside=park),
+            Ask("guest", order_copy, done, order_back, COPY_S, park_outside=park),
             Step("turn", turn, NoUndo("nothing was done"), 10.0, point_of_no_return=True),
+            Ask("over", order_over, done, FORWARD, COPY_S, park_outside=park),
             Step("hand_over", hand_over, FORWARD, 60.0),
             Step("release", release, FORWARD, 60.0, record=record),
         ),

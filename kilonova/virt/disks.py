@@ -23,11 +23,27 @@ class DiskDriver(Protocol):
         """Take a disk out; tell whether the guest had it. Raises Again until the guest let go of it."""
         ...
 
-    def swap_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+    def mirror_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+        """Copy what a running guest has to another place of its volume, and from then on write what it writes to both.
+
+        When this returns each place has all that the guest was told is written, until ``swap_disk`` to either. Raises
+        and overwrites as that does.
+        """
+        ...
+
+    def swap_disk(
+        self,
+        server_id: str,
+        disk: NbdDisk | FileDisk,
+        progress: Progress,
+        *,
+        decided: bool = False,
+    ) -> None:
         """Bring a guest over to another place of the volume ``disk.serial``, while it runs: all it has is copied there.
 
         What was there is overwritten. Raises Again while it copies. GuestMissing; DriverError: the guest is off, or the
-        place cannot be reached; one that has the disk there already is left as it is.
+        place cannot be reached; one that has the disk there already is left as it is. decided: that place has all, so a
+        guest that is off starts there.
         """
         ...
 

@@ -1,5 +1,6 @@
 """A volume that a server has goes to another host, under faults: it is whole at one, nothing is at the other."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 
 from kilonova.objects.volume import VolumeEvent
 from kilonova.operations import accept, volume_events
+from kilonova.reconcile import cleanups
 from kilonova.saga import journal
-from kilonova.saga.faults import BEFORE, ERROR, Fault
+from kilonova.saga.faults import AFTER, BEFORE, ERROR, KILL, RECORDED, Fault, Faults, Killed
 from kilonova.saga.state import DO, UNDO
 from kilonova.volume.embedded import migrating
 from kilonova.volume.embedded.store import volumes
@@ -101,6 +103,58 @@ def test_two_faults(seed: int, tmp_path: Path) -> None:
     """R1b"""
     saga = saga_of(KIND)
     check_case(SwapWorld(tmp_path), saga, random_pair(saga, seed), all_hit=False)
+
+
+def _until_ended(world: SwapWorld, home: str, operation: str) -> None:
+    for _ in range(400):
+        world.engines[-1].run_until_idle(advance=False)
+        with contextlib.suppress(TimeoutError):
+            world.engines[-1].wait(home, operation, 0.0)
+            return
+        world.clock.advance(5.0)
+    raise AssertionError("the swap does not end")
+
+
+MOMENTS = (
+    Fault("guest", DO, AFTER, KILL),
+    Fault("turn", DO, BEFORE, KILL),
+    Fault("turn", DO, RECORDED, KILL),
+    Fault("over", DO, BEFORE, KILL),
+    Fault("over", DO, AFTER, KILL),
+    Fault("over", DO, RECORDED, KILL),
+    Fault("hand_over", DO, AFTER, KILL),
+)
+
+
+@pytest.mark.parametrize("dies", ["guest", "host"])
+@pytest.mark.parametrize("fault", MOMENTS, ids=lambda f: f"{f.when}-{f.step}")
+def test_the_guest_ends_in_that_moment(fault: Fault, dies: str, tmp_path: Path) -> None:
+    """R1: the conductor dies anywhere around the turn, the guest or its host then: what it wrote is where it starts."""
+    world = SwapWorld(tmp_path)
+    faults = Faults(fault)
+    first = world.engine(faults)
+    first.open()
+    home, operation = world.begin()
+    with pytest.raises(Killed):
+        first.run_until_idle()
+    assert faults.missed == []
+    first.abandon()
+    back = world.fall_silent(world.row()["host"]) if dies == "host" else None
+    world.guests.shut_down_by_itself(world.server)
+    world.engine().open()
+    _until_ended(
+        world, home, operation
+    )  # the migration waits for the host, where the swap was undone
+    if back is not None:
+        back()
+        cleanups.run(world.services)
+    world.engines[-1].run_until_idle(limit=20_000)
+    world.settle()
+    row = world.volume()
+    assert row["host"] in world.guests.fresh[row["id"]]
+    [guest] = [g for g in world.guests.everything() if row["id"] in g.volumes]
+    assert guest.places[row["id"]] == row["host"]
+    world.close()
 
 
 class MigrationWorld(SwapWorld):

@@ -241,7 +241,7 @@ def test_a_volume_of_another_host_grows_under_writes_over_tls(site: DiskSite) ->
         assert "TLS" in _looks(site.wire.ns, nbd, third.directory())
         assert "TLS" in _looks(site.wire.ns, nbd, None)
         site.attach(server, nbd)
-        name = site.device(volume)
+        name, _ = site.sees(volume)
         site.ssh(
             f"(n=0; while [ ! -e /tmp/enough ]; do n=$((n+1)); echo $n | dd of=/dev/{name} bs=512 seek=$n"
             " conv=sync,fsync 2>/dev/null && echo $n >/tmp/last || touch /tmp/failed; done;"

@@ -71,13 +71,14 @@ class FakeDisks(FakeHost):
             )
         return True
 
-    def swap_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
-        """Note where the volume's data are now."""
+    def mirror_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+        """Note that a second place has all that is written."""
         self._alive()
         guest = self._find(server_id)
+        place = place_of(disk)
         if disk.serial not in guest.volumes:
             raise DriverError("The server has no such disk.", serial=disk.serial)
-        if guest.places.get(disk.serial) == place_of(disk):
+        if place in (guest.places.get(disk.serial), guest.mirrors.get(disk.serial)):
             return
         self._fail("swap_disk", server_id, guest.faults, progress)
         if guest.power not in RUNS:
@@ -85,8 +86,37 @@ class FakeDisks(FakeHost):
         self._reach(disk)
         with self._world.lock:
             guest = self._find(server_id)
+            mirrors = {**guest.mirrors, disk.serial: place}
+            self._world.put(self._host, msgspec.structs.replace(guest, mirrors=mirrors))
+
+    def swap_disk(
+        self,
+        server_id: str,
+        disk: NbdDisk | FileDisk,
+        progress: Progress,
+        *,
+        decided: bool = False,
+    ) -> None:
+        """Note where the volume's data are now."""
+        self._alive()
+        guest = self._find(server_id)
+        if disk.serial not in guest.volumes:
+            raise DriverError("The server has no such disk.", serial=disk.serial)
+        if place_of(disk) != guest.places.get(disk.serial):
+            self._fail("swap_disk", server_id, guest.faults, progress)
+            if guest.power not in RUNS and not decided:
+                raise DriverError("The server is off: its volume goes to no other place meanwhile.")
+            self._reach(disk)
+        with self._world.lock:
+            guest = self._find(server_id)
+            if decided and place_of(disk) not in self._world.fresh.get(
+                disk.serial, {place_of(disk)}
+            ):
+                self._world.stale_starts.append((self._host, server_id, disk.serial))
             places = {**guest.places, disk.serial: place_of(disk)}
-            self._world.put(self._host, msgspec.structs.replace(guest, places=places))
+            mirrors = {k: v for k, v in guest.mirrors.items() if k != disk.serial}
+            changed = msgspec.structs.replace(guest, places=places, mirrors=mirrors)
+            self._world.put(self._host, changed)
 
     def devices(self, server_id: str) -> tuple[DeviceAddress, ...]:
         """Return where the guest sees its devices."""

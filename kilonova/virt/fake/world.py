@@ -108,6 +108,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     aside: dict[str, str] = {}  # disks that a rebuild or rescue put aside, likewise
     drives: dict[str, str] = {}  # config drives by name: the password that each tells, sealed
     places: dict[str, str] = {}  # volume serial -> host that has its data
+    mirrors: dict[str, str] = {}  # volume serial -> host that has all that is written, too
     variables: str = ""  # of its firmware: another text for each first build
     held: tuple[str, ...] = ()  # volumes over NBD whose requests wait when their export ends
     moving: str = ""  # PREPARED, COMING or LEFT: it runs on another host, its power is NOSTATE here
@@ -116,7 +117,7 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
 class Leftover(NamedTuple):
     """One thing that exists on a simulated host."""
 
-    kind: str  # "guest", "disk", "kept disk", "held disk", "volume writer", "second writer", "export", "<…> file"
+    kind: str  # "guest", "disk", "kept disk", "held disk", "mirror", "volume writer", "export", "<…> file" …
     host: str
     server: str
     name: str
@@ -140,6 +141,12 @@ class World:
         self.second_writers: list[
             tuple[str, str, str]
         ] = []  # (host, server, serial): each is a bug
+        self.fresh: dict[
+            str, set[str]
+        ] = {}  # volume serial -> hosts that have all that a guest wrote
+        self.stale_starts: list[
+            tuple[str, str, str]
+        ] = []  # as second_writers: a guest began without
         self._drivers: dict[str, FakeDriver] = {}
         self._stores: dict[str, FakeVolumes] = {}
         self._conn: sqlite3.Connection | None = None
@@ -213,11 +220,13 @@ class World:
                     ("kept disk", () if g.kept is None else g.kept.sizes),
                     ("disk", (*g.disks, *g.aside)),
                     ("held disk", g.held if g.power in RUNS else ()),
+                    ("mirror", g.mirrors if g.power in RUNS else ()),
                 )
                 for name in names
             ]
             found += [Leftover("volume writer", h, s, v) for v, (h, s) in self._writers.items()]
             found += [Leftover("second writer", h, s, v) for h, s, v in self.second_writers]
+            found += [Leftover("stale start", h, s, v) for h, s, v in self.stale_starts]
             found += [Leftover(*row) for row in self.files.ledger()]
         return sorted(found)
 
@@ -273,6 +282,7 @@ class World:
         """Keep a guest; in the file when this returns. DriverError when a volume of it has another writer."""
         with self.lock:
             self._hold_volumes(host, guest)
+            self._writes(host, guest)
             self.guests(host)[guest.server] = guest
             if self._conn is not None:
                 self._conn.execute(
@@ -324,6 +334,17 @@ class World:
                 del self._writers[serial]
         for serial in wanted:
             self._writers[serial] = me
+
+    def _writes(self, host: str, guest: FakeGuest) -> None:
+        """Note where all is that a running guest writes; one that starts where not all is, is noted for good."""
+        if guest.power not in RUNS:
+            return
+        before = self.guests(host).get(guest.server)
+        starts = before is None or before.power not in RUNS
+        for serial, place in guest.places.items():
+            if starts and place not in self.fresh.get(serial, {place}):
+                self.stale_starts.append((host, guest.server, serial))
+            self.fresh[serial] = {place, guest.mirrors.get(serial, place)}
 
     def _by_itself(self, server_id: str, power: PowerState) -> None:
         with self.lock:

@@ -59,14 +59,30 @@ class LibvirtDisks(Domains):
             self._disks.put_record(msgspec.structs.replace(record, tags=tags))
         return had
 
-    def swap_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+    def mirror_disk(self, server_id: str, disk: NbdDisk | FileDisk, progress: Progress) -> None:
+        """Have QEMU mirror the disk until the two are the same, and keep them so."""
+        domain = self._found(server_id)
+        element = self._must(domain, disk.serial)
+        if is_active(domain):
+            swaps.mirror(domain, element, swaps.wanted_element(disk, element), progress)
+        elif not swaps.is_at(element, disk):
+            raise DriverError("The server is off: its volume goes to no other place meanwhile.")
+
+    def swap_disk(
+        self,
+        server_id: str,
+        disk: NbdDisk | FileDisk,
+        progress: Progress,
+        *,
+        decided: bool = False,
+    ) -> None:
         """Have QEMU mirror the disk, and go over when the two are the same."""
         domain = self._found(server_id)
         element = self._must(domain, disk.serial)
         wanted = swaps.wanted_element(disk, element)
         if is_active(domain):
             swaps.swap(domain, element, wanted, progress)
-        elif not swaps.is_at(element, disk):
+        elif not decided and not swaps.is_at(element, disk):
             raise DriverError("The server is off: its volume goes to no other place meanwhile.")
         defined = xml.device_of(text_of(domain), f"ua-{disk.serial}")
         if defined is not None:

@@ -14,13 +14,18 @@ from kilonova.virt.libvirt import xml
 from kilonova.virt.libvirt.connection import telling
 
 POLL_S = 0.3
-_COPY = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+_COPY = (
+    libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
+    | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+    | libvirt.VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES
+)
 
 
-def swap(domain: Any, element: ET.Element, wanted: ET.Element, progress: Progress) -> None:
-    """Bring a disk over to ``wanted``, a disk element of the same target; Again while it is copied.
+def mirror(domain: Any, element: ET.Element, wanted: ET.Element, progress: Progress) -> bool:
+    """Copy a disk to ``wanted``, a disk element of the same target; Again until both have all. False: it is there.
 
-    element: the disk as the guest has it now. A copy to somewhere else that is under way is ended first.
+    element: the disk as the guest has it now. A copy to somewhere else that is under way is ended first. From then on a
+    write of the guest has worked when both places have it.
     """
     target = xml.target_of(element)
     mirror = element.find("mirror")
@@ -28,7 +33,7 @@ def swap(domain: Any, element: ET.Element, wanted: ET.Element, progress: Progres
         _end(domain, target)
         mirror = None
     if mirror is None and _same(element.find("source"), wanted.find("source")):
-        return
+        return False
     try:
         progress("copying the volume")
     except Aborted:
@@ -43,7 +48,14 @@ def swap(domain: Any, element: ET.Element, wanted: ET.Element, progress: Progres
             if not domain.blockJobInfo(target, 0):
                 raise DriverError("The volume could not be copied.")
             raise Again(POLL_S)
-        domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    return True
+
+
+def swap(domain: Any, element: ET.Element, wanted: ET.Element, progress: Progress) -> None:
+    """Bring a disk over to ``wanted``; as ``mirror``."""
+    if mirror(domain, element, wanted, progress):
+        with telling("The guest could not go over to the volume's copy."):
+            domain.blockJobAbort(xml.target_of(element), libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
 
 
 def keep(domain: Any, defined: ET.Element, wanted: ET.Element) -> None:
