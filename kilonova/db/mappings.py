@@ -141,6 +141,11 @@ def place(tx: Tx, server: str, *, cell: str | None, host: str | None, now: float
     return tx.run(_PLACE, server_=server, cell=cell, host=host, updated_at=now) == 1
 
 
+def point(tx: Tx, server: str, *, cell: str | None, host: str | None, now: float) -> None:
+    """``place``, not looked at: fine when the mapping is gone."""
+    tx.put(_PLACE, server_=server, cell=cell, host=host, updated_at=now)
+
+
 def swap(
     tx: Tx, server: str, *, epoch: int, source: str, target: str, host: str, now: float
 ) -> bool:

@@ -53,7 +53,15 @@ def requested_of(run: Run) -> tuple[Row, RequestedServer]:
     mapping = services.world.ask(lambda tx: mappings.find(tx, run.resource))
     if mapping is None:
         raise NotFound(f"Instance {run.resource} could not be found.")
-    return mapping, decode(mapping["requested"], RequestedServer)
+    requested = decode(mapping["requested"], RequestedServer)
+    run.memo["requested"] = requested
+    return mapping, requested
+
+
+def requested_before(run: Run) -> RequestedServer:
+    """Return what was asked for, as an earlier step read it: its name may be an older one. NotFound."""
+    found: RequestedServer | None = run.memo.get("requested")
+    return found if found is not None else requested_of(run)[1]
 
 
 def place(run: Run) -> Output:
@@ -82,7 +90,7 @@ def unclaim(tx: Tx, run: Run) -> None:
 def make_ports(run: Run) -> Output:
     """Make or adopt one port per NIC, found again by its key (operation, item)."""
     services: Services = run.services
-    _, requested = requested_of(run)
+    requested = requested_before(run)
     where = run.outputs["place"]
     nics, ports = [], []
     for i, nic in enumerate(requested.nics):
@@ -126,7 +134,7 @@ def _nic_record(port: BoundPort, item: str, tag: str | None) -> NicRecord:
 def remove_ports(run: Run) -> None:
     """Remove every port that this operation made; a port of the user's is only let go."""
     services: Services = run.services
-    _, requested = requested_of(run)
+    requested = requested_before(run)
     for i in range(len(requested.nics)):
         services.network.remove_port((run.operation, f"nic{i}"))
 
@@ -181,7 +189,7 @@ def point_mapping(tx: Tx, run: Run, output: Output) -> None:
     """Make the cell's row the one that is seen."""
     services: Services = run.services
     host = run.outputs["place"]["host"]
-    mappings.place(tx, run.resource, cell=output["cell"], host=host, now=services.now())
+    mappings.point(tx, run.resource, cell=output["cell"], host=host, now=services.now())
 
 
 def remove_record(run: Run) -> None:
@@ -211,7 +219,7 @@ def order_build(run: Run) -> Order:
     services: Services = run.services
     where = run.outputs["place"]
     row = guest_orders.server_row(services, where["cell"], run.resource)
-    _, requested = requested_of(run)
+    requested = requested_before(run)
     password = None
     if requested.admin_password is not None:
         ref = requested.admin_password
@@ -366,6 +374,7 @@ SAGA = register(
                 30.0,
                 record=claim,
                 unrecord=unclaim,
+                decides=True,
                 guarded=True,  # locks the group, then the provider, then reads
             ),
             Step("ports", make_ports, remove_ports, 60.0),

@@ -140,9 +140,10 @@ def _take(
 
     The row is ours from its change to the commit, so what is read after it holds on every database.
     """
-    if tx.run(_LOCK, uuid_=provider, changed_at=now) != 1:
-        raise UnknownProvider("A resource provider of the claim does not exist.", provider=provider)
+    tx.put(_LOCK, uuid_=provider, changed_at=now)
     rows = tx.all(_ROOM, uuid=provider)
+    if not rows:
+        raise UnknownProvider("A resource provider of the claim does not exist.", provider=provider)
     provider_id, current = int(rows[0][0]), int(rows[0][1])
     if generation is not None and generation != current - 1:
         raise GenerationMismatch("resource provider changed", provider=provider)

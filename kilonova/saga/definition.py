@@ -35,6 +35,7 @@ class Run:
     fence, seq: go into every Order (the engine fills them in) and every foreign transaction.
     attempt: how often the saga has gone forward from a Retreat, 1 at first.
     seq: number of this try of this step; grows with every intent of the operation.
+    memo: what a step has read and a later one may use again, in the memory of this process; empty at any time.
     cancelled: somebody asked the operation to end (delete during create); the engine unwinds at the next boundary.
     error: when unwinding, why (tenant-safe message); details for admins.
     """
@@ -57,6 +58,7 @@ class Run:
     error_details: str | None = None
     error_code: str = "internal"
     seq: int = 0
+    memo: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 class Retreat(KilonovaError):
@@ -116,6 +118,8 @@ class Step:
     skip(params, outputs): a pure function that leaves the step out, at no cost; not for the first step.
     guarded: ``record`` relies on nothing but rows that it changes by compare-and-swap or locks first
         (``Database.write``).
+    decides: of a first step: ``do`` reads and decides, and nothing else. Two conductors may run it side by side; the
+        one that journals its result first owns the operation, so that taking it costs no commit of its own.
     """
 
     name: str
@@ -128,6 +132,7 @@ class Step:
     point_of_no_return: bool = False
     skip: Skip | None = None
     guarded: bool = False
+    decides: bool = False
 
 
 @dataclass(frozen=True)

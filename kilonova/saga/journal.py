@@ -46,16 +46,17 @@ _LOAD = Q(
         *(O.c[n] for n in ("accepted_at", "cancel_requested", "context", "params", "owner")),
     ).where(O.c.id == P("id"))
 )
-_SAVE = Q(
+_MOVED = {
+    **{n: P(n) for n in STATE_COLUMNS},
+    **{n: P(n) for n in ("owner", "updated_at")},
+}
+_AS_SEEN = sa.and_(O.c.id == P("the_id"), O.c.cancel_requested == P("the_cancel"))
+_SAVE = Q(sa.update(O).where(_AS_SEEN, O.c.fence == P("the_fence")).values(_MOVED))
+_SAVE_AND_OWN = Q(
     sa.update(O)
-    .where(
-        O.c.id == P("the_id"),
-        O.c.fence == P("the_fence"),
-        O.c.cancel_requested == P("the_cancel"),
-    )
-    .values(
-        {**{n: P(n) for n in STATE_COLUMNS}, "owner": P("owner"), "updated_at": P("updated_at")}
-    )
+    .where(_AS_SEEN, O.c.fence == P("the_fence") - 1, O.c.owner.is_(None), O.c.wake_at.isnot(None))
+    .where(sa.exists().where(I.c.name == P("owner"), I.c.ended_at.is_(None)))
+    .values({**_MOVED, "fence": O.c.fence + 1})
 )
 _CHECK = Q(sa.select(O.c.fence, O.c.cancel_requested).where(O.c.id == P("id")))
 _STEP = insert(S)
@@ -379,12 +380,13 @@ def load(tx: Tx, id: str) -> Live | Row | None:
 def save(tx: Tx, live: Live, state: State, now: float) -> bool:
     """Write a transition; False when somebody asked to cancel meanwhile (nothing is written then).
 
-    Raises Fenced when the operation is not ours any more.
+    Raises Fenced when the operation is not ours any more. One that is nobody's yet becomes ours with its first
+    transition, if nobody was faster and we are not declared dead.
     """
     values = {n: getattr(state, n) for n in STATE_COLUMNS}
     values["outputs"] = _json_encode(state.outputs)
     changed = tx.run(
-        _SAVE,
+        _SAVE_AND_OWN if live.unowned else _SAVE,
         the_id=live.id,
         the_fence=live.fence,
         the_cancel=1 if live.cancelled else 0,
@@ -395,7 +397,9 @@ def save(tx: Tx, live: Live, state: State, now: float) -> bool:
     if changed == 1:
         return True
     row = tx.one(_CHECK, id=live.id)
-    if row is None or row["fence"] != live.fence:
+    seen = live.fence - 1 if live.unowned else live.fence
+    ours = row is not None and row["fence"] == seen
+    if not ours or (live.unowned and bool(row["cancel_requested"]) == live.cancelled):
         raise Fenced("The operation has another owner.", operation=live.id, fence=live.fence)
     return False
 

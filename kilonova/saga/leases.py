@@ -244,11 +244,17 @@ class LeaseOwner:
         return lease is not None and self._clock.monotonic() - lease.renewed < STOP_AFTER_S
 
     def own(self, db: Database, live: Live) -> bool:
-        """Claim what nobody owns. One commit; the journal's fence guards everything after it."""
+        """Claim what nobody owns. One commit; the journal's fence guards everything after it.
+
+        What begins with a mere decision is claimed by the transition that journals it (``journal.save``).
+        """
         name = self.name_in(db.name)
         if live.owner is not None:
             return live.owner == name
         seen = live.fence
+        if live.only_decides:
+            live.fence, live.owner, live.unowned = seen + 1, name, True
+            return True
         if not db.write(lambda tx: claim(tx, live.id, seen=seen, name=name)):
             return False
         live.fence, live.owner = seen + 1, name

@@ -61,11 +61,13 @@ class Live:
         "fresh",
         "id",
         "kind",
+        "memo",
         "owner",
         "params",
         "resource",
         "saga",
         "state",
+        "unowned",
     )
 
     def __init__(
@@ -84,7 +86,9 @@ class Live:
         self.saga = saga
         self.params = params
         self.context = context
+        self.memo: dict[str, Any] = {}
         self.state: State
+        self.unowned = False  # nobody's in the database: its first transition makes it ours
         self.fresh = False  # an Ask whose intent is journaled and whose order was not sent yet
 
     @property
@@ -119,6 +123,13 @@ class Live:
         return step
 
     @property
+    def only_decides(self) -> bool:
+        """Tell whether it begins with a step that two conductors may run side by side."""
+        s = self.state
+        first = self.saga.steps[0]
+        return s.state == READY and s.step == first.name and getattr(first, "decides", False)
+
+    @property
     def ended(self) -> bool:
         return self.state.ended_at is not None
 
@@ -144,4 +155,5 @@ class Live:
             error_details=s.error_details,
             error_code=s.error_code or "internal",
             seq=s.seq,
+            memo=self.memo,
         )

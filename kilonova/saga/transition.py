@@ -137,7 +137,7 @@ class Transitions:
             # A wait that began just now ends at once; any other transition is decided anew.
             decided[0] = decided[0].but(wake_at=now) if outcome is None else decide()
             others, hosts = db.write(write, guarded=guarded)
-        live.state = decided[0]
+        live.state, live.unowned = decided[0], False
         live.fresh = live.state.waits_for == ANSWER and live.state.seq != old.seq
         if outcome is not None:
             self._after_step(live, old, outcome, now)

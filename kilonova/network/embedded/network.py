@@ -1,5 +1,6 @@
 """The embedded network service: a NetworkService for compute and the store behind the Neutron API."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -54,6 +55,7 @@ class EmbeddedNetwork:
         self.hosts = hosts
         self.quota_defaults = {**quotas.DEFAULTS, **(quota_defaults or {})}
         self._handlers: list[Callable[[NetworkEvent], None]] = []
+        self._making = threading.Lock()
         self._started = clock.monotonic()
         self.publisher = Publisher(database, bus, clock, self._emit, batch_s, self._watch)
         self.publisher.forwarding.alive = hosts
@@ -147,7 +149,9 @@ class EmbeddedNetwork:
             tag=tag,
         )
         live = self.hosts() if network_id == planning.AUTO else ()
-        return self.write(lambda w: binding.ensure(w, wanted, self.quota_defaults, live))
+        # Those of one process would meet on the subnet's free addresses: one waits, instead of running again.
+        with self._making:
+            return self.write(lambda w: binding.ensure(w, wanted, self.quota_defaults, live))
 
     def remove_port(self, key: Key | None = None, port_id: str | None = None) -> int:
         """See NetworkService."""
