@@ -283,7 +283,7 @@ class ServerDatabase:
 
     is_local = False
 
-    def __init__(self, name: str, backend: Backend, writers: int = 16, readers: int = 8) -> None:
+    def __init__(self, name: str, backend: Backend, writers: int = 8, readers: int = 8) -> None:
         """Connect to nothing yet. writers, readers: connections at most."""
         self.name = name
         self.backend = backend
