@@ -1,8 +1,9 @@
 """A database of a PostgreSQL or MariaDB server.
 
-Writes run SERIALIZABLE, so that what one reads holds until its commit; one that collides with another is undone and run
-again, a bounded number of times. A connection that is lost before the commit means the same; one that is lost while the
-commit is under way means nobody knows: OutcomeUnknown, and whoever asked looks again. Reads are snapshots.
+Writes run SERIALIZABLE unless they are guarded, so that what one reads holds until its commit; one that collides with
+another is undone and run again, a bounded number of times. A connection that is lost before the commit means the same;
+one that is lost while the commit is under way means nobody knows: OutcomeUnknown, and whoever asked looks again. Reads
+are snapshots.
 """
 
 import random
