@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from kilonova.common.devices import NO_CPUS, CpuSet, DeviceSpec, PciAlias, SimulatedDevices
+from kilonova.common.devices import DeviceSpec, PciAlias, SimulatedDevices
 from kilonova.common.errors import KilonovaError
 
 TABLES = ("deployment", "bus", "database", "cells", "api", "agent", "console")
@@ -53,7 +53,7 @@ class Settings:
     a mount that all hosts share; backup_folders_before: where older ones lie (docs/volumes.md).
     one_core: whether a simulated cloud stays on one processor (common/cores.py).
     pci_alias: what flavors ask devices by, the same for every process of the control plane; pci_device_spec: devices of
-    this host that guests may have; cpu_dedicated_set: CPUs of this host that one guest has alone (docs/devices.md).
+    this host that guests may have (docs/devices.md).
     fake_host_devices, fake_host_numa_nodes, fake_host_dedicated_cpus: what each simulated host has of them.
     """
 
@@ -103,7 +103,6 @@ class Settings:
     fake_host_disk_gib: int = 4096
     pci_alias: tuple[PciAlias, ...] = ()
     pci_device_spec: tuple[DeviceSpec, ...] = ()
-    cpu_dedicated_set: CpuSet = NO_CPUS
     fake_host_devices: tuple[SimulatedDevices, ...] = ()
     fake_host_numa_nodes: int = 1
     fake_host_dedicated_cpus: int = 0
@@ -213,18 +212,16 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
 
 
 _STRUCTURED: Mapping[Any, Any] = {
-    CpuSet: CpuSet,
-    **{tuple[t, ...]: t for t in (PciAlias, DeviceSpec, SimulatedDevices)},  # type: ignore[valid-type]
+    tuple[t, ...]: t  # type: ignore[valid-type]
+    for t in (PciAlias, DeviceSpec, SimulatedDevices)
 }
 """Settings that have types of their own: hint -> what reads one value."""
 
 
 def _structured(where: str, key: str, value: Any, hint: Any) -> Any:
-    """Return a value of a type of its own, or a tuple of such: in the environment a list in JSON."""
+    """Return a tuple of values that have a type of their own: in the environment a list in JSON."""
     kind = _STRUCTURED[hint]
     try:
-        if kind is hint:
-            return kind.read(value)
         if isinstance(value, str):
             value = json.loads(value)
         if not isinstance(value, list):

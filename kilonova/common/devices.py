@@ -1,6 +1,6 @@
 """Settings about CPUs and PCI devices, in the forms that Nova's configuration has.
 
-source: Nova, configuration reference, [pci] alias, [pci] device_spec, [compute] cpu_dedicated_set.
+source: Nova, configuration reference, [pci] alias, [pci] device_spec.
 """
 
 import json
@@ -174,23 +174,6 @@ class SimulatedDevices:
         )
         values.end()
         return found
-
-
-@dataclass(frozen=True)
-class CpuSet:
-    """CPUs by number: ``4-12,^8,15``."""
-
-    cpus: tuple[int, ...] = ()
-
-    @classmethod
-    def read(cls, given: object) -> Self:
-        """Return the CPUs. Raises ValueError."""
-        if not isinstance(given, str):
-            raise ValueError("must be a text as '4-12,^8,15'")
-        return cls(tuple(sorted(numbers(given))))
-
-
-NO_CPUS = CpuSet()
 
 
 def numbers(text: str) -> set[int]:

@@ -229,14 +229,31 @@ class Belongings(Versioned, frozen=True, kw_only=True):
     variables: str | None = None
 
 
+class PassedDevice(Versioned, frozen=True, kw_only=True):
+    """A PCI device of the host that the guest has alone. address: where the host has it."""
+
+    address: str
+    resource_class: str = ""
+
+
+class GuestNode(Versioned, frozen=True, kw_only=True):
+    """A NUMA node of a guest. cpus: its vCPUs. host_node: where on the host it has to be; None: anywhere."""
+
+    number: int
+    cpus: tuple[int, ...]
+    memory_mib: int
+    host_node: int | None = None
+
+
 class GuestBuild(Versioned, frozen=True, kw_only=True):
     """Make a guest from nothing, or make what is missing of it: repeating it is safe.
 
     drive_name: the config drive's file; a rescue has one of its own, which tells its password. belongings: of a guest
-    that comes from elsewhere; what it has on this host already stays.
+    that comes from elsewhere; what it has on this host already stays. passed: devices of the host. nodes: its
+    own NUMA nodes.
     """
 
-    VERSION: ClassVar[Version] = (1, 2)
+    VERSION: ClassVar[Version] = (1, 4)
 
     server_id: str
     name: str
@@ -256,12 +273,14 @@ class GuestBuild(Versioned, frozen=True, kw_only=True):
     vif_timeout_s: float = 60.0
     drive_name: str = since(1, 1, default="config-drive")
     belongings: Belongings | None = since(1, 2, default=None)
+    passed: tuple[PassedDevice, ...] = since(1, 3, default=(), critical=True)
+    nodes: tuple[GuestNode, ...] = since(1, 4, default=(), critical=True)
 
 
 class DeviceAddress(Versioned, frozen=True, kw_only=True):
     """Where a guest sees a device; goes into the metadata's ``devices`` list."""
 
-    kind: str  # "nic" or "disk"
+    kind: str  # "nic", "disk", or "hostdev": a device of the host, whose address there is its path
     bus: str  # "pci", "scsi", "virtio"
     address: str
     tag: str | None = None

@@ -241,7 +241,6 @@ _OTHER_HV = {
     ]
 }
 _TOPOLOGY = "guests get one socket per vCPU here"
-_NUMA = "NUMA placement of guests is not available"
 _TPM = "an emulated TPM is not available"
 _CRYPT = "encryption of disks and memory is not available"
 _XENAPI = "it belongs to another hypervisor"
@@ -280,11 +279,13 @@ READERS: dict[str, Reader] = {
     "hw_mem_encryption": _refused(_CRYPT, *_FALSE),
     "hw_mem_encryption_model": _refused(_CRYPT),
     "hw_mem_page_size": _refused("huge pages are not available", "small", "any", "4", "4k", "4kb"),
-    "hw_numa_cpus": _refused(_NUMA),
-    "hw_numa_mem": _refused(_NUMA),
-    "hw_numa_nodes": _refused(_NUMA, "1"),
+    "hw_numa_cpus": _text,
+    "hw_numa_mem": _whole(1, 999_999_999),
+    "hw_numa_nodes": _whole(1, 16),
     "hw_packed_virtqueue": _refused("packed virtqueues are not available", *_FALSE),
-    "hw_pci_numa_affinity_policy": _refused(_NUMA, "legacy", "preferred"),
+    "hw_pci_numa_affinity_policy": _refused(
+        "devices are not kept to NUMA nodes", "legacy", "preferred"
+    ),
     "hw_pmu": _refused("the CPU model decides about the PMU"),
     "hw_pointer_model": _refused("guests have the PS/2 devices of their machine type"),
     "hw_qemu_guest_agent": _flag,

@@ -24,7 +24,7 @@ from kilonova.objects.image_properties import ImageProperties
 from kilonova.objects.order import Direction, Order, pack
 from kilonova.objects.port import BoundPort
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, NicRecord
-from kilonova.operations import server_disks, server_volumes
+from kilonova.operations import host_devices, server_disks, server_volumes
 from kilonova.operations.services import Services
 from kilonova.saga.definition import Run
 
@@ -178,8 +178,12 @@ def build_of(
     ports: list[BoundPort] | None = None,
     start: bool = True,
     admin_password: str | None = None,
+    holder: str | None = None,
 ) -> GuestBuild:
-    """Return the complete description of a server's guest, from its row. ports: as bound just now, else asked for."""
+    """Return the complete description of a server's guest, from its row. ports: as bound just now, else asked for.
+
+    holder: the migration that keeps what the server holds of that host, of a guest as it was before a move.
+    """
     flavor = _decode(row["flavor"], type=FlavorRecord)
     system = _decode(row["system_metadata"], type=SystemMetadata)
     nics = _decode(row["nics"], type=list[NicRecord])
@@ -213,6 +217,8 @@ def build_of(
         start=start,
         faults=tuple(f.strip() for f in faults.split(",") if f.strip()),
         belongings=system.belongings,
+        passed=host_devices.devices_of(services, row, holder),
+        nodes=host_devices.nodes_of(services, row, flavor, system.image, holder),
     )
 
 

@@ -24,7 +24,7 @@ from kilonova.common.context import Context
 from kilonova.common.errors import BadRequest, Conflict
 from kilonova.common.ids import new_uuid
 from kilonova.db import migrations, servers
-from kilonova.db.engine import Tx
+from kilonova.db.engine import Row, Tx
 from kilonova.objects.guest import GuestBuild, GuestBuilt, PowerState
 from kilonova.objects.live_orders import (
     GuestLiveAbort,
@@ -50,6 +50,7 @@ from kilonova.operations import (
     accept,
     belongings,
     guest_orders,
+    host_devices,
     live_moves,
     resizing,
     settling,
@@ -115,6 +116,7 @@ def start(
     check_lock(ctx, found)
     row = accept.startable(found, TRANSITION)
     check_hosts(services, found.id, row["host"], host)
+    check_devices(row)
     if dry:
         params = LiveMigrateParams(server_id=found.id, to_host=host, force=force)
         decide(services, found.mapping["cell"], wanted(found.mapping, row, params), {row["host"]})
@@ -136,6 +138,19 @@ def start(
         force=force,
         block=block,
     )
+
+
+def check_devices(row: Row) -> None:
+    """Refuse a server that has devices or NUMA nodes of its host: they do not go along live. source: Nova's words."""
+    if host_devices.has_some(row["flavor"]):
+        raise BadRequest(
+            "Migration pre-check error: non-VIF related PCI requests for instance are not allowed for live migration."
+        )
+    image = guest_orders.system_of(row).image
+    if len(host_devices.cells_of(resizing.flavor_of(row["flavor"]), image)) > 1:
+        raise BadRequest(
+            "Migration pre-check error: a server with several NUMA nodes is not moved live here."
+        )
 
 
 def check_hosts(services: Services, server_id: str, source: str, target: str | None) -> None:
@@ -197,7 +212,7 @@ def refused(run: Run, answer: Answer) -> None:
 
 def _build_here(run: Run) -> GuestBuild:
     """Return the guest as it runs at the source."""
-    return guest_orders.build_of(run.services, row_of(run))
+    return guest_orders.build_of(run.services, row_of(run), holder=run.params.migration)
 
 
 def _build_there(run: Run) -> GuestBuild:

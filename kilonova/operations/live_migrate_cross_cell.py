@@ -318,5 +318,6 @@ def start(
     if target is None or target == cell:
         return None
     live.check_hosts(services, found.id, row["host"], host)
+    live.check_devices(row)
     more = {**asked, **there.same_size(flavor, cell, target)}
     return cross_cell.take(services, ctx, cross_cell.Wanted(SAGA, found, more))

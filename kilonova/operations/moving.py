@@ -103,7 +103,8 @@ def order_stay(run: Run) -> Order:
     row = guest_orders.server_row(services, run.home, run.resource)
     start = run.params.previous_vm_state == states.ACTIVE
     payload = GuestReturn(
-        server_id=run.resource, build=guest_orders.build_of(services, row, start=start)
+        server_id=run.resource,
+        build=guest_orders.build_of(services, row, start=start, holder=run.params.migration),
     )
     return guest_orders.order(
         run, run.params.host, "guest_leave", payload, resizing.DEADLINE_S, Direction.UNDO

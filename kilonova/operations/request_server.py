@@ -161,7 +161,7 @@ def resolve(
         trusted_certs=asked.trusted_certs,
     )
     disks = request_disks.plan(services, ctx, wish)
-    image = disks.image
+    image = _fitting(services, flavor, disks.image)
     keys = _keys(services, user, asked.key_name)
     _check_sizes(services, project, user, asked)
     zone, host, node, force = _place(services, asked)
@@ -215,6 +215,13 @@ def _flavor(services: Services, ctx: Context, asked: Asked) -> FlavorRecord:
     if row is None:
         raise BadRequest(f"Flavor {asked.flavor_ref[:80]} could not be found.")
     return flavors.record(row)
+
+
+def _fitting(
+    services: Services, flavor: FlavorRecord, image: ImageRecord | None
+) -> ImageRecord | None:
+    services.scheduling.check_flavor(flavor, image)
+    return image
 
 
 def _image(services: Services, ctx: Context, asked: Asked) -> Image | None:

@@ -90,7 +90,10 @@ def order_return(run: Run) -> Order:
     row = guest_orders.server_row(services, run.home, run.resource)
     migration = services.cell(run.home).read(lambda tx: migration_of(run, tx))
     build = guest_orders.build_of(
-        services, _as_it_was(services, row, migration), start=_ran(migration)
+        services,
+        _as_it_was(services, row, migration),
+        start=_ran(migration),
+        holder=run.params.migration,
     )
     payload = GuestReturn(server_id=run.resource, build=build)
     return guest_orders.order(

@@ -59,6 +59,7 @@ def order_revert(run: Run) -> Order:
         services,
         resizing.as_row(row, resizing.flavor_of(migration["old_flavor"]), disks),
         start=migration["old_vm_state"] == states.ACTIVE,
+        holder=run.params.migration,
     )
     payload = GuestResizeRevert(server_id=run.resource, build=build)
     return guest_orders.order(run, row["host"], "guest_resize_revert", payload, resizing.DEADLINE_S)

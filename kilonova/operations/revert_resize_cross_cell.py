@@ -175,7 +175,9 @@ def deactivate(run: Run) -> None:
 
 def order_return(run: Run) -> Order:
     """Have the source start the guest as it was."""
-    build = guest_orders.build_of(run.services, _source(run), start=_ran(run))
+    build = guest_orders.build_of(
+        run.services, _source(run), start=_ran(run), holder=run.params.migration
+    )
     payload = GuestReturn(server_id=run.resource, build=build)
     return guest_orders.order(
         run, run.params.from_host, "guest_return", payload, resizing.DEADLINE_S

@@ -48,6 +48,7 @@ class Scheduling:
         self._services = services
         self._view = View()
         self._rng = rng or random.Random()  # noqa: S311 - spreads ties
+        self._aliases = services.setting("pci_alias", ())
         self._stop = threading.Event()
         self._stale = False
         self._closed: frozenset[str] = frozenset()  # cells in which nothing is placed
@@ -144,11 +145,18 @@ class Scheduling:
         """Decide, claiming nothing; the explanation is kept in the decision. Before it says no, it reads all anew."""
         world = self._services.world
         request = world.read(
-            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset(avoid))
+            lambda tx: requests.build(
+                tx, requested, ignore_hosts=frozenset(avoid), aliases=self._aliases
+            )
         )
         return select_fresh(
             self._view, world, request, num, now=self._services.now(), rng=self._rng
         )
+
+    def check_flavor(self, flavor: FlavorRecord, image: ImageRecord | None) -> None:
+        """Refuse a flavor, with an image, that asks for what no server can have. Raises BadRequest."""
+        properties = {} if image is None else image.properties
+        requests.groups_of(flavor, aliases=self._aliases, image=properties)
 
     def check_rebuild(self, row: Row, image: ImageRecord) -> None:
         """Ask every filter whether a server may become one of another image where it is. Raises NoValidHost.
@@ -169,6 +177,7 @@ class Scheduling:
                 hints=hints,
                 availability_zone=row["requested_zone"],
                 only_host=row["host"],
+                aliases=self._aliases,
             )
         )
         groups = tuple(dataclasses.replace(g, resources={}) for g in request.groups if not g.suffix)
@@ -196,7 +205,9 @@ class Scheduling:
         world, home = self._services.world, self._services.cell(cell)
         unclean = home.read(lambda tx: cleanup.hosts_of_server(tx, requested.server_id))
         request = world.read(
-            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset({*avoid, *unclean}))
+            lambda tx: requests.build(
+                tx, requested, ignore_hosts=frozenset({*avoid, *unclean}), aliases=self._aliases
+            )
         )
         request = dataclasses.replace(request, cell=cell)
         now = self._services.now()
@@ -207,7 +218,9 @@ class Scheduling:
         """``place``, in ``cell`` if there is room: the CrossCellWeigher decides (its multiplier is a setting)."""
         world = self._services.world
         request = world.read(
-            lambda tx: requests.build(tx, requested, ignore_hosts=frozenset(avoid))
+            lambda tx: requests.build(
+                tx, requested, ignore_hosts=frozenset(avoid), aliases=self._aliases
+            )
         )
         if requested.requested_host is None:
             request = dataclasses.replace(request, prefer_cell=cell)

@@ -29,6 +29,7 @@ from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, Rebu
 from kilonova.operations import (
     accept,
     guest_orders,
+    host_devices,
     images,
     rebuild_volume,
     remakes,
@@ -74,6 +75,7 @@ def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dic
     images.check_memory(source, flavor)
     if not snapshots.is_volume_backed(row):
         images.check_disk(source, flavor)
+    _check_nodes(row, flavor, image)
     columns = dict(asked.columns)
     if "metadata" in columns:
         snapshots.check_metadata(services, found, columns["metadata"])
@@ -105,6 +107,16 @@ def start(services: Services, ctx: Context, found: Found, asked: Rebuild) -> dic
         reimage=reimages,
     )
     return {**columns, "image_id": image.id if row["image_id"] else ""}
+
+
+def _check_nodes(row: Row, flavor: FlavorRecord, image: ImageRecord) -> None:
+    """Refuse an image that asks for other NUMA nodes: what the server holds of its host stays. BadRequest."""
+    now = host_devices.cells_of(flavor, guest_orders.system_of(row).image)
+    if host_devices.cells_of(flavor, image) != now:
+        raise BadRequest(
+            "An instance's NUMA topology cannot be changed as part of a rebuild. "
+            "The image provided is invalid for this instance."
+        )
 
 
 def _reimages(services: Services, row: Row, image: Image, asked: Rebuild) -> bool:

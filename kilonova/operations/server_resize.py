@@ -57,7 +57,10 @@ def order_revert(run: Run) -> Order:
     services: Services = run.services
     row = guest_orders.server_row(services, run.home, run.resource)
     build = guest_orders.build_of(
-        services, row, start=run.params.previous_vm_state == states.ACTIVE
+        services,
+        row,
+        start=run.params.previous_vm_state == states.ACTIVE,
+        holder=run.params.migration,
     )
     payload = GuestResizeRevert(server_id=run.resource, build=build)
     return guest_orders.order(
@@ -142,6 +145,7 @@ def start(
     resizing.check_host(services, row)
     old = resizing.flavor_of(row["flavor"])
     new = wanted_flavor(services, ctx, flavor_id, old)
+    services.scheduling.check_flavor(new, guest_orders.system_of(row).image)
     disks = _decode(row["disks"], type=list[DiskRequest])
     if new.root_gib == 0 and old.root_gib != 0 and not resizing.is_volume_backed(disks):
         raise BadRequest(

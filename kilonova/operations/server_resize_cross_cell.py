@@ -102,7 +102,7 @@ def order_stay(run: Run) -> Order | None:
     if run.cancelled and _held(run, row):
         return None
     start = run.params.previous_vm_state == states.ACTIVE
-    build = guest_orders.build_of(run.services, row, start=start)
+    build = guest_orders.build_of(run.services, row, start=start, holder=run.params.migration)
     payload = GuestReturn(server_id=run.resource, build=build)
     return guest_orders.order(
         run, run.params.host, "guest_leave", payload, resizing.DEADLINE_S, Direction.UNDO

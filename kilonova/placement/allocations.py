@@ -20,6 +20,14 @@ _OF = Q(
     .join(rp, rp.c.id == a.c.provider)
     .where(a.c.consumer == P("consumer"))
 )
+_root = rp.alias("root")
+_BELOW = Q(
+    sa.select(rp.c.uuid, rp.c.name, a.c.resource_class, a.c.used)
+    .join(rp, rp.c.id == a.c.provider)
+    .join(_root, _root.c.id == rp.c.root)
+    .where(a.c.consumer == P("consumer"), _root.c.uuid == P("root"), rp.c.id != _root.c.id)
+    .order_by(rp.c.name, a.c.resource_class)
+)
 _STANDING = Q(
     sa.select(
         c, rp.c.uuid.label("provider"), rp.c.id, rp.c.generation, a.c.resource_class, a.c.used
@@ -98,6 +106,23 @@ class Held:
     provider_id: int
     generation: int
     amounts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BelowHost:
+    """What a consumer holds of one provider below a host's own. key: its name."""
+
+    provider: str
+    key: str
+    amounts: dict[str, int]
+
+
+def below_host(tx: Tx, consumer: str, root: str) -> list[BelowHost]:
+    """Return what a consumer holds of the providers below ``root``, sorted by name."""
+    out: dict[str, BelowHost] = {}
+    for uuid, name, resource_class, used in tx.all(_BELOW, consumer=consumer, root=root):
+        out.setdefault(uuid, BelowHost(uuid, name, {})).amounts[resource_class] = used
+    return list(out.values())
 
 
 def consumer(tx: Tx, uuid: str) -> Consumer | None:

@@ -65,12 +65,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds over the groups. root_required, root_forbidden: traits of the tree's root."""
+    """What holds over the groups. root_required, root_forbidden: traits of the tree's root.
+
+    apart: suffixes of groups that come from different providers, whatever the policy says of the others.
+    """
 
     group_policy: str | None = None
     same_subtree: tuple[frozenset[str], ...] = ()
     root_required: frozenset[str] = frozenset()
     root_forbidden: frozenset[str] = frozenset()
+    apart: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,11 @@ class _Search:
             for other, taken in self.chosen:
                 if other.suffix and other.resources and taken.uuid == node.uuid:
                     return False
+        if need.suffix in self.rules.apart and any(
+            other.suffix in self.rules.apart and taken.uuid == node.uuid
+            for other, taken in self.chosen
+        ):
+            return False
         return all(
             (s := node.slots[rc]).gives(n)
             and self.taken.get((node.uuid, rc), 0) + n <= min(s.free, s.max_unit)

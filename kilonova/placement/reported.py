@@ -176,6 +176,7 @@ def remove_parts(tx: Tx, root: Provider, now: float) -> None:
 
 
 __all__ = [
+    "NODE_PREFIX",
     "Part",
     "ensure_reported",
     "is_reported",
@@ -183,4 +184,5 @@ __all__ = [
     "name_of",
     "parts_of",
     "remove_parts",
+    "uuid_of",
 ]

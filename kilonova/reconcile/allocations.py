@@ -150,7 +150,8 @@ def _claim(tx: Tx, services: Services, server: str) -> bool:
     state = services.hosts.find(mapping["host"])
     if state is None:
         raise KilonovaError("The host is not known.", host=mapping["host"])
-    asked = requests.build(tx, decode(mapping["requested"], RequestedServer))
+    aliases = services.setting("pci_alias", ())
+    asked = requests.build(tx, decode(mapping["requested"], RequestedServer), aliases=aliases)
     place = {
         "amounts": {state.uuid: asked.amounts()},
         "project": mapping["project_id"],

@@ -2,11 +2,12 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from kilonova.common.devices import PciAlias
 from kilonova.common.errors import BadRequest
 from kilonova.common.ids import is_uuid
 from kilonova.db import mappings
@@ -17,8 +18,10 @@ from kilonova.objects.image_properties import LEGACY, ImageProperties
 from kilonova.objects.server import FlavorRecord, ImageRecord, RequestedServer
 from kilonova.placement import names
 from kilonova.placement.candidates import Group
+from kilonova.scheduler import guest_numa, pci
 
 _GROUP = Q(sa.select(server_group).where(server_group.c.uuid == P("uuid")))
+NO_PROPERTIES: Mapping[str, str] = {}
 _SPEC = re.compile(r"(resources|trait)([a-zA-Z0-9_-]{0,64}):(.+)", re.DOTALL)
 
 
@@ -66,6 +69,7 @@ class Request:
     cell: str | None = None
     prefer_cell: str | None = None
     same_subtree: tuple[frozenset[str], ...] = ()
+    apart: frozenset[str] = frozenset()
 
     def amounts(self) -> dict[str, int]:
         """Return all that is needed, of all groups together."""
@@ -77,19 +81,26 @@ class Request:
 
 
 def groups_of(
-    flavor: FlavorRecord, image_traits: tuple[str, ...] = (), *, root_on_volume: bool = False
+    flavor: FlavorRecord,
+    image_traits: tuple[str, ...] = (),
+    *,
+    root_on_volume: bool = False,
+    aliases: Sequence[PciAlias] = (),
+    image: Mapping[str, str] = NO_PROPERTIES,
 ) -> tuple[tuple[Group, ...], str | None]:
-    """Return (groups, group policy) that a flavor and its extra specs ask for.
+    """Return (groups, group policy) that a flavor, its extra specs and an image's properties ask for.
+
+    aliases: those that are configured.
 
     source: Nova, "Extra Specs": resources[N]:CLASS=n (0 takes a class out), trait[N]:NAME=required|forbidden,
     group_policy; hw:cpu_policy=dedicated takes PCPU. Raises BadRequest that names the key.
     """
     specs = flavor.extra_specs
-    _check_built(specs)
+    dedicated = is_dedicated(specs)
+    cells = cells_of(flavor, image)
     disk = (0 if root_on_volume else flavor.root_gib) + flavor.ephemeral_gib
-    cpu = names.PCPU if specs.get("hw:cpu_policy") == "dedicated" else names.VCPU
     base = {
-        cpu: flavor.vcpus,
+        names.PCPU if dedicated else names.VCPU: flavor.vcpus,
         names.MEMORY_MB: flavor.memory_mib,
         names.DISK_GB: disk + -(-flavor.swap_mib // 1024),
     }
@@ -119,7 +130,10 @@ def groups_of(
             f"Flavor extra spec group_policy must be 'none' or 'isolate', not {policy!r:.60}."
         )
     suffixes = sorted(resources.keys() | required.keys() | forbidden.keys())
-    if policy is None and len([s for s in suffixes if s]) > 1:
+    more = guest_numa.groups(cells, dedicated=dedicated) + pci.groups(specs, aliases)
+    if dedicated and len(cells) > 1:
+        base[names.PCPU] = 0  # each of its nodes takes its own
+    if policy is None and len([s for s in suffixes if s]) + len(more) > 1:
         policy = "none"
     groups = tuple(
         Group(
@@ -130,19 +144,30 @@ def groups_of(
         )
         for s in suffixes
     )
-    return groups, policy
+    return groups + more, policy
 
 
-def _check_built(specs: Mapping[str, str]) -> None:
-    """Refuse what would be ignored: guests have no NUMA nodes, and no device has an alias. source: Nova's wording."""
-    for key in ("hw:numa_nodes", "hw:numa_cpus.0", "hw:numa_mem.0"):
-        if specs.get(key, "1") != "1" or (key in specs and key != "hw:numa_nodes"):
-            raise BadRequest(f"Flavor extra spec {key}: NUMA placement of guests is not available.")
-    for asked in filter(None, specs.get("pci_passthrough:alias", "").split(",")):
-        raise BadRequest(f"PCI alias {asked.partition(':')[0].strip()[:60]} is not defined")
+def is_dedicated(specs: Mapping[str, str]) -> bool:
+    """Tell whether each vCPU has a CPU of the host alone."""
+    return specs.get("hw:cpu_policy") == "dedicated"
 
 
-def build(tx: Tx, asked: RequestedServer, *, ignore_hosts: frozenset[str] = frozenset()) -> Request:
+def cells_of(flavor: FlavorRecord, image: Mapping[str, str]) -> tuple[guest_numa.Cell, ...]:
+    """Return the NUMA nodes of a guest. image: its properties. Raises BadRequest."""
+    specs = flavor.extra_specs
+    if not is_dedicated(specs) and not guest_numa.is_asked(specs, image):
+        return ()
+    asked = guest_numa.Asked(flavor.vcpus, flavor.memory_mib, is_dedicated(specs))
+    return guest_numa.cells_of(asked, specs, image)
+
+
+def build(
+    tx: Tx,
+    asked: RequestedServer,
+    *,
+    ignore_hosts: frozenset[str] = frozenset(),
+    aliases: Sequence[PciAlias] = (),
+) -> Request:
     """Return the request of a create. Reads group members and the hints' servers in ``tx`` (global database).
 
     Raises BadRequest for hints and extra specs that cannot be obeyed.
@@ -160,6 +185,7 @@ def build(tx: Tx, asked: RequestedServer, *, ignore_hosts: frozenset[str] = froz
         only_node=asked.requested_node,
         force=asked.force_host,
         ignore_hosts=ignore_hosts,
+        aliases=aliases,
         root_on_volume=any(d.boot_index == 0 and d.destination == "volume" for d in asked.disks),
     )
 
@@ -181,6 +207,7 @@ def assemble(
     cell: str | None = None,
     prefer_cell: str | None = None,
     root_on_volume: bool = False,
+    aliases: Sequence[PciAlias] = (),
 ) -> Request:
     """Return a request from its parts (resize, migrate, rebuild and dry runs use it directly). See ``build``."""
     properties: dict[str, str] = {}
@@ -188,7 +215,9 @@ def assemble(
     if image is not None:
         properties = image_of(image.properties)
         traits = ImageProperties.read(image.properties).traits_required
-    groups, policy = groups_of(flavor, traits, root_on_volume=root_on_volume)
+    groups, policy = groups_of(
+        flavor, traits, root_on_volume=root_on_volume, aliases=aliases, image=properties
+    )
     hints = hints or {}
     if "query" in hints:
         raise BadRequest(
@@ -197,6 +226,7 @@ def assemble(
     return Request(
         groups=groups,
         group_policy=policy,
+        apart=frozenset(g.suffix for g in groups if g.suffix.startswith(guest_numa.PREFIX)),
         project=project,
         flavor=flavor.name,
         extra_specs=flavor.extra_specs,

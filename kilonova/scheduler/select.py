@@ -259,7 +259,8 @@ def _flat_amounts(asked: Asked, row: int) -> dict[str, dict[str, int]]:
 def _tree_amounts(asked: Asked, row: int, budget: Budget) -> dict[str, dict[str, int]] | None:
     """Return what to take in one tree, or None when its providers do not go together."""
     nodes = [_less_taken(asked, node) for node in asked.view.tree(row)]
-    rules = Rules(asked.request.group_policy, asked.request.same_subtree)
+    r = asked.request
+    rules = Rules(r.group_policy, r.same_subtree, apart=r.apart)
     first: Candidate | None = next(
         islice(solve(nodes, asked.request.groups, rules, budget), 1), None
     )

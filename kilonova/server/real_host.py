@@ -30,6 +30,7 @@ from kilonova.image.safe_convert import convert_to_qcow2
 from kilonova.server.access import ImageAccess
 from kilonova.server.plan import Plan
 from kilonova.virt.driver import Driver
+from kilonova.virt.libvirt import passthrough
 from kilonova.virt.libvirt.disks import Owner
 from kilonova.virt.libvirt.domains import LibvirtConfig
 from kilonova.virt.libvirt.driver import LibvirtDriver
@@ -122,6 +123,7 @@ class LibvirtHost:
             group=group,
             reserved_memory_mib=s.reserved_host_memory_mib,
             host=self.host,
+            devices=passthrough.host_devices(s.pci_device_spec),
             moves=lambda: Path(libvirtd.ensure(self.helper).moves),
         )
         _shared(base, group)

@@ -4,6 +4,7 @@ Everything is the real thing but time and threads. A world is copied from a temp
 so that each case has fresh state for a few milliseconds.
 """
 
+import dataclasses
 import functools
 import os
 import random
@@ -37,6 +38,7 @@ from kilonova.network.embedded.network import EmbeddedNetwork
 from kilonova.network.embedded.schema import network as network_table
 from kilonova.network.embedded.seed import seed
 from kilonova.network.embedded.store import ports as port_store
+from kilonova.objects.host import Inventory
 from kilonova.objects.image import Image
 from kilonova.objects.port import NicPlan, RequestedNic
 from kilonova.objects.server import DiskRequest, FlavorRecord, ImageRecord, RequestedServer
@@ -77,7 +79,7 @@ from kilonova.saga.definition import Saga
 from kilonova.saga.engine import Engine
 from kilonova.saga.faults import Faults
 from kilonova.saga.leases import LeaseOwner
-from kilonova.virt.fake.world import World
+from kilonova.virt.fake.world import SPEC, World
 from kilonova.volume.embedded.creating import NewVolume
 from kilonova.volume.embedded.placing import HostRoom
 from kilonova.volume.embedded.volumes import EmbeddedVolumes
@@ -253,6 +255,7 @@ class Shape:
 
 
 ONE = Shape()
+PLAIN = Settings()
 
 
 class Posted(NoMetadata):
@@ -285,6 +288,8 @@ class ServerWorld:
     shared = False  # whether its engines own operations by lease
     cells: tuple[str, ...] = ("cell1",)
     specs: tuple[tuple[str, str], ...] = ()  # extra specs of the server's flavor
+    spec: Inventory = SPEC  # what each host has
+    options: Settings = PLAIN
     shape: "Shape"
 
     def __init__(
@@ -340,8 +345,9 @@ class ServerWorld:
             clock=self.clock,
             simulated=True,
         )
+        self._set(self.options)
         self.services.install(volumes=self.volumes, homes={"volume": self.volumes.db})
-        self.guests = World(path / "guests.db")
+        self.guests = World(path / "guests.db", spec=self.spec)
         self.engines: list[Engine] = []
         self._restart_conductor()
         self.services.install(hosts=(hosts_ := Hosts(self.services)))
@@ -471,17 +477,20 @@ class ServerWorld:
 
     def shelve_kept(self, found: Any) -> str:
         """Accept a shelve of a server that stays on its host; return the operation."""
-        self.services.settings = {"settings": Settings(shelved_offload_time_s=-1)}
+        self._set(dataclasses.replace(self.options, shelved_offload_time_s=-1))
         operation = server_shelve.start(self.services, CONTEXT, found)
-        self.services.settings = {}
+        self._set(self.options)
         return operation
 
     def resize_away(self, found: Any) -> str:
         """Accept a resize that takes a server to another host; return the operation."""
-        self.services.settings = {"settings": Settings(allow_resize_to_same_host=False)}
+        self._set(dataclasses.replace(self.options, allow_resize_to_same_host=False))
         operation = _resize(self, found)
-        self.services.settings = {}
+        self._set(self.options)
         return operation
+
+    def _set(self, options: Settings) -> None:
+        self.services.settings = {} if options is PLAIN else {"settings": options}
 
     def rebuild(self, found: Any, **asked: Any) -> str:
         """Accept a rebuild to another image, with a new name and new user data; return the operation."""

@@ -142,8 +142,8 @@ def test_no_host_has_such_a_device_left(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"hw:numa_nodes": "2"}, "NUMA placement of guests is not available"),
-        ({"hw:numa_cpus.0": "0"}, "NUMA placement of guests is not available"),
+        ({"hw:numa_nodes": "9"}, "at most 2 NUMA nodes"),
+        ({"hw:numa_cpus.0": "0"}, "must be provided for all NUMA nodes"),
         ({"pci_passthrough:alias": "gpu:1"}, "PCI alias gpu is not defined"),
     ],
 )

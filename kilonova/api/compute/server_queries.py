@@ -16,6 +16,8 @@ from kilonova.http.microversion import V
 from kilonova.http.request import Request
 from kilonova.objects import query as q
 from kilonova.objects.base import Versioned
+from kilonova.objects.server import FlavorRecord
+from kilonova.operations import guest_orders, host_devices
 from kilonova.operations.ask import ask
 
 _CONSOLE, _DIAGNOSTICS = R + "os-console-output", R + "os-server-diagnostics"
@@ -118,9 +120,29 @@ def _flat(facts: dict[str, Any]) -> dict[str, int]:
 
 
 def topology(req: Request) -> Any:
-    """Show a server's NUMA topology (from 2.78): no guest of this cloud has one, which is said as Nova says it."""
-    seen(req, _TOPOLOGY + "index")
-    return {"nodes": [], "pagesize_kb": None}
+    """Show a server's NUMA topology (from 2.78); where it is on the host, to those who may know."""
+    row = seen(req, _TOPOLOGY + "index")
+    flavor = msgspec.json.decode(row["flavor"], type=FlavorRecord)
+    image = guest_orders.system_of(row).image
+    cells = host_devices.cells_of(flavor, image)
+    admin = bool(row["host"]) and req.may(_TOPOLOGY + "host:index")
+    places: dict[int, int | None] = {}
+    if admin and len(cells) > 1:
+        found = host_devices.nodes_of(req.cloud, row, flavor, image)
+        places = {n.number: n.host_node for n in found}
+    nodes = []
+    for cell in cells:
+        node: dict[str, Any] = {
+            "memory_mb": cell.memory_mib,
+            "siblings": [],
+            "vcpu_set": list(cell.cpus),
+        }
+        if admin:
+            node["cpu_pinning"] = {}
+        if cell.number in places:
+            node["host_node"] = places[cell.number]
+        nodes.append(node)
+    return {"nodes": nodes, "pagesize_kb": None}
 
 
 _LENGTH: Json = {

@@ -239,6 +239,8 @@ def defined(guest: FakeGuest, build: GuestBuild) -> FakeGuest:
         nics=tuple((n.port_id, n.mac) for n in build.nics),
         drives=_drives(guest, build),
         devices=_devices(build, guest.devices),
+        passed=tuple(d.address for d in build.passed),
+        nodes=build.nodes,
     )
 
 
@@ -257,7 +259,7 @@ def sealed(password: str) -> str:
 
 def _devices(build: GuestBuild, before: tuple[DeviceAddress, ...]) -> tuple[DeviceAddress, ...]:
     """Return addresses as a real guest would have them: where they were, new ones from slot 3 on, NICs first."""
-    kept = {d.mac or d.serial: d.address for d in before if d.mac or d.serial}
+    kept = {d.mac or d.serial or d.path: d.address for d in before}
     wanted = [
         DeviceAddress(kind="nic", bus="pci", address="", tag=n.tag, mac=n.mac) for n in build.nics
     ]
@@ -271,7 +273,10 @@ def _devices(build: GuestBuild, before: tuple[DeviceAddress, ...]) -> tuple[Devi
         )
         for d in build.disks
     ]
-    placed = [w.replace(address=kept.get(w.mac or w.serial, "")) for w in wanted]
+    wanted += [
+        DeviceAddress(kind="hostdev", bus="pci", address="", path=d.address) for d in build.passed
+    ]
+    placed = [w.replace(address=kept.get(w.mac or w.serial or w.path, "")) for w in wanted]
     for n, device in enumerate(placed):
         if not device.address:
             placed[n] = device.replace(address=free_address(tuple(placed)))

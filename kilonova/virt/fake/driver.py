@@ -69,7 +69,7 @@ class FakeDriver(
     def inventory(self) -> Inventory:
         """Return what the host was given."""
         self._alive()
-        return self._spec
+        return self.spec
 
     def refuses(self, build: GuestBuild) -> str | None:
         """Take every disk and every tap, unless the fault ``refuse`` is on."""

@@ -15,7 +15,7 @@ class FakeHost:
     def __init__(self, world: World, host: str, spec: Inventory) -> None:
         self._world = world
         self._host = host
-        self._spec = spec
+        self.spec = spec
         self._ends: dict[
             str, float
         ] = {}  # builds under way: server id -> monotonic time of the end

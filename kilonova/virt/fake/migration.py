@@ -48,8 +48,8 @@ class FakeMigrations(FakeHost):
         self._fail("live_check_destination", asked.server_id, asked.build.faults, _silent)
         return LiveDestination(
             host=self._host,
-            hypervisor_version=self._spec.hypervisor_version,
-            cpu_model=self._spec.cpu_info.get("model"),
+            hypervisor_version=self.spec.hypervisor_version,
+            cpu_model=self.spec.cpu_info.get("model"),
             reached=FakeDestination(),
         )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from kilonova.objects.guest import DeviceAddress, GuestBuild, Hardware, PowerState
+from kilonova.objects.guest import DeviceAddress, GuestBuild, GuestNode, Hardware, PowerState
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing
 from kilonova.virt.fake.faults import Faults
@@ -95,6 +95,8 @@ class FakeGuest(msgspec.Struct, kw_only=True, frozen=True):
     volumes: tuple[str, ...]  # by serial
     nics: tuple[tuple[str, str], ...]  # (port id, mac)
     hardware: Hardware
+    nodes: tuple[GuestNode, ...] = ()  # NUMA nodes
+    passed: tuple[str, ...] = ()  # devices of the host, by their addresses there
     faults: tuple[str, ...] = ()
     kept: FakeSize | None = None
     generation: int = 0  # of its metadata document
@@ -135,6 +137,7 @@ class World:
         self.moves: dict[str, FakeMove] = {}  # by server
         self.spec = spec
         self.faults = Faults()
+        self.second_holders: list[tuple[str, str, str]] = []  # (host, server, device): each a bug
         self.lock = threading.RLock()
         self._guests: dict[str, dict[str, FakeGuest]] = {}
         self._writers: dict[str, tuple[str, str]] = {}  # volume serial -> (host, server)
@@ -216,6 +219,7 @@ class World:
                 for host, guests in self._guests.items()
                 for g in guests.values()
                 for kind, names in (
+                    ("device", g.passed),
                     ("guest", (g.name,) if g.power != PowerState.NOSTATE else ()),
                     ("kept disk", () if g.kept is None else g.kept.sizes),
                     ("disk", (*g.disks, *g.aside)),
@@ -224,6 +228,7 @@ class World:
                 )
                 for name in names
             ]
+            found += [Leftover("second holder", h, s, a) for h, s, a in self.second_holders]
             found += [Leftover("volume writer", h, s, v) for v, (h, s) in self._writers.items()]
             found += [Leftover("second writer", h, s, v) for h, s, v in self.second_writers]
             found += [Leftover("stale start", h, s, v) for h, s, v in self.stale_starts]
@@ -279,8 +284,9 @@ class World:
         return self._guests.setdefault(host, {})
 
     def put(self, host: str, guest: FakeGuest) -> None:
-        """Keep a guest; in the file when this returns. DriverError when a volume of it has another writer."""
+        """Keep a guest; in the file when this returns. DriverError: another one writes its volume or has its device."""
         with self.lock:
+            self._hold_devices(host, guest)
             self._hold_volumes(host, guest)
             self._writes(host, guest)
             self.guests(host)[guest.server] = guest
@@ -320,6 +326,22 @@ class World:
             if self._conn is not None:
                 self._conn.execute("COMMIT")
             return there
+
+    def _hold_devices(self, host: str, guest: FakeGuest) -> None:
+        """Refuse a device that the host has not, or that another guest has."""
+        if not guest.passed:
+            return
+        there = {d.address for d in self.driver(host).spec.devices}
+        others = {
+            a for g in self.guests(host).values() if g.server != guest.server for a in g.passed
+        }
+        if not there.issuperset(guest.passed):
+            raise DriverError("The host has no such device.", elsewhere=True)
+        if others.intersection(guest.passed):
+            self.second_holders += [
+                (host, guest.server, a) for a in others.intersection(guest.passed)
+            ]
+            raise DriverError("Another guest has the device.", elsewhere=True)
 
     def _hold_volumes(self, host: str, guest: FakeGuest) -> None:
         me, wanted = (host, guest.server), _written(guest)

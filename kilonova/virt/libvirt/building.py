@@ -41,6 +41,7 @@ class Building(Domains):
                 tag=self._config.tag,
                 vnc_socket=socket if len(str(socket).encode()) <= SOCKET_PATH_MOST else None,
                 nvram=self._nvram(build, directory) if hardware.firmware == "uefi" else None,
+                host_nodes=self._config.nodes,
             )
         )
         if before is not None:

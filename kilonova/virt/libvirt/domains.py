@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import libvirt
 
 from kilonova.objects.guest import DeviceAddress, MetadataDocument, PowerState
-from kilonova.objects.host import Inventory
+from kilonova.objects.host import HostDevice, HostNode, Inventory
 from kilonova.virt.driver import Again, DriverError, GuestMissing, OnEvent
-from kilonova.virt.libvirt import facts, hotplug, power, xml
+from kilonova.virt.libvirt import facts, hotplug, passthrough, power, xml
 from kilonova.virt.libvirt.connection import Connection, telling
 from kilonova.virt.libvirt.copies import Copies
 from kilonova.virt.libvirt.disks import Disks, GuestRecord, Images, Owner
@@ -51,6 +51,8 @@ class LibvirtConfig:
     reserved_memory_mib: int = 512
     tools: Tools = field(default_factory=Tools)  # those of the host's volumes too
     host: str = ""
+    devices: tuple[HostDevice, ...] = ()  # those that guests may have
+    nodes: tuple[HostNode, ...] = field(default_factory=passthrough.host_nodes)
     moves: Callable[[], Path] | None = None  # where QEMU listens for guests that move here live
 
 

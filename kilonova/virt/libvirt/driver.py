@@ -20,7 +20,7 @@ from kilonova.objects.guest import (
 )
 from kilonova.objects.host import Inventory
 from kilonova.virt.driver import DriverError, GuestMissing, OnEvent, Progress
-from kilonova.virt.libvirt import console, disks, facts, power, xml
+from kilonova.virt.libvirt import console, disks, facts, passthrough, power, xml
 from kilonova.virt.libvirt.connection import telling
 from kilonova.virt.libvirt.consoles import Consoles
 from kilonova.virt.libvirt.domains import is_active, text_of
@@ -51,6 +51,7 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes, GuestTools, Mi
         found = facts.inventory(
             self._connection.get(), c.instances, c.virt_type, c.host_ip, c.reserved_memory_mib
         )
+        found = found.replace(devices=c.devices, nodes=c.nodes)
         with self._lock:
             self._inventory = (now, found)
         return found
@@ -72,7 +73,7 @@ class LibvirtDriver(Consoles, Remaking, Nics, Snapshots, Resizes, GuestTools, Mi
             return f"This host has no video device {h.video_model}."
         if h.virt_type not in (None, self._config.virt_type):
             return f"This host does not run guests by {h.virt_type}."
-        return disks.refuses(build)
+        return passthrough.refuses(build.passed, self._config.devices) or disks.refuses(build)
 
     def build(
         self, build: GuestBuild, progress: Progress

@@ -19,7 +19,9 @@ from kilonova.objects.guest import (
     NbdDisk,
     Nic,
 )
+from kilonova.objects.host import HostNode
 from kilonova.virt.driver import DriverError
+from kilonova.virt.libvirt import numa, passthrough
 from kilonova.virt.libvirt.disks import DiskFile
 
 MARK = "urn:kilonova:guest:1"
@@ -28,6 +30,7 @@ _PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
 BUSES = frozenset(_PREFIX)
 NIC_MODELS = frozenset({"virtio", "e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "vmxnet3"})
 VIDEO_MODELS = frozenset({"vga", "cirrus", "virtio", "qxl", "none", "bochs"})
+_PLACED = ("interface", "disk", "hostdev")
 SPARE_SLOTS = 16  # of q35: devices of the first build included
 ET.register_namespace("kilonova", MARK)
 
@@ -44,6 +47,7 @@ class Facts:
     tag: str
     vnc_socket: Path | None
     nvram: tuple[Path, Path] | None = None  # (code, variables) for UEFI
+    host_nodes: tuple[HostNode, ...] = ()
 
 
 def name_of(server_id: str) -> str:
@@ -66,11 +70,13 @@ def domain(f: Facts) -> str:
     ET.SubElement(meta, f"{{{MARK}}}server", {"id": b.server_id, "tag": f.tag})
     _text(top, "memory", str(b.memory_mib), unit="MiB")
     _text(top, "vcpu", str(b.vcpus))
+    numa.place(top, b.nodes, f.host_nodes)
     _os(top, f)
     features = ET.SubElement(top, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
     _cpu(top, h)
+    numa.show(top, b.nodes)
     ET.SubElement(top, "clock", offset="utc")
     _text(top, "on_poweroff", "destroy")
     _text(top, "on_reboot", "restart")
@@ -79,6 +85,7 @@ def domain(f: Facts) -> str:
     _spare_slots(devices, h)
     _disks(devices, f)
     _nics(devices, f)
+    devices.extend(passthrough.element(d) for d in b.passed)
     _consoles(devices, f)
     _extras(devices, f)
     return ET.tostring(top, encoding="unicode")
@@ -320,10 +327,10 @@ def with_addresses_of(text: str, before: str) -> str:
     top = ET.fromstring(text)  # noqa: S314 - our own
     places = {
         alias: element.find("address")
-        for kind in ("interface", "disk")
+        for kind in _PLACED
         for element, alias, _ in _devices(before, kind)
     }
-    for kind in ("interface", "disk"):
+    for kind in _PLACED:
         for element in top.iterfind(f"devices/{kind}"):
             alias = element.find("alias")
             place = None if alias is None else places.get(alias.get("name", ""))
@@ -358,7 +365,7 @@ def tags_of(build: GuestBuild) -> dict[str, str]:
 
 
 def devices_of(text: str, tags: Mapping[str, str]) -> tuple[DeviceAddress, ...]:
-    """Return where the guest sees its NICs and disks; known from define on. text: XMLDesc of the domain."""
+    """Return where the guest sees NICs, disks and devices of the host; known from define on. text: XMLDesc."""
     found: list[DeviceAddress] = []
     for element, alias, (bus, address) in _devices(text, "interface"):
         mac = element.find("mac")
@@ -385,6 +392,9 @@ def devices_of(text: str, tags: Mapping[str, str]) -> tuple[DeviceAddress, ...]:
                 path=f"/dev/{device}" if device else None,
             )
         )
+    for _, alias, (bus, address) in _devices(text, "hostdev"):
+        path = passthrough.address_of(alias)
+        found.append(DeviceAddress(kind="hostdev", bus=bus, address=address, path=path))
     return tuple(found)
 
 
