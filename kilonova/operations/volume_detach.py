@@ -1,6 +1,6 @@
 """Detach a volume from a server: nobody else may have it before the guest has let go of it.
 
-begin    the volume shows as detaching; undone by showing it in use again
+begin    the volume shows as detaching (from acceptance on); undone by showing it in use again
 guest    the host takes it out, trying until the guest lets go; from then on only forward
 release  the attachment ends; the record has no such disk
 """
@@ -63,10 +63,10 @@ def _others_detach(services: Services, found: Found, volume_id: str) -> bool:
 
 
 def begin(run: Run) -> Output:
-    """The volume shows as detaching, once more."""
-    services: Services = run.services
-    if run.params.host is not None:
-        services.volumes.begin_detaching(str(_disk(run).volume_id), run.resource)
+    """Nothing is done: the volume shows as detaching from acceptance on.
+
+    Not said again: whoever wakes here when the detach was taken back would say it for good.
+    """
     return {}
 
 

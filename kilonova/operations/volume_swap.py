@@ -1,6 +1,6 @@
 """Have a guest go over to another volume's data while it runs: the volume service asks, which migrates a volume.
 
-    begin      the old volume shows as detaching, the new one is the server's (already, from acceptance on); undone both
+    begin      the new one is the server's, the old volume shows as detaching (from acceptance on); undone both
     connect    let the host reach it
     guest      the host copies what the guest has, then what it writes is in both places; undone by ending that
     turn       from here on only forward: both places have all, and from now on the new one is right
@@ -85,9 +85,11 @@ def _check_volumes(old: Volume, new: Volume) -> None:
 
 
 def begin(run: Run) -> Output:
-    """The old volume shows as detaching, and the new one is reserved, once more: the same attachment."""
+    """The new one is reserved, once more: the same attachment.
+
+    That the old one is detaching is not said again: whoever wakes here when all is over would say it for good.
+    """
     services: Services = run.services
-    volume_ops.begin_detaching(services, str(run.params.disk.volume_id), run.resource)
     services.volumes.ensure_attachment(
         (run.operation, ITEM),
         volume_id=run.params.new_volume_id,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 DISKS = 2
 TOOLS = {  # kind -> (action, event)
     "server_password": ("changePassword", "set_admin_password"),
+    "server_clear_password": ("clearPassword", "clearPassword"),
     "server_crash_dump": ("trigger_crash_dump", "trigger_crash_dump"),
 }
 STATES = {  # kind -> (vm_state before, vm_state after, action)

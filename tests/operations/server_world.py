@@ -51,6 +51,7 @@ from kilonova.operations import (
     power,
     registry,
     revert_resize,
+    server_clear_password,
     server_crash_dump,
     server_create,
     server_delete,
@@ -125,6 +126,7 @@ SETUP = {  # operations that bring a new server into the state that an operation
     "server_soft_delete": (),
     "server_restore": ("server_soft_delete",),
     "server_password": (),
+    "server_clear_password": (),
     "server_crash_dump": (),
     "server_shelve": (),
     "server_shelve_offload": ("shelve_kept",),
@@ -204,6 +206,9 @@ STARTS: dict[str, Start] = {  # how operations other than power actions are acce
     "interface_detach": _detach,
     "server_password": lambda w, found: server_password.start(
         w.services, CONTEXT, found, "s3cret-2"
+    ),
+    "server_clear_password": lambda w, found: server_clear_password.start(
+        w.services, CONTEXT, found
     ),
     "server_crash_dump": lambda w, found: server_crash_dump.start(w.services, CONTEXT, found),
     "server_shelve": lambda w, found: server_shelve.start(w.services, CONTEXT, found),

@@ -9,7 +9,10 @@ from tests.operations.harness import Case, case_id, check_case, points_of, rando
 from tests.operations.server_ledger import deleted, plus
 from tests.operations.server_world import ServerWorld, saga_of
 
-KINDS = ("server_soft_delete", "server_restore", "server_password", "server_crash_dump")
+KINDS = (
+    *("server_soft_delete", "server_restore", "server_password"),
+    *("server_clear_password", "server_crash_dump"),
+)
 CASES = [(kind, case) for kind in KINDS for case in points_of(saga_of(kind))]
 
 

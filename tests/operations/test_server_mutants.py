@@ -12,7 +12,6 @@ from kilonova.objects.order import Order
 from kilonova.operations import server_delete
 from kilonova.saga.definition import _KINDS, Saga
 from kilonova.saga.faults import Fault
-from tests.operations import server_world
 from tests.operations import test_server_delete as deletes
 from tests.operations import test_volume_swap as swaps
 from tests.operations.harness import check_case, points_of
@@ -215,10 +214,8 @@ def test_a_missing_part_of_a_volume_swap(
     parts: dict[str, object],
     tmp_path: Path,
     change: Callable[[str, str, dict[str, object]], None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R22, R13: undisturbed, or given up when the guest has gone over, the ledger or the guest's place tells."""
-    monkeypatch.setitem(server_world.STARTS, swaps.KIND, swaps.ask_for_it)
     change(swaps.KIND, step, parts)
     saga = saga_of(swaps.KIND)
     trigger = Fault("guest", "do", "after", "error")

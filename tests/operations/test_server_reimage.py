@@ -13,7 +13,7 @@ from kilonova.objects.guest import PowerState
 from kilonova.operations import accept, server_delete, server_disks
 from kilonova.reconcile import audit, cleanups
 from tests.ledger import changed
-from tests.operations.harness import Case, case_id, points_of, random_pair, run_case
+from tests.operations.harness import Case, case_id, points_of, random_pair, run_case, zombies_of
 from tests.operations.server_world import CONTEXT, ServerWorld, Shape, saga_of
 
 SAGA = saga_of("server_rebuild")
@@ -56,16 +56,31 @@ def holds(world: ServerWorld, state: str) -> None:
     assert audit.run(world.services) == []
 
 
-@pytest.mark.parametrize("case", points_of(SAGA), ids=case_id)
-def test_one_fault(case: Case, tmp_path: Path) -> None:
-    """R1"""
-    world = ServerWorld(tmp_path, "server_rebuild", BACKED)
+def _check(world: ServerWorld, case: Case) -> None:
     try:
         outcome = run_case(world, case)
         assert not outcome.missed, outcome.missed
         holds(world, outcome.state)
     finally:
         world.close()
+
+
+@pytest.mark.parametrize("case", points_of(SAGA), ids=case_id)
+def test_one_fault(case: Case, tmp_path: Path) -> None:
+    """R1"""
+    _check(ServerWorld(tmp_path, "server_rebuild", BACKED), case)
+
+
+class Shared(ServerWorld):
+    """Its conductors have leases."""
+
+    shared = True
+
+
+@pytest.mark.parametrize("case", zombies_of(SAGA), ids=case_id)
+def test_a_conductor_that_slept_beyond_its_lease(case: Case, tmp_path: Path) -> None:
+    """R8: it wakes after another one has ended the rebuild, and changes nothing."""
+    _check(Shared(tmp_path, "server_rebuild", BACKED), case)
 
 
 @pytest.mark.parametrize("seed", range(15))

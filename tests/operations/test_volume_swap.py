@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kilonova.objects.volume import VolumeEvent
-from kilonova.operations import accept, volume_events
+from kilonova.operations import volume_events
 from kilonova.reconcile import cleanups
 from kilonova.saga import journal
 from kilonova.saga.faults import AFTER, BEFORE, ERROR, KILL, RECORDED, Fault, Faults, Killed
@@ -15,7 +15,6 @@ from kilonova.saga.state import DO, UNDO
 from kilonova.volume.embedded import migrating
 from kilonova.volume.embedded.store import volumes
 from tests.ledger import Ledger
-from tests.operations import server_world
 from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
 from tests.operations.server_world import CONTEXT, ServerWorld, Shape, saga_of
 from tests.operations.test_server_delete import HISTORY
@@ -27,8 +26,10 @@ SPARE = Shape(spare=1)
 class SwapWorld(ServerWorld):
     """A server with a volume, whose migration asks for the swap."""
 
-    def __init__(self, path: Path, kind: str = KIND, *, hosts: int = 3) -> None:
-        super().__init__(path, kind, SPARE, hosts=hosts)
+    def __init__(
+        self, path: Path, kind: str = KIND, shape: Shape = SPARE, *, hosts: int = 3
+    ) -> None:
+        super().__init__(path, kind, shape, hosts=hosts)
 
     def _open(self, path: Path, hosts: int, disturbed: int | None = None) -> None:
         super()._open(path, hosts, disturbed)
@@ -48,29 +49,26 @@ class SwapWorld(ServerWorld):
         )
         return to
 
+    def accept(self, kind: str) -> tuple[str, str]:
+        """Accept the swap when the migration asks for it."""
+        if kind != KIND:
+            return super().accept(kind)
+        if not self.engines:
+            self.engine().open()
+        self.migrate()
+        for _ in range(200):
+            self.engines[-1].run_until_idle(advance=False)
+            if self.asked:
+                volume_events.swap(self.services, self.asked[-1])
+                return "cell1", self.latest(KIND)
+            self.clock.advance(0.5)
+        raise AssertionError("the swap was never asked for")
+
     def ledger(self) -> Ledger:
         """Count when the migration ended, too."""
         if self.engines:
             self.engines[-1].run_until_idle(limit=20_000)
         return super().ledger()
-
-
-def ask_for_it(world: ServerWorld, found: accept.Found) -> str:
-    """Migrate the volume; when its service asks for the swap, accept it."""
-    assert isinstance(world, SwapWorld)
-    world.migrate()
-    for _ in range(200):
-        world.engines[-1].run_until_idle(advance=False)
-        if world.asked:
-            volume_events.swap(world.services, world.asked[-1])
-            return world.latest(KIND)
-        world.clock.advance(0.5)
-    raise AssertionError("the swap was never asked for")
-
-
-@pytest.fixture(autouse=True)
-def starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(server_world.STARTS, KIND, ask_for_it)
 
 
 def test_undisturbed(tmp_path: Path) -> None:
@@ -159,6 +157,11 @@ def test_the_guest_ends_in_that_moment(fault: Fault, dies: str, tmp_path: Path) 
 
 class MigrationWorld(SwapWorld):
     """The same, seen from the migration: compute does its part meanwhile. The ledger is without history."""
+
+    def __init__(
+        self, path: Path, kind: str = "volume_migrate", shape: Shape = SPARE, *, hosts: int = 3
+    ) -> None:
+        super().__init__(path, KIND, shape, hosts=hosts)
 
     def _open(self, path: Path, hosts: int, disturbed: int | None = None) -> None:
         super()._open(path, hosts, disturbed)
