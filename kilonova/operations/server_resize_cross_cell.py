@@ -23,6 +23,7 @@ Before ``swap`` everything can be taken back: the guest runs again at its source
 target cell has nothing. The mapping alone decides which copy is seen: exactly one, at every instant.
 """
 
+import contextlib
 from collections.abc import Mapping
 
 import msgspec
@@ -66,6 +67,7 @@ from kilonova.saga.definition import (
     Step,
     register,
 )
+from kilonova.volume.interface import KeeperAway
 
 BACK = "back"
 _LEAVE = "compute_prep_snapshot_based_resize_at_source"
@@ -177,7 +179,8 @@ def take_volumes_back(run: Run) -> None:
             "A host that does not answer may still use the volumes of the server.", after_s=5.0
         )
     for disk in disks:
-        server_volumes.connect(services, str(disk.attachment_id), run.params.host)
+        with contextlib.suppress(KeeperAway):
+            server_volumes.connect(services, str(disk.attachment_id), run.params.host)
     server_volumes.complete_all(services, row)
     # the first ones, where they are still there
     cross_cell.drop_attachments_but(run, row, there.target_row(run))

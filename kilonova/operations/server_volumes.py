@@ -17,7 +17,7 @@ from kilonova.objects.volume import Connection, Connector, FileConnection
 from kilonova.operations import cleanup, server_disks
 from kilonova.operations.services import CELL0, Services
 from kilonova.saga.definition import NotYet, StepFailed
-from kilonova.volume.interface import NotReady
+from kilonova.volume.interface import KeeperAway, NotReady
 
 log = get_logger(__name__)
 
@@ -55,10 +55,13 @@ def complete_all(services: Services, row: Row) -> None:
 
 
 def connect_back(services: Services, row: Row, host: str) -> None:
-    """Say that a host is to reach the volumes of a server again; it need not do so yet, it may be down. Repeatable."""
+    """Say that a host is to reach the volumes of a server again. Repeatable.
+
+    It need not do so yet: it may be down, and so may be the host that keeps the volume, which can be the same one.
+    """
     for disk in server_disks.volumes(server_disks.read(row)):
         if disk.attachment_id is not None:
-            with contextlib.suppress(NotYet):
+            with contextlib.suppress(NotYet, KeeperAway):
                 connect(services, disk.attachment_id, host)
 
 

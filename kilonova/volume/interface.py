@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import ClassVar, NamedTuple, Protocol
 
 from kilonova.common.context import Context
-from kilonova.common.errors import KilonovaError
+from kilonova.common.errors import KilonovaError, Unavailable
 from kilonova.objects.volume import (
     Connection,
     Connector,
@@ -31,6 +31,10 @@ class NotReady(KilonovaError):
     status: ClassVar[HTTPStatus] = HTTPStatus.SERVICE_UNAVAILABLE
     code, retryable = "volume_not_ready", True
     after_s = 0.2
+
+
+class KeeperAway(Unavailable):
+    """The host that keeps a volume does not answer. Who is to reach the volume is written down all the same."""
 
 
 class ReimageFailed(KilonovaError):

@@ -189,6 +189,18 @@ def test_volumes_have_one_writer(tmp_path: Path) -> None:
     assert world.guests.second_writers == []
 
 
+@pytest.mark.parametrize("shape", [Shape(own=1), Shape(boot=True, own=1)], ids=["own", "backed"])
+def test_a_volume_that_died_with_its_host(shape: Shape, tmp_path: Path) -> None:
+    """R1, R4: it is where it was at once, not when the host returns."""
+    world = Dead(tmp_path, EVACUATE, shape, hosts=1)
+    assert world.run(*world.begin()) == "failed"
+    row = world.row()
+    assert (row["host"], row["vm_state"], row["task_state"]) == (HOME, states.ACTIVE, None)
+    ledger, clean = world.ledger(), world.clean("failed")
+    world.close()
+    assert ledger == clean
+
+
 class Free(Dead):
     """The scheduler chooses."""
 

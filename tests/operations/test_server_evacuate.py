@@ -158,3 +158,27 @@ def test_volumes_of_an_evacuated_server_are_free_at_once(tmp_path: Path) -> None
     assert free is not None and free.status == "available"
     assert ledger["attachment:attached"] == ledger["volume writer"] == ledger["guest"] == 0
     assert world.guests.second_writers == []
+
+
+@pytest.mark.parametrize("then", ["nothing", "server_delete"])
+@pytest.mark.parametrize("shape", [Shape(own=1), Shape(boot=True, own=1)], ids=["own", "backed"])
+def test_a_volume_that_died_with_its_host(shape: Shape, then: str, tmp_path: Path) -> None:
+    """R1, R4: no other host can reach it. In words; the server is where it was at once, and can be deleted."""
+    world = Dead(tmp_path, "server_evacuate", shape)
+    held = world.volumes.attachments_of([world.server])[world.server]
+    home = world.row()["host"]
+    assert home in {v.host for a in held if (v := world.volumes.find(a.volume_id)) is not None}
+    assert world.run(*world.begin()) == "failed"
+    row = world.row()
+    assert (row["host"], row["vm_state"], row["task_state"]) == (home, states.ACTIVE, None)
+    if then == "server_delete":
+        assert world.run(*world.accept("server_delete")) == "done"
+        world.ledger()
+        world.engines[-1].run_until_idle(limit=10_000)
+        ledger = world.ledger()
+        world.close()
+        assert (ledger["guest"], ledger["held:VCPU"], ledger["attachment:attached"]) == (0, 0, 0)
+        return
+    ledger, clean = world.ledger(), world.clean("failed")
+    world.close()
+    assert ledger == clean

@@ -286,6 +286,7 @@ def _storm(split: Split, seed: int, kills: int) -> None:
     roles = sorted(split.pids())  # postgresql among them, where it is installed
     for n in range(kills):
         role = roles[n % len(roles)]
+        wait_until_it_answered(split, role)
         before = split.kill(role)
         killed.append(role)
         again = lambda role=role, before=before: split.pids().get(role) not in (None, before)  # noqa: E731
@@ -311,6 +312,12 @@ def _storm(split: Split, seed: int, kills: int) -> None:
     assert audit
 
 
+def wait_until_it_answered(split: Split, role: str) -> None:
+    """Strike an api process only when it was back since the last time: people wait for an answer, not for ever."""
+    if role.startswith("api"):
+        until(lambda: _answers(split), "the API is back", LONG_S)
+
+
 def _answers(split: Split) -> bool:
     """Tell whether every api process does."""
     clients = getattr(split.demo, "clients", [split.demo])
@@ -321,7 +328,10 @@ def _answers(split: Split) -> bool:
 
 
 def _clean(split: Split) -> bool:
-    return split.command("audit").returncode == 0
+    done = split.command("audit")
+    if done.returncode != 0:
+        print(time.strftime("%X"), done.stdout[-3000:], done.stderr[-1000:])
+    return done.returncode == 0
 
 
 def test_kill_each_role_while_servers_come_and_go(split: Split) -> None:

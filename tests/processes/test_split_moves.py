@@ -16,7 +16,7 @@ import pytest
 from tests.client import until
 from tests.nats import nats_server
 from tests.processes.movers import Evacuee, Mover, Poller, V
-from tests.processes.test_split import LONG_S, Split, _answers, _clean
+from tests.processes.test_split import LONG_S, Split, _answers, _clean, wait_until_it_answered
 
 ZONE = ("cell1-host3", "cell1-host4")
 ASLEEP_S = 13.0  # beyond the lease of 10 s
@@ -65,6 +65,7 @@ class Storm:
             time.sleep(ASLEEP_S)  # the sleep itself is what is tested
             os.kill(pid, signal.SIGCONT)
             return
+        wait_until_it_answered(self.split, role)
         before = self.split.kill(role)
         again = lambda: self.split.pids().get(role) not in (None, before)  # noqa: E731
         until(again, role, LONG_S)

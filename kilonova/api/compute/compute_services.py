@@ -20,9 +20,13 @@ BINARY = "nova-compute"
 
 
 def _shape(req: Request, h: ComputeHost) -> dict[str, Any]:
-    services: Services = req.cloud
     if h.number is None and req.version >= V(2, 69):
         return {"binary": BINARY, "host": h.host, "status": "UNKNOWN"}
+    return _known(req, h)
+
+
+def _known(req: Request, h: ComputeHost) -> dict[str, Any]:
+    services: Services = req.cloud
     out: dict[str, Any] = {
         "binary": BINARY,
         "host": h.host,
@@ -106,7 +110,7 @@ def update(req: Request) -> Any:
             "No updates were requested. Fields 'status' or 'forced_down' should be specified."
         )
     state = services.hosts.set_service(found.host, **changes)
-    return {"service": _shape(req, ComputeHost(state, found.number))}
+    return {"service": _known(req, ComputeHost(state, found.number))}  # its cell has just answered
 
 
 def _by_uuid(req: Request, missing: str) -> ComputeHost:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from kilonova.bus import answers
 from kilonova.bus.interface import Subscription
 from kilonova.common.context import Context, service_context
-from kilonova.common.errors import BadRequest, NotFound, Unavailable
+from kilonova.common.errors import BadRequest, NotFound
 from kilonova.db.engine import Row, Tx
 from kilonova.objects.image import Image
 from kilonova.objects.volume import (
@@ -34,7 +34,7 @@ from kilonova.volume.embedded.ground import Ground
 from kilonova.volume.embedded.operations import asking, volume_create, volume_delete
 from kilonova.volume.embedded.snapshotting import NewSnapshot
 from kilonova.volume.embedded.store import attachments, backups, data, quotas, snapshots, volumes
-from kilonova.volume.interface import KeptData, Key, ReimageFailed, VolumeService
+from kilonova.volume.interface import KeeperAway, KeptData, Key, ReimageFailed, VolumeService
 
 T = TypeVar("T")
 
@@ -285,14 +285,14 @@ class EmbeddedVolumes(Ground):
         return attaching.ready(found)
 
     def _check_host(self, attachment_id: str) -> None:
-        """Raise Unavailable when the host that has to make a volume reachable is down."""
+        """Raise KeeperAway when the host that has to make a volume reachable is down."""
 
         def read(tx: Tx) -> Row:
             return volumes.get(tx, attachments.get(tx, attachment_id)["volume_id"])
 
         row = self.db.read(read)
         if not any(r.up for r in self.rooms() if r.host == row["host"]):
-            raise Unavailable(f"The host that keeps volume {row['id']} does not answer.")
+            raise KeeperAway(f"The host that keeps volume {row['id']} does not answer.")
 
     def complete(self, attachment_id: str) -> None:
         """See VolumeService."""

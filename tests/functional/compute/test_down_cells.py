@@ -195,6 +195,29 @@ def test_other_lists(whole: Whole, servers: dict[str, list[str]], dead: str) -> 
     assert {c["name"]: c["state"] for c in status["cells"]}[dead] == "down"
 
 
+def test_a_cell_that_answers_again_in_between(whole: Whole, servers: dict[str, list[str]]) -> None:
+    """What a change answers is whole, also when the look before it found the cell silent."""
+    found = whole.call("GET", f"{C}/os-services?host=cell2-host1", who="admin", version="2.69")
+    known = found.json["services"][0]
+    broken = cell(whole, "cell2")
+    broken.mood, before, write = "error", broken.reached, broken.real.write
+
+    def well_by_now(fn: Any) -> Any:
+        broken.mood = ""
+        return write(fn)
+
+    broken.write = well_by_now
+    try:
+        path = f"{C}/os-services/{known['id']}"
+        got = whole.call("PUT", path, {"forced_down": False}, who="admin", version="2.69")
+    finally:
+        broken.mood = ""
+        del broken.write
+    assert got.status == 200 and broken.reached > before
+    assert got.json["service"].keys() == known.keys()
+    until(lambda: [s["status"] for s in listed(whole)] == ["ACTIVE"] * 6 or None)
+
+
 def test_new_servers_go_elsewhere(whole: Whole, servers: dict[str, list[str]], dead: str) -> None:
     """Nothing is placed in a cell that does not answer; the scheduler looks every 5 s, here at once."""
     whole.services.scheduling.cells_changed()
