@@ -237,7 +237,7 @@ def _bug() -> Exception:
 
 CALLS = {  # operation -> what it calls of the volume service on its way
     "volume_attach": ("ensure_attachment", "connect", "connections", "complete"),
-    "volume_detach": ("begin_detaching", "remove_attachment"),
+    "volume_detach": ("remove_attachment",),
     "server_create": ("ensure_volume", "ensure_attachment", "connect", "connections", "complete"),
     "server_delete": ("attachments_of", "remove_attachment", "find", "remove_volume"),
 }
