@@ -165,12 +165,16 @@ class Mover(threading.Thread):
         """Confirm or revert until it is done: what was killed may be asked again."""
         if found is None or not self.told(kind, found["status"] == "VERIFY_RESIZE"):
             return
-        name = f"{how}Resize"
-        for _ in range(5):
+        name, tries, end = f"{how}Resize", 0, time.monotonic() + PATIENCE_S
+        while tries < 5 and time.monotonic() < end:
             after = self.act(f"{kind} {how}", name, None)
-            if after is not None and self.told(f"{kind} {how}", after["status"] == "ACTIVE"):
+            if after is None:
+                time.sleep(0.5)  # its host is not back yet
+                continue
+            tries += 1
+            if self.told(f"{kind} {how}", after["status"] == "ACTIVE"):
                 return
-        raise Stuck(f"{name} never ends")
+        raise Stuck(f"{name} never ends: {dict(self.why)}, refused: {dict(self.refused)}")
 
     def do_cold(self, how: str) -> None:
         self._finish("cold", how, self.act("cold", "migrate", {"host": neighbour(self.here())}))
