@@ -249,19 +249,21 @@ class _Storm(threading.Thread):
         self, method: str, path: str, good: tuple[int, ...], body: Any = None, headers: Any = None
     ) -> Any:
         """Ask until the answer is one of ``good``; what else than silence, 409, 5xx comes is wrong."""
-        end = time.monotonic() + LONG_S
+        end, last = time.monotonic() + LONG_S, object()
         while time.monotonic() < end:
             try:
                 got = self.client.call(method, path, body, headers=headers)
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as exc:
+                last = exc
                 time.sleep(0.05)
                 continue
+            last = got
             if got.status in good:
                 return got.json or {}
             if got.status not in (409, 500, 502, 503):
                 break
             time.sleep(0.05)
-        self.wrong.append(f"{method} {path}: {got}" if "got" in dir() else f"{method} {path}")
+        self.wrong.append(f"{method} {path}: {last!r}")
         return None
 
 
