@@ -2,9 +2,10 @@
 
 import http.client
 import json
+import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -13,6 +14,7 @@ from kilonova.cli.common import Failed
 from kilonova.server import state
 
 MICROVERSION = "2.96"
+_IDENTITY = "/identity"
 
 
 class Refused(Failed):
@@ -132,10 +134,21 @@ def _words(value: Any) -> str:
 
 
 def connect(directory: Path, cloud: str = "admin") -> Client:
-    """Return a client of the cloud that runs on a state directory, as admin or as demo. Raises Failed (3)."""
+    """Return a client of the cloud that runs on a state directory, as admin or as demo.
+
+    Where none runs (a deployment of several processes, another machine): of the one that OS_AUTH_URL and the variables
+    beside it name, as every OpenStack client has them. Raises Failed (3).
+    """
     run = state.running(directory)
     if run is None:
-        raise Failed(f"no cloud runs on {directory}. Start it with 'kilonova up'.", 3)
+        elsewhere = _named_by(os.environ)
+        if elsewhere is not None:
+            return elsewhere
+        raise Failed(
+            f"no cloud runs on {directory}. Start it with 'kilonova up'; or name one that runs elsewhere by "
+            "OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME (and OS_CACERT).",
+            3,
+        )
     passwords = state.read_json(directory / state.PASSWORDS)
     if passwords is None:
         raise Failed(
@@ -143,6 +156,25 @@ def connect(directory: Path, cloud: str = "admin") -> Client:
         )
     project = "admin" if cloud == "admin" else "demo"
     return Client(run.url, cloud, passwords[cloud], project, run.cacert)
+
+
+def _named_by(variables: Mapping[str, str]) -> Client | None:
+    """Return a client of the cloud that the variables of OpenStack's clients name; None: they name none."""
+    found = variables.get("OS_AUTH_URL", "").rstrip("/")
+    if not found:
+        return None
+    missing = [n for n in ("OS_USERNAME", "OS_PASSWORD", "OS_PROJECT_NAME") if not variables.get(n)]
+    if missing:
+        raise Failed(f"OS_AUTH_URL is set, and {', '.join(missing)} is not.", 3)
+    url = found.removesuffix("/v3").removesuffix(_IDENTITY)
+    if url == found.removesuffix("/v3"):
+        raise Failed(
+            f"OS_AUTH_URL must end with {_IDENTITY}/v3, not {found}: our services are beside it.", 3
+        )
+    user, password, project = (
+        variables[n] for n in ("OS_USERNAME", "OS_PASSWORD", "OS_PROJECT_NAME")
+    )
+    return Client(url, user, password, project, variables.get("OS_CACERT") or None)
 
 
 def wait_for(what: str, ask: Callable[[], Any], timeout_s: float, pause_s: float = 0.2) -> Any:

@@ -461,6 +461,38 @@ def _taken_back(split: Split, folder: Path) -> None:
     assert split.pids() == pids, "a process was started again"
 
 
+def test_the_command_line_from_elsewhere(split: Split, tmp_path: Path) -> None:
+    """Where no cloud runs, the variables of OpenStack's clients name one; what is missing or wrong of them is said."""
+    passwords = json.loads((split.directory / "passwords.json").read_text())
+    named = {
+        "OS_AUTH_URL": f"{split.url}/identity/v3",
+        "OS_USERNAME": "admin",
+        "OS_PASSWORD": passwords["admin"],
+        "OS_PROJECT_NAME": "admin",
+    }
+
+    def said(**more: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*KILONOVA, "host", "list", "--state-dir", str(tmp_path / "none")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **more},
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, text = said(**named)
+    assert code == 0 and "cell1-host1" in text
+    for wrong, word in (
+        ({}, "OS_AUTH_URL"),
+        ({**named, "OS_PASSWORD": ""}, "OS_PASSWORD is not"),
+        ({**named, "OS_AUTH_URL": split.url}, "must end with /identity/v3"),
+    ):
+        code, text = said(**wrong)
+        assert code == 3 and word in text
+
+
 def test_a_token_ends(split: Split) -> None:
     made = split.admin.post("/join/tokens", {"host": "late", "cell": "cell1", "life_s": 1})
     until(lambda: time.time() > made["expires_at"] + 0.1, "it is over")
