@@ -76,6 +76,9 @@ class VersionPin:
         self._versions = own_versions() if versions is None else versions
         self._pin: Versions = self._versions
         self._held: list[Versions] = []
+        self._last_compared: (
+            tuple[Versions, Mapping[str, Version], tuple[list[str], Versions]] | None
+        ) = None
         self._looked_at = float("-inf")
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -157,7 +160,7 @@ class VersionPin:
 
     def refuses(self, versions: Mapping[str, Version]) -> str | None:
         """Return why a host of these versions cannot take part, or None."""
-        late = behind(versions, self._pin)
+        late = self._compared(versions)[0]
         if not late:
             return None
         return (
@@ -166,7 +169,20 @@ class VersionPin:
 
     def for_host(self, versions: Mapping[str, Version]) -> Versions:
         """Return what a host must write in an older form than its own."""
-        return {n: v for n, v in self._pin.items() if n in versions and v < versions[n]}
+        return self._compared(versions)[1]
+
+    def _compared(self, versions: Mapping[str, Version]) -> tuple[list[str], Versions]:
+        """Return (types of which a host reads less than is written, those that it must write in an older form).
+
+        Hosts that register by the thousand are nearly all alike: what was compared last is kept.
+        """
+        known, pin = self._last_compared, self._pin
+        if known is not None and known[0] is pin and known[1] == versions:
+            return known[2]
+        older = {n: v for n, v in pin.items() if n in versions and v < versions[n]}
+        found = behind(versions, pin), older
+        self._last_compared = pin, versions, found
+        return found
 
     # -- being looked at
 

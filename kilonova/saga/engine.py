@@ -36,6 +36,7 @@ SWEEP_S = 1.0
 SWEEP_LIMIT = 500
 KEPT = 2000  # operations that wait for an answer are kept as they were written: it finds them without a read
 UNKNOWN_S = 60.0  # an operation whose definition this release does not know is left alone so long
+NOBODY_S = 0.25  # that no operation waits for any host is known for so long
 HURRY_S = 0.2  # a host that registered takes orders once it has read the reply
 RETRY_S = 1.0
 JUMP_S = 5.0  # a wall clock that moved so far against the monotonic one has jumped
@@ -89,6 +90,7 @@ class Engine(Tending, Stepping):
         self._ready = Ready()
         self._held: dict[Key, bool] = {}
         self._inbox: dict[Key, list[Answer]] = {}
+        self._nobody_until: dict[str, float] = {}  # database -> no operation waits for a host
         self._asked: dict[Key, str] = {}
         self._kept: dict[Key, Live] = {}
         self._wakes: list[tuple[float, Key]] = []
@@ -233,10 +235,25 @@ class Engine(Tending, Stepping):
         """
         at = self.now() + HURRY_S
         for name, db in list(self.databases.items()):
-            if name not in homes or not db.ask(partial(journal.waits_for, host=host, at=at)):
+            if name not in homes or not self._anybody_waits(name, at):
+                continue
+            if not db.ask(partial(journal.waits_for, host=host, at=at)):
                 continue
             for operation in db.write(partial(journal.hurry, host=host, at=at)):
                 self.nudge(name, operation)
+
+    def _anybody_waits(self, name: str, at: float) -> bool:
+        """Tell whether operations of a database wait for hosts; ten thousand hosts that come back ask once.
+
+        What begins to wait in the same moment has just sent its order.
+        """
+        now = self._clock.monotonic()
+        if now < self._nobody_until.get(name, now):
+            return False
+        if self.databases[name].ask(partial(journal.waits_for_any, at=at)):
+            return True
+        self._nobody_until[name] = now + NOBODY_S
+        return False
 
     def _nudged(self, subject: str, body: bytes) -> None:
         self.nudge(subject.split(".")[1], body.decode())

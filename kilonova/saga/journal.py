@@ -76,6 +76,9 @@ _DUE = Q(
 )
 _WAITS_FOR_HOST = sa.and_(O.c.wake_at > P("at"), O.c.waits_for == ANSWER, O.c.host == P("the_host"))
 _WAITING_FOR = Q(sa.select(O.c.id).where(_WAITS_FOR_HOST))
+_WAITING_FOR_ANY = Q(
+    sa.select(O.c.id).where(O.c.wake_at > P("at"), O.c.waits_for == ANSWER).limit(1)
+)
 _HURRY = Q(sa.update(O).where(_WAITS_FOR_HOST).values(wake_at=P("at"), heard=O.c.sends))
 _NEXT = Q(sa.select(sa.func.min(O.c.wake_at)).where(O.c.wake_at.isnot(None)))
 _WAITING = Q(sa.select(sa.func.count()).where(O.c.wake_at.isnot(None), O.c.state == WAITING))
@@ -446,6 +449,11 @@ def due(tx: Tx, now: float, limit: int = 500) -> list[str]:
 def waits_for(tx: Tx, host: str, at: float) -> bool:
     """Tell whether ``hurry`` would find anything: one question."""
     return tx.one(_WAITING_FOR, the_host=host, at=at) is not None
+
+
+def waits_for_any(tx: Tx, at: float) -> bool:
+    """Tell whether ``hurry`` would find anything for any host."""
+    return tx.one(_WAITING_FOR_ANY, at=at) is not None
 
 
 def hurry(tx: Tx, host: str, at: float) -> list[str]:

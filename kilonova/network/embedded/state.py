@@ -92,6 +92,7 @@ class Publisher:
         self.watch = watch
         self._order = threading.RLock()
         self._known = documents.Known()
+        self._full_states = sequence.FullStates(database)
         self.forwarding = Forwarding(database)
         self._dirty: set[str] = set()
         self._guard = threading.Lock()
@@ -265,7 +266,7 @@ class Publisher:
     def full(self, host: str) -> Change:
         """Return everything that a host should have."""
         with self._order:
-            seq = sequence.of_full(self.database, self.clock.now())
+            seq = self._full_states.of(host, self.clock.now())
             return self.database.read(lambda tx: self._full(tx, host)).replace(seq=seq)
 
     def _full(self, tx: Tx, host: str) -> Change:

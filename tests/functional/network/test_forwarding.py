@@ -287,3 +287,19 @@ def test_a_full_state_that_would_be_too_long_comes_without_where_macs_live(
     full = say(three, "h2", HOSTS["h2"])
     assert full.documents and not any(isinstance(d, ForwardingState) for d in full.documents)
     until(lambda: len(three.bus.documents("h2", "forwarding", private(three))) > before)
+
+
+def test_hosts_that_ask_at_once_share_a_number_and_one_that_asks_again_gets_another(
+    seeded: Cloud,
+) -> None:
+    """Ten thousand hosts that ask when a process starts are not ten thousand writes; nobody is refused for it."""
+    publisher = seeded.network.publisher
+    commits = getattr(seeded.database, "commits")  # noqa: B009 - each kind of database counts
+    numbers = {publisher.full(f"host{n}").seq for n in range(50)}
+    assert len(numbers) < 50
+    assert getattr(seeded.database, "commits") - commits == len(numbers)  # noqa: B009
+    host = InForce()
+    host.admit(publisher.full("h1"))
+    server(seeded, "s1", "h1")
+    host.admit(seeded.bus.changes("h1")[-1])
+    host.admit(publisher.full("h1"))
