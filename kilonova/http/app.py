@@ -6,6 +6,7 @@ Nothing is stored, and no body is read, before authentication.
 
 import logging
 import time
+import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, cast
 
@@ -315,10 +316,10 @@ def _resource(app: Application, s: Service, path: str, routes: Sequence[Route]) 
         app.handle(s, path, routes, req, resp, params)
 
     methods = {r.method for r in routes}
-    members: dict[str, Any] = {f"on_{m.lower()}": staticmethod(responder) for m in methods}
+    members = {f"on_{m.lower()}": responder for m in methods}
     if "GET" in methods:
-        members["on_head"] = staticmethod(responder)
-    return type("Resource", (), members)()
+        members["on_head"] = responder
+    return types.SimpleNamespace(**members)  # a class for each of 400 paths would be a MiB
 
 
 def _read(req: falcon.Request, limit: int) -> bytes:
