@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kilonova.common.errors import KilonovaError
+from kilonova.common.ids import new_uuid
 from kilonova.db import migrations
 from kilonova.operations import cleanup
 from kilonova.reconcile import cleanups
@@ -94,11 +95,13 @@ class Chaos:
         self.world.engine().open()
 
     def host(self) -> None:
+        """A host goes, fenced, so that nothing runs there any more; or the one that is away comes back."""
         name = f"cell1-host{self.rng.randint(1, 3)}"
         if name in self.backs:
             self.backs.pop(name)()
         elif not self.backs:
-            self.backs[name] = self.world.fall_silent(name)
+            self.backs[name] = self.world.fall_silent(name, boot=new_uuid())
+            self.world.guests.reboot(name)
 
     def fault(self) -> None:
         faults = self.world.guests.faults
