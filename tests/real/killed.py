@@ -128,10 +128,10 @@ def running_world(keys: Path) -> Iterator[World]:
 
 
 def prepared(keys: Path, cloud: RealCloud) -> tuple[Path, dict[str, list[str]]]:
-    """Let a cloud find its orders to die, and let SSH in; return the key, and the host as it is at rest."""
+    """Let a cloud find its orders to die, and let SSH in; return the key, and the one host as it is at rest."""
     faults = (cloud.directory / ARMED).parent
     faults.mkdir()
     faults.chmod(0o777)
     key = new_key(keys, cloud)
     cloud.allow("tcp", 22)
-    return key, cloud.idle()
+    return key, cloud.idle() if cloud.hosts == 1 else {}
