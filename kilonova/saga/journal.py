@@ -46,10 +46,7 @@ _LOAD = Q(
         *(O.c[n] for n in ("accepted_at", "cancel_requested", "context", "params", "owner")),
     ).where(O.c.id == P("id"))
 )
-_MOVED = {
-    **{n: P(n) for n in STATE_COLUMNS},
-    **{n: P(n) for n in ("owner", "updated_at")},
-}
+_MOVED: dict[str, Any] = {n: P(n) for n in (*STATE_COLUMNS, "owner", "updated_at")}
 _AS_SEEN = sa.and_(O.c.id == P("the_id"), O.c.cancel_requested == P("the_cancel"))
 _SAVE = Q(sa.update(O).where(_AS_SEEN, O.c.fence == P("the_fence")).values(_MOVED))
 _SAVE_AND_OWN = Q(
@@ -400,9 +397,9 @@ def save(tx: Tx, live: Live, state: State, now: float) -> bool:
     if changed == 1:
         return True
     row = tx.one(_CHECK, id=live.id)
-    seen = live.fence - 1 if live.unowned else live.fence
-    ours = row is not None and row["fence"] == seen
-    if not ours or (live.unowned and bool(row["cancel_requested"]) == live.cancelled):
+    ours = row is not None and row["fence"] == live.fence - (1 if live.unowned else 0)
+    stands = row is not None and bool(row["cancel_requested"]) == live.cancelled
+    if not ours or (live.unowned and stands):
         raise Fenced("The operation has another owner.", operation=live.id, fence=live.fence)
     return False
 

@@ -230,6 +230,7 @@ def test_console_log_is_what_the_guest_printed(world: World) -> None:
 
 def test_display_and_serial_port_by_websocket(world: World) -> None:
     """The display speaks RFB; the serial port is the guest's own login. S28"""
+    world.anna.ready()
 
     def console(protocol: str, type_: str) -> Any:
         asked = {"remote_console": {"protocol": protocol, "type": type_}}

@@ -1,5 +1,6 @@
 """Move a real guest cold between two hosts on this machine: what is on its disks goes along, and comes back (OBJ-2)."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ def test_there_and_back_and_for_good(cloud: RealCloud, tmp_path: Path) -> None:
 
 def test_a_volume_goes_along(cloud: RealCloud, tmp_path: Path) -> None:
     """What is on a volume is read where the server is, wherever the volume's data are; one host has it at a time."""
-    key = new_key(tmp_path, cloud, name="other")
-    server = cloud.boot("carrier", key_name="other", config_drive=True)
+    name = f"other-{secrets.token_hex(3)}"  # tried once more, it is another one
+    key = new_key(tmp_path, cloud, name=name)
+    server = cloud.boot("carrier", key_name=name, config_drive=True)
     server.status("ACTIVE")
     server.attach_floating(key)
     server.ready()

@@ -18,6 +18,7 @@ from kilonova.agent.helper.settings import Settings
 from kilonova.agent.libvirtd import LibvirtdDown, LibvirtdInfo
 
 START_S = 20.0
+LOCKS = Path("/var/lock")
 
 
 def _directories(settings: Settings) -> Path:
@@ -116,6 +117,7 @@ def _write_configuration(settings: Settings, private: Path) -> None:
     (private / "hosts").write_text(f"127.0.0.1 localhost {name}\n::1 localhost\n")
     settings.directory("libvirt", "etc", "qemu", mode=0o755)
     _compiled_in_user(settings, private)
+    _lock_directory()
 
 
 def _compiled_in_user(settings: Settings, private: Path) -> None:
@@ -130,6 +132,17 @@ def _compiled_in_user(settings: Settings, private: Path) -> None:
         (private / name).unlink(missing_ok=True)
         if "\nlibvirt-qemu:" not in text:
             (private / name).write_text(text.rstrip("\n") + "\n" + line)
+
+
+def _lock_directory() -> None:
+    """Have the directory in which libvirtd locks a guest's serial port; where /run is bare nobody has made it.
+
+    source: Filesystem Hierarchy Standard 3.0, 5.9; the mode is Debian's.
+    """
+    path = LOCKS.resolve()
+    if not path.exists():
+        path.mkdir(parents=True)
+        path.chmod(0o1777)
 
 
 def _launch(settings: Settings, private: Path, sock: Path, pid_file: Path) -> int:
