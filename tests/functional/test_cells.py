@@ -115,7 +115,8 @@ def joined(whole: Whole, cell: str) -> FakeHosts:
     at.mkdir(exist_ok=True)
     plan = replace(whole.plan, state_dir=at)
     hosts = [(cell, f"{cell}-host1")]
-    made = FakeHosts(plan, hosts, lambda _: whole.cloud.bus, ImageAccess.within(whole.cloud.images))
+    access = ImageAccess.within(whole.cloud.images, plan.settings)
+    made = FakeHosts(plan, hosts, lambda _: whole.cloud.bus, access)
     made.start(wait_s=0.0)
     return made
 
