@@ -11,7 +11,7 @@ from kilonova.saga.definition import Saga
 from kilonova.volume.interface import NotReady
 from tests.operations.harness import Case, case_id, check_case, points_of, random_pair
 from tests.operations.server_world import PROJECT, saga_of
-from tests.operations.volume_world import NEEDS, SAGAS, VolumeWorld
+from tests.operations.volume_world import NEEDS, SAGAS, VolumeWorld, left_out
 
 
 def saga(kind: str) -> Saga:
@@ -19,16 +19,7 @@ def saga(kind: str) -> Saga:
     return saga_of(SAGAS.get(kind, kind))
 
 
-SERVERS = frozenset(("swap",))  # of a migration, where a server has the volume: test_volume_swap.py
-LEFT_OUT = {
-    "backup_delete": frozenset(("erase",)),
-    "backup_import": frozenset(("check",)),
-}  # of an image: hosts have no file of it
-CASES = [
-    (kind, case)
-    for kind in NEEDS
-    for case in points_of(saga(kind), skip=SERVERS | LEFT_OUT.get(kind, frozenset()))
-]
+CASES = [(kind, case) for kind in NEEDS for case in points_of(saga(kind), skip=left_out(kind))]
 
 
 def _ids(value: object) -> str:

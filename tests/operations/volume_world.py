@@ -330,6 +330,20 @@ STARTS: dict[str, Callable[[VolumeWorld, Tx], None]] = {
     "volume_reimage": _reimage,
     "volume_migrate": _migrate,
 }
+_SERVERS = frozenset(
+    ("swap",)
+)  # of a migration, where a server has the volume: test_volume_swap.py
+_OF_FILES = {
+    "backup_delete": frozenset(("erase",)),
+    "backup_import": frozenset(("check",)),
+}  # of an image: hosts have no file of it
+
+
+def left_out(kind: str) -> frozenset[str]:
+    """Return the steps of a kind of case that this world does not take."""
+    return _SERVERS | _OF_FILES.get(kind, frozenset())
+
+
 NEEDS: dict[str, tuple[str, ...]] = {
     "volume_create": (),
     "volume_delete": ("volume_create",),
