@@ -257,6 +257,9 @@ ROWS = (
 )
 
 
+OF_SERVERS = tuple(row for row in ROWS if not issubclass(row.of, Volume))
+
+
 def proofs() -> dict[str, tuple[Callable[..., Any], ...]]:
     """Return row name -> the tests that run its cases."""
     from tests.operations import (

@@ -22,7 +22,7 @@ from kilonova.saga.state import DO
 from kilonova.scheduler.request import groups_of
 from tests.operations import cross_cell_world as cross
 from tests.operations.harness import Case, last_reversible, run_case
-from tests.operations.kill_matrix import ROWS, Row, Seen
+from tests.operations.kill_matrix import OF_SERVERS, Row, Seen
 from tests.operations.server_world import BIGGER, ServerWorld
 
 GPU, VF = "CUSTOM_GPU", "SRIOV_NET_VF"
@@ -64,7 +64,7 @@ class Devices(ServerWorld):
 
 MOVES = tuple(
     row
-    for row in ROWS
+    for row in OF_SERVERS
     if row.name.endswith(("away", "migrate", "evacuate", "cross-cell confirm", "cross-cell revert"))
 )
 BOTH = ("server_resize", "server_migrate", cross.MIGRATE)

@@ -11,12 +11,14 @@ from kilonova.bus.disturbed import Disturbed
 from kilonova.common.errors import Unavailable
 from kilonova.operations import cleanup
 from kilonova.reconcile import cleanups
-from tests.operations.kill_matrix import ROWS, Row
+from tests.operations.kill_matrix import OF_SERVERS, Row
 from tests.operations.server_world import ServerWorld, Shape
 from tests.operations.test_server_neighbours import Shaky
 
 BACKED = Shape(nics=2, boot=True, own=1)
-MOVES = [r for r in ROWS if r.name.endswith(("away", "migrate", "evacuate")) or "cross" in r.name]
+MOVES = [
+    r for r in OF_SERVERS if r.name.endswith(("away", "migrate", "evacuate")) or "cross" in r.name
+]
 ASKING = [r for r in MOVES if r.kind != "confirm_move"]  # a confirm in a cell asks no neighbour
 SERVICES = ("images", "network", "volumes")
 LATE_S = 20.0
