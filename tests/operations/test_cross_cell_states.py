@@ -228,6 +228,10 @@ def test_what_comes_in_the_moment_of_the_swap_is_kept(kind: str, tmp_path: Path)
     world.close()
 
 
+PARTS = ("resize_prep:end", "resize_leave:start", "resize_leave:end", "resize_finish:start")
+"""What is told between the begin and the end of a move: one part of it ends, the next begins."""
+
+
 def test_subscribers_are_told_once(tmp_path: Path) -> None:
     """CC-10.2, 11.1, 12.6: one start and one end of each, of the copy that is seen, as of a move in one cell."""
     world = moved(tmp_path)
@@ -245,6 +249,7 @@ def test_subscribers_are_told_once(tmp_path: Path) -> None:
     assert sorted(t for t in told if not t[0].startswith("create")) == sorted(
         [
             *2 * [("resize:start", here), ("resize:end", there)],
+            *2 * [(part, here) for part in PARTS],
             *(("revertResize:start", there), ("revertResize:end", here)),
             *(("confirmResize:start", there), ("confirmResize:end", there)),
         ]
