@@ -2,7 +2,9 @@
 
 Per operation the highest (fence, seq) and the answers of its steps; per server the highest epoch. An operation of a
 higher epoch makes what is remembered of older ones needless: the epoch alone refuses them. What was undone stays as
-the operation's (fence, seq): a late ``do`` is lower. Answers hold ids, states and addresses; no secrets.
+the operation's (fence, seq): a late ``do`` is lower. What an operation made at last stays when it has ended: an older
+order of it removes nothing, whether a conductor slept before it sent it or the bus was late. Answers hold ids, states
+and addresses; no secrets.
 
 All of it is in memory; with a path every end of an order is also one commit in SQLite before the answer leaves
 (``synchronous=FULL`` unless the hosts are simulated). A crash before that commit only
@@ -23,15 +25,23 @@ KEEP_S = 7 * 86400.0
 REMOVES = frozenset(
     {"guest_delete", "volume_remove", "snapshot_remove"}
 )  # may come after the operation has ended
+MAKES = frozenset({"guest_build", "volume_make"})
+"""What an older order of the same operation may not take away again, however late it comes."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS server (server TEXT PRIMARY KEY, epoch INTEGER NOT NULL, closed INTEGER NOT NULL,
-    touched REAL NOT NULL);
+    touched REAL NOT NULL, made_fence INTEGER NOT NULL DEFAULT 0, made_seq INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS operation (operation TEXT PRIMARY KEY, server TEXT NOT NULL, fence INTEGER NOT NULL,
-    seq INTEGER NOT NULL);
+    seq INTEGER NOT NULL, made_fence INTEGER NOT NULL DEFAULT 0, made_seq INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS answer (operation TEXT NOT NULL, step TEXT NOT NULL, direction TEXT NOT NULL,
     answer BLOB NOT NULL, PRIMARY KEY (operation, step, direction)) WITHOUT ROWID;
 """
+
+
+_ADDED = frozenset({"made_fence", "made_seq"})  # after the first form of the file
+
+Place = tuple[int, int]
+"""Where an order stands in its operation: (fence, seq)."""
 
 
 @dataclass(slots=True)
@@ -39,6 +49,10 @@ class _Server:
     epoch: int
     closed: int  # the highest epoch whose operation has ended: a late ``do`` of it is refused
     touched: float
+    made: Place = (
+        0,
+        0,
+    )  # the last order of that operation which made something: older ones remove nothing
     operations: list[str] = field(default_factory=list)  # of the highest epoch only
 
 
@@ -47,7 +61,12 @@ class _Operation:
     server: str
     fence: int
     seq: int
+    made: Place = (0, 0)
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
+
+
+def _made(operation: _Operation | None) -> Place:
+    return (0, 0) if operation is None else operation.made
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +90,12 @@ class JournalFile:
         self.conn.execute("PRAGMA journal_mode=WAL")
         self.conn.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
         self.conn.executescript(_TABLES)
+        for table in ("server", "operation"):
+            there = {row[1] for row in self.conn.execute(f"PRAGMA table_info({table})")}
+            for column in _ADDED - there:
+                self.conn.execute(
+                    f"ALTER TABLE {table} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
+                )
         path.chmod(0o600)
 
     def close(self) -> None:
@@ -114,6 +139,8 @@ class Journal:
                 makes = order.direction == Direction.DO and order.verb not in REMOVES
                 if makes and order.epoch <= known.closed:
                     return Verdict(refused="the operation has ended")
+                if order.epoch == known.closed and (order.fence, order.seq) < known.made:
+                    return Verdict(refused="the operation has made it anew since")
             op = self._operations.get(order.operation)
             if op is None:
                 return GO
@@ -146,6 +173,8 @@ class Journal:
                 server.operations.append(order.operation)
             elif (order.fence, order.seq) > (op.fence, op.seq):
                 op.fence, op.seq = order.fence, order.seq
+            if order.direction == Direction.DO and order.verb in MAKES:
+                op.made = max(op.made, (order.fence, order.seq))
 
     def end(self, order: Order, answer: Answer) -> None:
         """Remember an order's answer; on disk when this returns. That of an order that was overtaken is not kept."""
@@ -164,6 +193,9 @@ class Journal:
         with self._lock:
             server = self._servers.setdefault(server_id, _Server(epoch, 0, now))
             server.epoch = max(server.epoch, epoch)
+            if epoch >= server.closed:
+                ended = self._operations.get(operation)
+                server.made = max(server.made if epoch == server.closed else (0, 0), _made(ended))
             server.closed = max(server.closed, epoch)
             self._forget(operation)
             if operation in server.operations:
@@ -252,8 +284,9 @@ class Journal:
         if server is not None:
             self._write_server(op.server, server)
         conn.execute(
-            "INSERT OR REPLACE INTO operation (operation, server, fence, seq) VALUES (?, ?, ?, ?)",
-            (self._prefix + answer.operation, op.server, op.fence, op.seq),
+            "INSERT OR REPLACE INTO operation (operation, server, fence, seq, made_fence, made_seq)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (self._prefix + answer.operation, op.server, op.fence, op.seq, *op.made),
         )
         other = "undo" if answer.direction == Direction.DO else "do"
         conn.execute(
@@ -272,20 +305,24 @@ class Journal:
     def _write_server(self, server_id: str, server: _Server) -> None:
         if self._conn is not None:
             self._conn.execute(
-                "INSERT OR REPLACE INTO server (server, epoch, closed, touched) VALUES (?, ?, ?, ?)",
-                (self._prefix + server_id, server.epoch, server.closed, server.touched),
+                "INSERT OR REPLACE INTO server (server, epoch, closed, touched, made_fence, made_seq)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    self._prefix + server_id,
+                    *(server.epoch, server.closed, server.touched, *server.made),
+                ),
             )
 
     def _load(self, conn: sqlite3.Connection) -> None:
         self._meta = dict(self._mine(conn, "key, value", "meta"))
-        for server, epoch, closed, touched in self._mine(
-            conn, "server, epoch, closed, touched", "server"
+        for server, epoch, closed, touched, *made in self._mine(
+            conn, "server, epoch, closed, touched, made_fence, made_seq", "server"
         ):
-            self._servers[server] = _Server(epoch, closed, touched)
-        for operation, server, fence, seq in self._mine(
-            conn, "operation, server, fence, seq", "operation"
+            self._servers[server] = _Server(epoch, closed, touched, (made[0], made[1]))
+        for operation, server, fence, seq, *made in self._mine(
+            conn, "operation, server, fence, seq, made_fence, made_seq", "operation"
         ):
-            self._operations[operation] = _Operation(server, fence, seq)
+            self._operations[operation] = _Operation(server, fence, seq, (made[0], made[1]))
             if server in self._servers:
                 self._servers[server].operations.append(operation)
         for operation, step, direction, answer in self._mine(

@@ -188,6 +188,8 @@ class Runner(Outcomes):
                 return False
         if not journaled:
             self._journal_wait(live, step, order)
+        if not office.holds(live):
+            return False  # slept beyond the lease while it was made: somebody else may have gone on
         office.send(live.key, order)
         if (
             first

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kilonova.saga import definition
+from kilonova.saga.definition import Ask, Step
 from tests.operations.harness import Case, case_id, check_case, random_pair, random_sleeper
 from tests.operations.kill_matrix import ROWS, Row, cases_in, proofs
 
@@ -78,7 +79,16 @@ def test_no_point_is_missing(row: Row) -> None:
     assert {*row.faults(), *row.sleepers()} - found == set()
 
 
+def _code_of(step: Step | Ask) -> str:
+    return str((step.order if isinstance(step, Ask) else step.do).__module__)
+
+
 def test_no_operation_is_missing() -> None:
     """R1: each step of whatever this release can do is taken in some row."""
-    known = {(kind, s.name) for (kind, _), saga in definition.known().items() for s in saga.steps}
+    known = {
+        (kind, s.name)
+        for (kind, _), saga in definition.known().items()
+        for s in saga.steps
+        if _code_of(s).startswith("kilonova.")  # other tests of this process have operations too
+    }
     assert known - set[tuple[str, str]]().union(*(row.reached() for row in ROWS)) == set()

@@ -1,6 +1,7 @@
 """What an agent remembers of its orders over its own death, and which boot it is in."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,33 @@ def test_ended_operation_takes_a_late_undo_but_no_do(reopened) -> None:
     assert reopened().judge(order.replace(seq=2)).refused
     assert reopened().judge(undo_of(order, 2)) == GO
     assert reopened().judge(order_of(build_of(order.server_id), epoch=4)) == GO
+
+
+def test_what_an_ended_operation_made_is_not_removed_by_an_older_order(reopened) -> None:
+    """R7, R8: a conductor slept before it sent the removal, or the bus was late; others had made it anew meanwhile."""
+    made = order_of(build_of(), epoch=3, fence=6, seq=3)
+    did(reopened(), made)
+    reopened().operation_ended(made.operation, made.server_id, 3, 5.0)
+    late = made.replace(verb="guest_delete", step="clear", fence=4, seq=2)
+    assert "anew" in (reopened().judge(late).refused or "")
+    assert reopened().judge(late.replace(fence=6, seq=4)) == GO
+
+
+def test_a_file_of_the_first_form_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    first = sqlite3.connect(path)
+    first.executescript(
+        "CREATE TABLE server (server TEXT PRIMARY KEY, epoch INTEGER NOT NULL, closed INTEGER NOT NULL,"
+        " touched REAL NOT NULL);"
+        "CREATE TABLE operation (operation TEXT PRIMARY KEY, server TEXT NOT NULL, fence INTEGER NOT NULL,"
+        " seq INTEGER NOT NULL);"
+        "INSERT INTO server VALUES ('s', 7, 6, 1.0);"
+    )
+    first.close()
+    for _ in range(2):
+        journal = Journal(path)
+        assert journal.epoch("s") == 7
+        journal.close()
 
 
 def test_epochs_are_taken_from_the_registration() -> None:

@@ -259,7 +259,7 @@ def sealed(password: str) -> str:
 
 def _devices(build: GuestBuild, before: tuple[DeviceAddress, ...]) -> tuple[DeviceAddress, ...]:
     """Return addresses as a real guest would have them: where they were, new ones from slot 3 on, NICs first."""
-    kept = {d.mac or d.serial or d.path: d.address for d in before}
+    kept = {name: d.address for d in before if (name := d.mac or d.serial or d.path)}
     wanted = [
         DeviceAddress(kind="nic", bus="pci", address="", tag=n.tag, mac=n.mac) for n in build.nics
     ]
@@ -276,7 +276,7 @@ def _devices(build: GuestBuild, before: tuple[DeviceAddress, ...]) -> tuple[Devi
     wanted += [
         DeviceAddress(kind="hostdev", bus="pci", address="", path=d.address) for d in build.passed
     ]
-    placed = [w.replace(address=kept.get(w.mac or w.serial or w.path, "")) for w in wanted]
+    placed = [w.replace(address=kept.get(w.mac or w.serial or w.path or "", "")) for w in wanted]
     for n, device in enumerate(placed):
         if not device.address:
             placed[n] = device.replace(address=free_address(tuple(placed)))
