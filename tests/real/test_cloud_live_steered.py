@@ -150,13 +150,14 @@ def test_with_a_volume(cloud: RealCloud, server: Server) -> None:
     server.status("ACTIVE")
     assert _host(server) != home
     attach()
-    find = f"d=$(grep -l {volume[:20]} /sys/block/*/serial | cut -d/ -f4)"
-    server.tell(f"{find}; echo written >/dev/$d; sync")
+    find = f"grep -l {volume[:20]} /sys/block/*/serial | cut -d/ -f4"
+    disk = until(lambda: server.tell(find).strip(), "the guest sees it")
+    server.tell(f"echo written >/dev/{disk} && sync")
     for _ in range(2):  # to the volume's own host, and away again
         _begin(server)
         server.status("ACTIVE")
         assert _newest(server) == "completed", cloud.log()
-        read = f"{find}; echo 3 >/proc/sys/vm/drop_caches; head -c 7 /dev/$d; echo more >>/root/x"
+        read = f"echo 3 >/proc/sys/vm/drop_caches; head -c 7 /dev/{disk}; echo more >>/root/x"
         assert server.tell(read).startswith("written")
         assert len(record()["attachments"]) == 1 and record()["status"] == "in-use"
     cloud.check_audit()
