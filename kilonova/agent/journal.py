@@ -30,7 +30,8 @@ MAKES = frozenset({"guest_build", "volume_make"})
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS server (server TEXT PRIMARY KEY, epoch INTEGER NOT NULL, closed INTEGER NOT NULL,
-    touched REAL NOT NULL, made_fence INTEGER NOT NULL DEFAULT 0, made_seq INTEGER NOT NULL DEFAULT 0);
+    touched REAL NOT NULL, made_fence INTEGER NOT NULL DEFAULT 0, made_seq INTEGER NOT NULL DEFAULT 0,
+    made_by TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS operation (operation TEXT PRIMARY KEY, server TEXT NOT NULL, fence INTEGER NOT NULL,
     seq INTEGER NOT NULL, made_fence INTEGER NOT NULL DEFAULT 0, made_seq INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS answer (operation TEXT NOT NULL, step TEXT NOT NULL, direction TEXT NOT NULL,
@@ -38,7 +39,14 @@ CREATE TABLE IF NOT EXISTS answer (operation TEXT NOT NULL, step TEXT NOT NULL, 
 """
 
 
-_ADDED = frozenset({"made_fence", "made_seq"})  # after the first form of the file
+_ADDED = {  # after the first form of the file
+    "server": {"made_fence": "INTEGER NOT NULL DEFAULT 0", "made_seq": "INTEGER NOT NULL DEFAULT 0"}
+    | {"made_by": "TEXT NOT NULL DEFAULT ''"},
+    "operation": {
+        "made_fence": "INTEGER NOT NULL DEFAULT 0",
+        "made_seq": "INTEGER NOT NULL DEFAULT 0",
+    },
+}
 
 Place = tuple[int, int]
 """Where an order stands in its operation: (fence, seq)."""
@@ -52,7 +60,8 @@ class _Server:
     made: Place = (
         0,
         0,
-    )  # the last order of that operation which made something: older ones remove nothing
+    )  # the last order of an operation that made something; older ones remove nothing
+    made_by: str = ""  # that operation
     operations: list[str] = field(default_factory=list)  # of the highest epoch only
 
 
@@ -63,10 +72,6 @@ class _Operation:
     seq: int
     made: Place = (0, 0)
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
-
-
-def _made(operation: _Operation | None) -> Place:
-    return (0, 0) if operation is None else operation.made
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +95,10 @@ class JournalFile:
         self.conn.execute("PRAGMA journal_mode=WAL")
         self.conn.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
         self.conn.executescript(_TABLES)
-        for table in ("server", "operation"):
+        for table, columns in _ADDED.items():
             there = {row[1] for row in self.conn.execute(f"PRAGMA table_info({table})")}
-            for column in _ADDED - there:
-                self.conn.execute(
-                    f"ALTER TABLE {table} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
-                )
+            for column in columns.keys() - there:
+                self.conn.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
         path.chmod(0o600)
 
     def close(self) -> None:
@@ -139,7 +142,7 @@ class Journal:
                 makes = order.direction == Direction.DO and order.verb not in REMOVES
                 if makes and order.epoch <= known.closed:
                     return Verdict(refused="the operation has ended")
-                if order.epoch == known.closed and (order.fence, order.seq) < known.made:
+                if order.operation == known.made_by and (order.fence, order.seq) < known.made:
                     return Verdict(refused="the operation has made it anew since")
             op = self._operations.get(order.operation)
             if op is None:
@@ -193,9 +196,9 @@ class Journal:
         with self._lock:
             server = self._servers.setdefault(server_id, _Server(epoch, 0, now))
             server.epoch = max(server.epoch, epoch)
-            if epoch >= server.closed:
-                ended = self._operations.get(operation)
-                server.made = max(server.made if epoch == server.closed else (0, 0), _made(ended))
+            ended = self._operations.get(operation)
+            if epoch >= server.closed and ended is not None and ended.made > (0, 0):
+                server.made, server.made_by = ended.made, operation
             server.closed = max(server.closed, epoch)
             self._forget(operation)
             if operation in server.operations:
@@ -305,20 +308,20 @@ class Journal:
     def _write_server(self, server_id: str, server: _Server) -> None:
         if self._conn is not None:
             self._conn.execute(
-                "INSERT OR REPLACE INTO server (server, epoch, closed, touched, made_fence, made_seq)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO server (server, epoch, closed, touched, made_fence, made_seq, made_by)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
-                    self._prefix + server_id,
-                    *(server.epoch, server.closed, server.touched, *server.made),
+                    *(self._prefix + server_id, server.epoch, server.closed, server.touched),
+                    *(*server.made, server.made_by),
                 ),
             )
 
     def _load(self, conn: sqlite3.Connection) -> None:
         self._meta = dict(self._mine(conn, "key, value", "meta"))
         for server, epoch, closed, touched, *made in self._mine(
-            conn, "server, epoch, closed, touched, made_fence, made_seq", "server"
+            conn, "server, epoch, closed, touched, made_fence, made_seq, made_by", "server"
         ):
-            self._servers[server] = _Server(epoch, closed, touched, (made[0], made[1]))
+            self._servers[server] = _Server(epoch, closed, touched, (made[0], made[1]), made[2])
         for operation, server, fence, seq, *made in self._mine(
             conn, "operation, server, fence, seq, made_fence, made_seq", "operation"
         ):

@@ -142,6 +142,7 @@ def test_what_an_ended_operation_made_is_not_removed_by_an_older_order(reopened)
     late = made.replace(verb="guest_delete", step="clear", fence=4, seq=2)
     assert "anew" in (reopened().judge(late).refused or "")
     assert reopened().judge(late.replace(fence=6, seq=4)) == GO
+    assert reopened().judge(late.replace(operation="another", fence=0, seq=0)) == GO
 
 
 def test_a_file_of_the_first_form_is_read(tmp_path: Path) -> None:
