@@ -122,3 +122,29 @@ def test_a_volume_goes_along(cloud: RealCloud, tmp_path: Path) -> None:
     cloud.check_audit()
     server.delete()
     server.gone()
+
+
+def test_shelved_here_and_unshelved_there(cloud: RealCloud, tmp_path: Path) -> None:
+    """A shelved server comes up on another host with what was on its disk, at its address (2.91)."""
+    name = f"shelf-{secrets.token_hex(3)}"
+    key = new_key(tmp_path, cloud, name=name)
+    server = cloud.boot("shelved", key_name=name, config_drive=True)
+    server.status("ACTIVE")
+    server.attach_floating(key)
+    server.ready()
+    _answers(server, "echo kept | tee /root/marker; sync")
+    fixed, first = server.fixed(), _host(server)
+    admin = cloud.client("admin")
+    services = admin.get(f"{COMPUTE}/os-services", binary="nova-compute")["services"]
+    (other,) = (s["host"] for s in services if s["host"] != first)
+    server.act("shelve")
+    server.status("SHELVED_OFFLOADED")
+    assert all(server.id not in names for names in _files(cloud))
+    admin.call("POST", f"{server.path}/action", {"unshelve": {"host": other}})
+    server.status("ACTIVE")
+    assert (_host(server), server.fixed()) == (other, fixed)
+    assert _answers(server, "cat /root/marker").split() == ["kept"]
+    cloud.check_audit()
+    server.delete()
+    server.gone()
+    assert _files(cloud) == [[], []]
