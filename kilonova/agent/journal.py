@@ -39,14 +39,14 @@ CREATE TABLE IF NOT EXISTS answer (operation TEXT NOT NULL, step TEXT NOT NULL, 
 """
 
 
-_ADDED = {  # after the first form of the file
-    "server": {"made_fence": "INTEGER NOT NULL DEFAULT 0", "made_seq": "INTEGER NOT NULL DEFAULT 0"}
-    | {"made_by": "TEXT NOT NULL DEFAULT ''"},
-    "operation": {
-        "made_fence": "INTEGER NOT NULL DEFAULT 0",
-        "made_seq": "INTEGER NOT NULL DEFAULT 0",
-    },
-}
+_COUNT = "INTEGER NOT NULL DEFAULT 0"
+_ADDED = (  # after the first form of the file
+    ("server", "made_fence", _COUNT),
+    ("server", "made_seq", _COUNT),
+    ("server", "made_by", "TEXT NOT NULL DEFAULT ''"),
+    ("operation", "made_fence", _COUNT),
+    ("operation", "made_seq", _COUNT),
+)
 
 Place = tuple[int, int]
 """Where an order stands in its operation: (fence, seq)."""
@@ -57,11 +57,8 @@ class _Server:
     epoch: int
     closed: int  # the highest epoch whose operation has ended: a late ``do`` of it is refused
     touched: float
-    made: Place = (
-        0,
-        0,
-    )  # the last order of an operation that made something; older ones remove nothing
-    made_by: str = ""  # that operation
+    made: Place = (0, 0)  # the last order of ``made_by`` that made something
+    made_by: str = ""  # an operation that has ended: its older orders remove nothing any more
     operations: list[str] = field(default_factory=list)  # of the highest epoch only
 
 
@@ -95,10 +92,9 @@ class JournalFile:
         self.conn.execute("PRAGMA journal_mode=WAL")
         self.conn.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
         self.conn.executescript(_TABLES)
-        for table, columns in _ADDED.items():
-            there = {row[1] for row in self.conn.execute(f"PRAGMA table_info({table})")}
-            for column in columns.keys() - there:
-                self.conn.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
+        for table, column, kind in _ADDED:
+            if all(row[1] != column for row in self.conn.execute(f"PRAGMA table_info({table})")):
+                self.conn.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
         path.chmod(0o600)
 
     def close(self) -> None:

@@ -41,34 +41,28 @@ _BEGUN = Q(
         ).where(s.c.uuid == P("server")),
     )
 )
-_ENDED = Q(
-    sa.insert(n).from_select(
-        [*_COLUMNS, *_STATE],
-        sa.select(
-            _AT,
-            a.c.action + _text("phase"),
-            s.c.uuid,
-            s.c.project_id,
-            a.c.user_id,
-            a.c.request_id,
-            *(s.c[name] for name in _STATE),
-        ).where(a.c.operation == P("operation"), s.c.uuid == a.c.server),
+
+
+def _of_action(event: sa.ColumnElement[str]) -> Q:
+    """Return what tells of an operation's action, by whoever began that."""
+    return Q(
+        sa.insert(n).from_select(
+            [*_COLUMNS, *_STATE],
+            sa.select(
+                _AT,
+                event,
+                s.c.uuid,
+                s.c.project_id,
+                a.c.user_id,
+                a.c.request_id,
+                *(s.c[name] for name in _STATE),
+            ).where(a.c.operation == P("operation"), s.c.uuid == a.c.server),
+        )
     )
-)
-_PART = Q(
-    sa.insert(n).from_select(
-        [*_COLUMNS, *_STATE],
-        sa.select(
-            _AT,
-            _text("event"),
-            s.c.uuid,
-            s.c.project_id,
-            a.c.user_id,
-            a.c.request_id,
-            *(s.c[name] for name in _STATE),
-        ).where(a.c.operation == P("operation"), s.c.uuid == a.c.server),
-    )
-)
+
+
+_ENDED = _of_action(a.c.action + _text("phase"))
+_PART = _of_action(_text("event"))
 _TOLD = Q(sa.insert(n).values({name: P(name) for name in (*_COLUMNS, "payload")}))
 _AFTER = Q(sa.select(n).where(n.c.id > P("after")).order_by(n.c.id).limit(P("the_limit")))
 _NEWEST = Q(sa.select(sa.func.coalesce(sa.func.max(n.c.id), 0)))

@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from kilonova.common.context import service_context
-from kilonova.common.ids import new_uuid
-from kilonova.db.engine import Database, Tx
+from kilonova.db.engine import Database
 from kilonova.saga import journal
 from kilonova.saga.definition import NoUndo, Saga, Step, register
 from kilonova.saga.journal import Fenced
 from kilonova.saga.leases import LeaseOwner
 from kilonova.saga.state import RUNNING, Live
 from tests.contracts import test_leases as leases_contract
-from tests.contracts.test_leases import dead, live, opened, together
+from tests.contracts.test_leases import accept, dead, live, opened, together
 from tests.operations.sample import SampleParams
 
 db = leases_contract.db  # the fixture
@@ -26,26 +24,6 @@ _STEPS = tuple(
     for name in ("decide", "act")
 )
 DECIDING = register(Saga(kind="deciding", version=1, params=SampleParams, steps=_STEPS))
-
-
-def accepted(db: Database) -> str:
-    operation = new_uuid()
-
-    def write(tx: Tx) -> None:
-        journal.accept(
-            tx,
-            id=operation,
-            kind=DECIDING.kind,
-            version=DECIDING.version,
-            resource=new_uuid(),
-            epoch=1,
-            project_id="p",
-            context=service_context(),
-            params=SampleParams(thing="t"),
-        )
-
-    db.write(write)
-    return operation
 
 
 def owned(db: Database, owner: LeaseOwner, operation: str) -> Live:
@@ -70,7 +48,7 @@ def row_of(db: Database, operation: str) -> Any:
 def test_one_of_those_that_decide_side_by_side_goes_on(db: Database) -> None:
     owners = [opened(db) for _ in range(3)]
     for _ in range(8):
-        operation = accepted(db)
+        operation = accept(db, DECIDING)
         born = row_of(db, operation)["fence"]
         held = [owned(db, o, operation) for o in owners]
         assert row_of(db, operation)["owner"] is None
@@ -92,7 +70,7 @@ def test_one_of_those_that_decide_side_by_side_goes_on(db: Database) -> None:
 
 def test_what_follows_is_saved_by_its_owner(db: Database) -> None:
     owner = opened(db)
-    operation = accepted(db)
+    operation = accept(db, DECIDING)
     held = owned(db, owner, operation)
     assert first_move(db, held)
     fence = row_of(db, operation)["fence"]
@@ -104,7 +82,7 @@ def test_what_follows_is_saved_by_its_owner(db: Database) -> None:
 
 def test_who_was_declared_dead_owns_nothing(db: Database) -> None:
     sleeper, other = opened(db), opened(db)
-    operation = accepted(db)
+    operation = accept(db, DECIDING)
     held = owned(db, sleeper, operation)
     dead(db, sleeper)
     other.tend(db, time.time(), force=True)
@@ -117,7 +95,7 @@ def test_who_was_declared_dead_owns_nothing(db: Database) -> None:
 
 def test_a_cancel_meanwhile_is_seen_and_the_operation_is_still_to_be_had(db: Database) -> None:
     owner = opened(db)
-    operation = accepted(db)
+    operation = accept(db, DECIDING)
     held = owned(db, owner, operation)
     db.write(lambda tx: journal.request_cancel(tx, operation))
     assert not first_move(db, held)

@@ -16,6 +16,7 @@ from kilonova.db.engine import Database, Row, Tx
 from kilonova.db.schema import cell as c
 from kilonova.operations import events, stores
 from kilonova.saga import journal, leases
+from kilonova.saga.definition import Saga
 from kilonova.saga.leases import LEASE_S, LeaseOwner
 from kilonova.saga.schema import TABLES
 from kilonova.saga.state import Live
@@ -38,15 +39,15 @@ def opened(db: Database) -> LeaseOwner:
     return owner
 
 
-def accept(db: Database) -> str:
+def accept(db: Database, saga: Saga = SAMPLE) -> str:
     operation = new_uuid()
 
     def write(tx: Tx) -> None:
         journal.accept(
             tx,
             id=operation,
-            kind=SAMPLE.kind,
-            version=SAMPLE.version,
+            kind=saga.kind,
+            version=saga.version,
             resource=new_uuid(),
             epoch=1,
             project_id="p",

@@ -337,10 +337,8 @@ class World:
         }
         if not there.issuperset(guest.passed):
             raise DriverError("The host has no such device.", elsewhere=True)
-        if others.intersection(guest.passed):
-            self.second_holders += [
-                (host, guest.server, a) for a in others.intersection(guest.passed)
-            ]
+        if taken := others.intersection(guest.passed):
+            self.second_holders += [(host, guest.server, a) for a in taken]
             raise DriverError("Another guest has the device.", elsewhere=True)
 
     def _hold_volumes(self, host: str, guest: FakeGuest) -> None:

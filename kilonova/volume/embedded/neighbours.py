@@ -3,7 +3,9 @@
 from typing import Protocol
 
 from kilonova.common.context import Context
+from kilonova.objects.guest import ImageSource
 from kilonova.objects.image import Image
+from kilonova.saga.definition import Run
 
 
 class Images(Protocol):
@@ -24,3 +26,16 @@ class Images(Protocol):
     def delete(self, image_id: str) -> None:
         """Remove an image and its bytes; fine when there is none."""
         ...
+
+
+def image_source(run: Run, image: Image, host: str) -> ImageSource:
+    """Return where a host gets an image's bytes from."""
+    return ImageSource(
+        image_id=image.id,
+        url=run.services.image_url(image.id, host, "GET"),
+        disk_format=image.disk_format or "raw",
+        size=image.size or 0,
+        hash_algo=image.os_hash_algo,
+        hash_value=image.os_hash_value,
+        min_disk_gib=image.min_disk,
+    )

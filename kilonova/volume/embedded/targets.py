@@ -15,7 +15,7 @@ from kilonova.db.engine import Row
 from kilonova.objects.guest import ImageSource
 from kilonova.objects.image import Image
 from kilonova.saga.definition import Run, StepFailed
-from kilonova.volume.embedded.neighbours import Images
+from kilonova.volume.embedded.neighbours import Images, image_source
 
 OWNER = "kilonova-backups"  # no project has this name: nobody but an administrator sees the images
 HASH = "sha512"
@@ -98,15 +98,7 @@ class ImageStore:
         image = self.kept(row["location"] or "")
         if image is None:
             raise StepFailed("The backup's data are gone.")
-        return ImageSource(
-            image_id=image.id,
-            url=run.services.image_url(image.id, host, "GET"),
-            disk_format=image.disk_format or "raw",
-            size=image.size or 0,
-            hash_algo=image.os_hash_algo,
-            hash_value=image.os_hash_value,
-            min_disk_gib=image.min_disk,
-        )
+        return image_source(run, image, host)
 
     def remove(self, backup_id: str) -> None:
         """See Target. An image that is somebody's is no backup, whatever a record says."""

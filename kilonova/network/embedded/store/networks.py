@@ -180,7 +180,6 @@ def delete(work: Work, row: Row) -> None:
     moves.forget(tx, network_id)
     tx.put(_DELETE, id=network_id)
     work.networks.discard(network_id)
-    work.forwarding.discard(network_id)
     work.moved = {m for m in work.moved if m[0] != network_id}
 
 

@@ -19,16 +19,21 @@ from kilonova.volume.embedded.store import backups
 NO_UNDO = NoUndo("a delete only goes forward")
 
 
-def _row(run: Run) -> Row:
+def row_of_backup(run: Run) -> Row:
+    """Return the row of the backup that an operation is about. NotFound."""
     return service(run).db.read(lambda tx: backups.get(tx, run.resource))
 
 
 def remove(run: Run) -> Output:
     """Remove what the target has of it."""
-    row = _row(run)
-    target = target_of(run, row)
-    target.remove(run.resource)
-    return {"host": "" if target.on_hosts(row) is None else a_host(run, row)}
+    row = row_of_backup(run)
+    target_of(run, row).remove(run.resource)
+    return {"host": host_for(run, row)}
+
+
+def host_for(run: Run, row: Row) -> str:
+    """Return the host that does something about a backup's file, "" when hosts have nothing of it. NotYet."""
+    return "" if target_of(run, row).on_hosts(row) is None else a_host(run, row)
 
 
 def a_host(run: Run, row: Row) -> str:
@@ -50,7 +55,7 @@ def no_file(params: VolumeParams, outputs: Mapping[str, Output]) -> bool:
 
 def order_erase(run: Run) -> Order:
     """Have a host remove the file."""
-    host, row = run.outputs["remove"]["host"], _row(run)
+    host, row = run.outputs["remove"]["host"], row_of_backup(run)
     payload = BackupRemove(backup_id=row["id"], url=target_of(run, row).on_hosts(row) or "")
     return order(run, host, "backup_remove", payload, 300.0)
 

@@ -9,34 +9,29 @@ Unwound, the backup is in "error", says why, and nothing that its record named w
 
 from collections.abc import Mapping
 
-from kilonova.db.engine import Row, Tx
+from kilonova.db.engine import Tx
 from kilonova.objects.order import Answer, Order, unpack
 from kilonova.objects.volume_orders import BackupCheck, BackupChecked
 from kilonova.objects.volume_params import VolumeParams
 from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
 from kilonova.volume.embedded.operations.asking import order, service, tell_project
 from kilonova.volume.embedded.operations.backup_chain import target_of
-from kilonova.volume.embedded.operations.backup_delete import a_host
+from kilonova.volume.embedded.operations.backup_delete import host_for, row_of_backup
 from kilonova.volume.embedded.store import backups
 
 DEADLINE_S = 3600.0
 
 
-def _row(run: Run) -> Row:
-    return service(run).db.read(lambda tx: backups.get(tx, run.resource))
-
-
 def look(run: Run) -> Output:
     """See whether the data are there, as far as no host is needed."""
-    row = _row(run)
-    target = target_of(run, row)
-    target.verify(row)
-    return {"host": "" if target.on_hosts(row) is None else a_host(run, row)}
+    row = row_of_backup(run)
+    target_of(run, row).verify(row)
+    return {"host": host_for(run, row)}
 
 
 def order_check(run: Run) -> Order:
     """Have a host read the file."""
-    host, row = run.outputs["look"]["host"], _row(run)
+    host, row = run.outputs["look"]["host"], row_of_backup(run)
     source = target_of(run, row).source(run, row, host)
     payload = BackupCheck(backup_id=row["id"], source=source)
     return order(run, host, "backup_check", payload, DEADLINE_S)

@@ -70,6 +70,19 @@ def tell(run: Run) -> Output:
     return {}
 
 
+SETTLED = (
+    Step(
+        "record",
+        nothing,
+        NoUndo("forward only from here"),
+        10.0,
+        record=put_size,
+        point_of_no_return=True,
+    ),
+    Step("tell", tell, NoUndo("an event is not taken back"), 10.0),
+)
+"""What ends every extend."""
+
 SAGA = register(
     Saga(
         kind="volume_extend",
@@ -77,15 +90,7 @@ SAGA = register(
         params=VolumeParams,
         steps=(
             Ask("grow", order_grow, grown, NoUndo("a file never shrinks"), DEADLINE_S),
-            Step(
-                "record",
-                nothing,
-                NoUndo("forward only from here"),
-                10.0,
-                record=put_size,
-                point_of_no_return=True,
-            ),
-            Step("tell", tell, NoUndo("an event is not taken back"), 10.0),
+            *SETTLED,
         ),
         unwound_record=put_back,
     )

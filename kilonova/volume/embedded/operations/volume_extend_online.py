@@ -17,16 +17,10 @@ from kilonova.db.engine import Row
 from kilonova.objects.order import Answer, Direction, Order
 from kilonova.objects.volume_orders import VolumeExtend, VolumeHold
 from kilonova.objects.volume_params import VolumeParams
-from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, StepFailed, register
+from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, StepFailed, register
 from kilonova.volume.embedded.faults import invalid_volume
 from kilonova.volume.embedded.operations.asking import order, park, row_of, service
-from kilonova.volume.embedded.operations.volume_extend import (
-    DEADLINE_S,
-    nothing,
-    put_back,
-    put_size,
-    tell,
-)
+from kilonova.volume.embedded.operations.volume_extend import DEADLINE_S, SETTLED, put_back
 from kilonova.volume.embedded.store import attachments
 
 HOLD_S = 60.0
@@ -110,15 +104,7 @@ SAGA = register(
             Ask("hold", order_hold, done, order_let_go, HOLD_S, park=park),
             Ask("grow", order_grow, done, NoUndo("a file never shrinks"), DEADLINE_S),
             Ask("show", order_show, done, NoUndo("the undo of hold does it"), HOLD_S),
-            Step(
-                "record",
-                nothing,
-                NoUndo("forward only from here"),
-                10.0,
-                record=put_size,
-                point_of_no_return=True,
-            ),
-            Step("tell", tell, NoUndo("an event is not taken back"), 10.0),
+            *SETTLED,
         ),
         unwound_record=put_back,
     )

@@ -9,6 +9,8 @@
 Unwound, the volume has the data and the status from before; it is in "error" when its host still owes that.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from kilonova.common.context import service_context
@@ -47,7 +49,7 @@ def order_fill(run: Run) -> Order:
     payload = VolumeMake(
         volume_id=run.resource,
         size_gib=row["size_gib"],
-        image=source_image(run, run.params.image_id, row_of(run)["host"]),
+        image=source_image(run, run.params.image_id, row["host"]),
     )
     return order(run, row["host"], "volume_reimage", payload, DEADLINE_S)
 
@@ -105,6 +107,31 @@ def forgotten(run: Run, answer: Answer) -> Output:
     return {}
 
 
+def anew(
+    fill: Callable[[Run], Order], record: Callable[[Tx, Run, Output], None]
+) -> tuple[Ask | Step, ...]:
+    """Return the steps that give a volume other data and put the old ones aside until the record holds."""
+    return (
+        Ask("fill", fill, filled, order_restore, DEADLINE_S, park=park, queue="volume"),
+        Step(
+            "record",
+            nothing,
+            NoUndo("forward only from here"),
+            10.0,
+            record=record,
+            point_of_no_return=True,
+        ),
+        Ask(
+            "forget",
+            order_forget,
+            forgotten,
+            NoUndo("the old data are not needed any more"),
+            300.0,
+            park=park,
+        ),
+    )
+
+
 def tell(run: Run) -> Output:
     """Tell compute, for each server that reserved the volume."""
     of = service(run)
@@ -122,31 +149,7 @@ SAGA = register(
         params=VolumeParams,
         steps=(
             Step("look", look, NoUndo("only looks"), 60.0),
-            Ask(
-                "fill",
-                order_fill,
-                filled,
-                order_restore,
-                DEADLINE_S,
-                park=park,
-                queue="volume",
-            ),
-            Step(
-                "record",
-                nothing,
-                NoUndo("forward only from here"),
-                10.0,
-                record=put_rest,
-                point_of_no_return=True,
-            ),
-            Ask(
-                "forget",
-                order_forget,
-                forgotten,
-                NoUndo("the old data are not needed any more"),
-                300.0,
-                park=park,
-            ),
+            *anew(order_fill, put_rest),
             Step("tell", tell, NoUndo("an event is not taken back"), 10.0),
         ),
         unwound_record=put_back,

@@ -13,20 +13,13 @@ from kilonova.db.engine import Tx
 from kilonova.objects.order import Order
 from kilonova.objects.volume_orders import VolumeMake
 from kilonova.objects.volume_params import VolumeParams
-from kilonova.saga.definition import Ask, NoUndo, Output, Run, Saga, Step, register
+from kilonova.saga.definition import Output, Run, Saga, register
 from kilonova.volume.embedded import attaching, cleanups
 from kilonova.volume.embedded.operations import backup_chain
-from kilonova.volume.embedded.operations.asking import order, park, row_of, service, tell_project
-from kilonova.volume.embedded.operations.volume_reimage import (
-    filled,
-    forgotten,
-    nothing,
-    order_forget,
-    order_restore,
-)
+from kilonova.volume.embedded.operations.asking import order, row_of, service, tell_project
+from kilonova.volume.embedded.operations.volume_reimage import DEADLINE_S, anew
 from kilonova.volume.embedded.store import backups, volumes
 
-DEADLINE_S = 3600.0
 BUSY = "restoring-backup"
 
 
@@ -71,25 +64,7 @@ SAGA = register(
         kind="volume_restore",
         version=1,
         params=VolumeParams,
-        steps=(
-            Ask("fill", order_fill, filled, order_restore, DEADLINE_S, park=park, queue="volume"),
-            Step(
-                "record",
-                nothing,
-                NoUndo("forward only from here"),
-                10.0,
-                record=put_rest,
-                point_of_no_return=True,
-            ),
-            Ask(
-                "forget",
-                order_forget,
-                forgotten,
-                NoUndo("the old data are not needed any more"),
-                300.0,
-                park=park,
-            ),
-        ),
+        steps=anew(order_fill, put_rest),
         unwound_record=put_back,
     )
 )
